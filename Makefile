@@ -1,0 +1,46 @@
+# Relevo's habits. Everything runs as root on a machine with git, python3 and make; the rest is installed here.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+APT := python3-venv iproute2 util-linux e2fsprogs procps kmod curl drbd-utils fio
+export DEBIAN_FRONTEND := noninteractive
+DEMO_ARGS ?=
+
+.PHONY: help setup demo test lint unit sim lab interop bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/ready ## install what is needed (Debian packages, virtual environment), start nothing
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@tools/install-packages $(APT)
+	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup ## the main job: two servers, one address, a power cut, nothing lost
+	@$(BIN)/relevo demo $(DEMO_ARGS)
+
+test: setup lint unit sim lab ## everything that must hold (within 20 minutes)
+
+lint: setup ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+unit: setup ## pure parts, formats, captures
+	@$(BIN)/pytest -q tests/unit
+
+sim: setup ## seeded simulations of the pure cores
+	@$(BIN)/pytest -q tests/sim
+
+lab: setup ## real processes in namespaces, power cuts included
+	@$(BIN)/pytest -q tests/lab
+
+bench: setup ## side-by-side measurements, written to bench/results
+	@$(BIN)/python -m bench
+
+clean: ## remove the virtual environment and caches
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,255 @@
+"""Control sockets: how the daemons of one server and its commands talk to each other.
+
+A UNIX stream socket; each message is one JSON object on a line of at most `MAX_LINE_BYTES`. A request is
+`{"do": NAME, …arguments}`. The answer is `{"ok": true, …}` or `{"ok": false, "error": TYPE, "what": …, "remedy": …}`.
+The request `watch` is answered with a line each time what is watched changes, the first one at once, until either side
+closes. Only root may connect (mode 0600).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import msgspec
+import structlog
+
+from relevo.base.errors import RelevoError
+
+Message = dict[str, Any]
+Handler = Callable[[Message], Awaitable[Message]]
+Watcher = Callable[[Message], AsyncIterator[Message]]
+
+MAX_LINE_BYTES = 4 << 20
+CONNECT_TIMEOUT_S = 5.0
+_log = structlog.get_logger()
+
+
+class DaemonUnreachable(RelevoError):
+    """Nobody answers at a control socket."""
+
+
+class Refused(RelevoError):
+    """The daemon answered with an error; `error` is the name of its type there."""
+
+    def __init__(self, error: str, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.error = error
+
+
+def encode(message: Message) -> bytes:
+    """One message as a line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The message of one line.
+
+    Raises:
+        RelevoError: the line is not a JSON object.
+    """
+    try:
+        message = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise RelevoError(f"A control message is not JSON ({error}).") from error
+    if not isinstance(message, dict):
+        raise RelevoError("A control message is not a JSON object.")
+    return message
+
+
+def error_answer(error: Exception) -> Message:
+    """The answer that tells an error to the other side."""
+    if isinstance(error, RelevoError):
+        name = error.error if isinstance(error, Refused) else type(error).__name__
+        return {"ok": False, "error": name, "what": error.what, "remedy": error.remedy}
+    return {"ok": False, "error": type(error).__name__, "what": str(error) or repr(error), "remedy": ""}
+
+
+def _checked(answer: Message) -> Message:
+    if answer.get("ok"):
+        return answer
+    raise Refused(answer.get("error", "Error"), answer.get("what", "The request failed."), answer.get("remedy", ""))
+
+
+def _unreachable(path: pathlib.Path, error: OSError | None = None) -> DaemonUnreachable:
+    why = f" ({error.strerror})" if error is not None and error.strerror else ""
+    name = path.name.removesuffix(".sock")
+    return DaemonUnreachable(f"The daemon {name} does not answer at {path}{why}.", f"Is relevo {name} running here?")
+
+
+def call(path: pathlib.Path, do: str, *, timeout_s: float = 60.0, **arguments: object) -> Message:
+    """Ask a daemon, and wait for its answer.
+
+    Raises:
+        DaemonUnreachable: nobody answers within the time limit.
+        Refused: the daemon says no.
+    """
+    with contextlib.closing(_connect(path)) as sock:
+        sock.settimeout(timeout_s)
+        try:
+            sock.sendall(encode({"do": do, **arguments}))
+            with sock.makefile("rb") as lines:
+                line = lines.readline(MAX_LINE_BYTES)
+        except OSError as error:
+            raise _unreachable(path, error) from error
+    if not line.endswith(b"\n"):
+        raise _unreachable(path)
+    return _checked(decode(line))
+
+
+def watch(
+    path: pathlib.Path, do: str = "watch", *, timeout_s: float | None = None, **arguments: object
+) -> Iterator[Message]:
+    """Ask a daemon for a stream of messages; ends when the daemon closes it.
+
+    Raises:
+        DaemonUnreachable: nobody answers, or nothing came for `timeout_s` seconds.
+        Refused: the daemon says no.
+    """
+    with contextlib.closing(_connect(path)) as sock:
+        sock.settimeout(timeout_s)
+        try:
+            sock.sendall(encode({"do": do, **arguments}))
+            with sock.makefile("rb") as lines:
+                for line in lines:
+                    yield _checked(decode(line))
+        except OSError as error:
+            raise _unreachable(path, error) from error
+
+
+def _connect(path: pathlib.Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        sock.connect(str(path))
+    except OSError as error:
+        sock.close()
+        raise _unreachable(path, error) from error
+    return sock
+
+
+async def acall(path: pathlib.Path, do: str, *, timeout_s: float = 60.0, **arguments: object) -> Message:
+    """`call`, for asyncio programs."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_LINE_BYTES)
+            try:
+                writer.write(encode({"do": do, **arguments}))
+                line = await reader.readline()
+            finally:
+                writer.close()
+    except TimeoutError as error:
+        raise _unreachable(path) from error
+    except OSError as error:
+        raise _unreachable(path, error) from error
+    if not line.endswith(b"\n"):
+        raise _unreachable(path)
+    return _checked(decode(line))
+
+
+async def awatch(path: pathlib.Path, do: str = "watch", **arguments: object) -> AsyncIterator[Message]:
+    """`watch`, for asyncio programs."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(path), limit=MAX_LINE_BYTES)
+    except OSError as error:
+        raise _unreachable(path, error) from error
+    try:
+        writer.write(encode({"do": do, **arguments}))
+        while line := await reader.readline():
+            yield _checked(decode(line))
+    except OSError as error:
+        raise _unreachable(path, error) from error
+    finally:
+        writer.close()
+
+
+class ControlServer:
+    """Serves a control socket from an asyncio program.
+
+    Args:
+        path: where the socket lies; a stale one is replaced.
+        handlers: request name -> coroutine function from the request to the answer's fields (without `ok`).
+        watchers: request name -> asynchronous generator of messages (without `ok`).
+    """
+
+    def __init__(
+        self, path: pathlib.Path, handlers: dict[str, Handler], watchers: dict[str, Watcher] | None = None
+    ) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._watchers = watchers or {}
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MAX_LINE_BYTES)
+        self._path.chmod(0o600)
+
+    async def stop(self) -> None:
+        """Stop listening and drop what is connected."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while line := await reader.readline():
+                await self._one(line, reader, writer)
+        except (OSError, ValueError, asyncio.CancelledError):
+            pass  # the caller went away, sent an endless line, or the server is being stopped: nothing to tell anyone
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _one(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = decode(line)
+            name = str(request.pop("do", ""))
+            if name in self._watchers:
+                await self._stream(self._watchers[name](request), reader, writer)
+                return
+            if name not in self._handlers:
+                known = ", ".join(sorted([*self._handlers, *self._watchers]))
+                raise RelevoError(f"There is no request {name!r} here.", f"Known: {known}.")
+            answer = {"ok": True, **await self._handlers[name](request)}
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is answered; the daemon lives on
+            if not isinstance(error, RelevoError):
+                _log.exception("request_failed", request=line[:200])
+            answer = error_answer(error)
+        writer.write(encode(answer))
+        await writer.drain()
+
+    async def _stream(
+        self, messages: AsyncIterator[Message], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        gone = asyncio.ensure_future(reader.read(1))
+        source = aiter(messages)
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(source))
+                await asyncio.wait({gone, following}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    await asyncio.gather(following, return_exceptions=True)
+                    return
+                try:
+                    message = following.result()
+                except StopAsyncIteration:
+                    return
+                writer.write(encode({"ok": True, **message}))
+                await writer.drain()
+        finally:
+            gone.cancel()

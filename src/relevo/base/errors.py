@@ -1,0 +1,22 @@
+"""The root of all errors that reach a user."""
+
+from __future__ import annotations
+
+
+class RelevoError(Exception):
+    """Something went wrong that a person has to know: one sentence that says what and where, one that says what to do.
+
+    Subclasses are named after what happened (`PeerNotOutdated`, `DiskTooSmall`).
+
+    Args:
+        what: one sentence, what happened and where.
+        remedy: one sentence, what the user should do; empty when there is nothing to do.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}".strip()

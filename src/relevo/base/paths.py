@@ -1,0 +1,30 @@
+"""Where things lie on a server. Decided once, at the edge, and handed down."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Paths:
+    """The three folders of a server.
+
+    Attributes:
+        etc: the configuration (`relevo.toml`, the secrets, `authkeys`).
+        state: what must survive a power cut (generations, sequence numbers, the cluster record).
+        run: what lives as long as the server runs (control sockets, device files).
+    """
+
+    etc: pathlib.Path = pathlib.Path("/etc/relevo")
+    state: pathlib.Path = pathlib.Path("/var/lib/relevo")
+    run: pathlib.Path = pathlib.Path("/run/relevo")
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The configuration file."""
+        return self.etc / "relevo.toml"
+
+    def socket(self, daemon: str) -> pathlib.Path:
+        """The control socket of a daemon: `heartbeat`, `node`, `mirror-NAME` or `files-NAME`."""
+        return self.run / f"{daemon}.sock"

@@ -1,0 +1,207 @@
+"""The configuration as the rest of the program sees it: frozen, typed, complete (every default filled in)."""
+
+from __future__ import annotations
+
+import pathlib
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Literal
+
+import msgspec
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A network between the nodes.
+
+    Attributes:
+        name: `users`, `cross`.
+        interface: the network card, the same name on every node.
+        network: its subnet.
+        port: UDP port of the heartbeats on it.
+        broadcast: send heartbeats to the subnet's broadcast address.
+        unicast: send heartbeats to each peer's address.
+    """
+
+    name: str
+    interface: str
+    network: IPv4Network
+    port: int = 694
+    broadcast: bool = True
+    unicast: bool = True
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A server.
+
+    Attributes:
+        name: its host name (`uname -n`).
+        addresses: link name -> its own address there.
+        disks: mirror name -> path of the backing disk on this node (a partition, a volume or a file).
+    """
+
+    name: str
+    addresses: dict[str, IPv4Address]
+    disks: dict[str, pathlib.Path]
+
+
+class HeartbeatTimings(msgspec.Struct, frozen=True, kw_only=True):
+    """When a silent node is late and when it is dead; all in milliseconds."""
+
+    keepalive_ms: int = 500
+    warntime_ms: int = 1500
+    deadtime_ms: int = 3000
+    initdead_ms: int = 10_000
+
+
+class AuthKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The key that signs heartbeats: one line of the `authkeys` file.
+
+    Attributes:
+        number: key number, sent with each message.
+        method: how messages are signed.
+        secret: the text of the key (empty for crc).
+    """
+
+    number: int
+    method: Literal["crc", "md5", "sha1", "sha256"]
+    secret: str
+
+
+class AuthKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """All keys of the `authkeys` file: the one named by `auth` signs, every one verifies."""
+
+    signing: AuthKey
+    accepted: dict[int, AuthKey]
+
+
+class Mirror(msgspec.Struct, frozen=True, kw_only=True):
+    """The same blocks on two disks.
+
+    Attributes:
+        name: resource name, `r0`.
+        link: the link that carries it.
+        port: TCP port on both nodes.
+        secret: shared secret of the challenge-response authentication.
+        hmac: its hash, as drbd's cram-hmac-alg.
+        alone: what a Primary without its peer does: `risk` goes on (a named risk), `ask` suspends until permitted.
+        timeout_ms: how long a request may stay unanswered before the link is given up (drbd: timeout).
+        ping_interval_ms: idle time before a keep-alive is sent (drbd: ping-int).
+        ping_timeout_ms: how long its answer may take (drbd: ping-timeout).
+        connect_interval_ms: pause between attempts to connect (drbd: connect-int).
+        al_extents: size of the activity log in extents of 4 MiB (drbd: al-extents).
+        resync_rate_bytes: upper bound of a resync per second; 0 is no bound.
+        suspend_ms: how long I/O may wait for permission before it fails (alone = "ask").
+    """
+
+    name: str
+    link: str
+    port: int = 7788
+    secret: str
+    hmac: Literal["sha1", "sha256", "md5"] = "sha256"
+    alone: Literal["risk", "ask"] = "ask"
+    timeout_ms: int = 6000
+    ping_interval_ms: int = 10_000
+    ping_timeout_ms: int = 500
+    connect_interval_ms: int = 500
+    al_extents: int = 1237
+    resync_rate_bytes: int = 0
+    suspend_ms: int = 60_000
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of a resource's operations, in milliseconds; `monitor_interval_ms` 0 means never."""
+
+    start_timeout_ms: int = 20_000
+    stop_timeout_ms: int = 20_000
+    monitor_interval_ms: int = 2000
+    monitor_timeout_ms: int = 10_000
+
+
+class MirrorResource(msgspec.Struct, frozen=True, kw_only=True, tag="mirror", tag_field="type"):
+    """Be Primary of a mirror. `mirror` names it."""
+
+    id: str
+    mirror: str
+    operation: Operation = Operation()
+
+
+class FilesystemResource(msgspec.Struct, frozen=True, kw_only=True, tag="filesystem", tag_field="type"):
+    """Mount the file system that lies on a mirror."""
+
+    id: str
+    mirror: str
+    mountpoint: pathlib.Path
+    fstype: Literal["ext4", "xfs", "btrfs"] = "ext4"
+    options: str = "noatime"
+    operation: Operation = Operation()
+
+
+class FilesResource(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_field="type"):
+    """Serve a folder over HTTP.
+
+    Attributes:
+        root: the folder, on a file system resource of the same service.
+        port: TCP port, on every address.
+        mirror: the mirror below `root`, asked for the number of copies.
+        when_degraded: with one copy left, accept changes (and say so) or refuse them.
+        upload_expiry_ms: age at which a broken-off upload is cleaned up.
+    """
+
+    id: str
+    root: pathlib.Path
+    mirror: str
+    port: int = 80
+    when_degraded: Literal["accept", "refuse"] = "accept"
+    upload_expiry_ms: int = 86_400_000
+    operation: Operation = Operation()
+
+
+class AddressResource(msgspec.Struct, frozen=True, kw_only=True, tag="address", tag_field="type"):
+    """Hold an IP address on a link."""
+
+    id: str
+    address: IPv4Interface
+    link: str
+    announce_interval_ms: int = 60_000
+    operation: Operation = Operation()
+
+
+Resource = MirrorResource | FilesystemResource | FilesResource | AddressResource
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """An ordered group of resources that run together on one node: started in order, stopped in reverse.
+
+    Attributes:
+        prefer: the node where it belongs.
+        auto_failback: go back there when that node has returned and its data is up to date.
+        migration_threshold: failures of a resource on a node after which the service moves.
+        failure_timeout_ms: age at which a failure is forgotten.
+    """
+
+    name: str
+    prefer: str
+    resources: tuple[Resource, ...]
+    auto_failback: bool = True
+    migration_threshold: int = 3
+    failure_timeout_ms: int = 600_000
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole cluster.
+
+    Attributes:
+        hash: SHA-256 (hexadecimal) of what is configured, secrets included, paths of the files not.
+    """
+
+    cluster: str
+    nodes: dict[str, Node]
+    links: dict[str, Link]
+    heartbeat: HeartbeatTimings
+    authkeys: AuthKeys
+    mirrors: dict[str, Mirror]
+    services: dict[str, Service]
+    hash: str
+
+    def peers_of(self, name: str) -> tuple[Node, ...]:
+        """The other nodes, in the order of their names."""
+        return tuple(node for key, node in sorted(self.nodes.items()) if key != name)
