@@ -1,0 +1,241 @@
+"""From TOML tables to the model, one function per section; what cannot be understood is written down and left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from relevo.config.locate import KeyPath
+from relevo.config.model import (
+    AddressResource,
+    FilesResource,
+    FilesystemResource,
+    HeartbeatTimings,
+    Link,
+    Mirror,
+    MirrorResource,
+    Node,
+    Operation,
+    Resource,
+    Service,
+)
+from relevo.config.table import Source, Table, nearest
+
+PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
+"""Name -> keepalive and deadtime, both in milliseconds."""
+MIN_INITDEAD_MS = 10_000
+MAX_PORT = 65535
+MAX_INTERFACE_LENGTH = 15
+MIN_AL_EXTENTS = 67
+MAX_AL_EXTENTS = 6433
+"""What the 32 KiB activity log of drbd's meta-data v08 can hold."""
+MAX_MIGRATION_THRESHOLD = 1_000_000
+_RESOURCE_TYPES = ("mirror", "filesystem", "files", "address")
+
+
+@dataclasses.dataclass(slots=True)
+class Draft:
+    """What could be understood of a configuration, before the parts are compared with each other.
+
+    Attributes:
+        declared: section (`nodes`, `links`, `mirrors`) -> every name in it, also of what could not be understood.
+    """
+
+    source: Source
+    cluster: str = ""
+    secrets: str = ""
+    authkeys: str = ""
+    heartbeat: HeartbeatTimings | None = None
+    links: dict[str, Link] = dataclasses.field(default_factory=dict)
+    nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
+    mirrors: dict[str, Mirror] = dataclasses.field(default_factory=dict)
+    services: dict[str, Service] = dataclasses.field(default_factory=dict)
+    declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def knows(self, section: str, name: str, path: KeyPath) -> bool:
+        """Whether a name is declared in a section; writes it down at the path where it is used if not."""
+        known = self.declared.get(section, ())
+        if name not in known:
+            kind = section.removesuffix("s")
+            self.source.mistake(path, f"There is no {kind} {name!r}.", nearest(name, known))
+        return name in known
+
+
+def read_draft(source: Source) -> Draft:
+    """Read every section of a parsed `relevo.toml`; secrets are filled in later."""
+    draft = Draft(source)
+    root = Table(source, (), source.values)
+    cluster = root.table("cluster", required=True)
+    profile = "normal"
+    if cluster.sound:
+        draft.cluster = cluster.name("name", example='"oficina"')
+        profile = cluster.choice("profile", tuple(PROFILES_MS), profile)
+        draft.secrets = cluster.text("secrets", "secrets.toml")
+        draft.authkeys = cluster.text("authkeys", "authkeys")
+        cluster.finish()
+    port = _heartbeat(root, draft, profile)
+    _links(root, draft, port)
+    _nodes(root, draft)
+    mirrors = root.table("mirrors")
+    draft.declared["mirrors"] = mirrors.names()
+    for name in draft.declared["mirrors"]:
+        _mirror(mirrors.table(name), name, draft)
+    services = root.table("services")
+    for name in services.names():
+        _service(services.table(name), name, draft)
+    root.finish()
+    return draft
+
+
+def _heartbeat(root: Table, draft: Draft, profile: str) -> int:
+    table = root.table("heartbeat")
+    keepalive_ms, deadtime_ms = PROFILES_MS[profile]
+    keepalive_ms = table.duration_ms("keepalive", keepalive_ms)
+    deadtime_ms = table.duration_ms("deadtime", deadtime_ms)
+    timings = HeartbeatTimings(
+        keepalive_ms=keepalive_ms,
+        deadtime_ms=deadtime_ms,
+        warntime_ms=table.duration_ms("warntime", deadtime_ms // 2),
+        initdead_ms=table.duration_ms("initdead", max(MIN_INITDEAD_MS, 2 * deadtime_ms)),
+    )
+    port = table.integer("port", 694, 1, MAX_PORT)
+    table.finish()
+    if table.sound:
+        draft.heartbeat = timings
+    return port
+
+
+def _links(root: Table, draft: Draft, port: int) -> None:
+    links = root.table("links", required=True)
+    draft.declared["links"] = links.names()
+    for name in draft.declared["links"]:
+        table = links.table(name)
+        link = Link(
+            name=name,
+            interface=table.text("interface", example='"eth0"'),
+            network=table.network("network"),
+            port=table.integer("port", port, 1, MAX_PORT),
+            broadcast=table.boolean("broadcast", default=True),
+            unicast=table.boolean("unicast", default=True),
+        )
+        if len(link.interface) > MAX_INTERFACE_LENGTH or "/" in link.interface or " " in link.interface:
+            table.wrong("interface", f"is no network card: {link.interface!r}.", "Write its name as in ip link.")
+        table.finish()
+        if table.sound:
+            draft.links[name] = link
+
+
+def _nodes(root: Table, draft: Draft) -> None:
+    nodes = root.table("nodes", required=True)
+    draft.declared["nodes"] = nodes.names()
+    for name in draft.declared["nodes"]:
+        table = nodes.table(name)
+        addresses = table.table("addresses", required=True)
+        disks = table.table("disks")
+        node = Node(
+            name=name,
+            addresses={link: addresses.address(link) for link in addresses.names()},
+            disks={mirror: disks.absolute_path(mirror, "/dev/vg0/r0") for mirror in disks.names()},
+        )
+        table.finish()
+        if table.sound and addresses.sound and disks.sound:
+            draft.nodes[name] = node
+
+
+def _mirror(table: Table, name: str, draft: Draft) -> None:
+    mirror = Mirror(
+        name=name,
+        link=table.name("link", example='"cross"'),
+        port=table.integer("port", 7788, 1, MAX_PORT),
+        secret="",
+        hmac=table.choice("hmac", ("sha1", "sha256", "md5"), "sha256"),
+        alone=table.choice("alone", ("risk", "ask"), "ask"),
+        timeout_ms=table.duration_ms("timeout", 6000),
+        ping_interval_ms=table.duration_ms("ping_interval", 10_000),
+        ping_timeout_ms=table.duration_ms("ping_timeout", 500),
+        connect_interval_ms=table.duration_ms("connect_interval", 500),
+        al_extents=table.integer("al_extents", 1237, MIN_AL_EXTENTS, MAX_AL_EXTENTS),
+        resync_rate_bytes=table.size_bytes("resync_rate", 0, zero=True),
+        suspend_ms=table.duration_ms("suspend", 60_000),
+    )
+    table.finish()
+    if table.sound:
+        draft.mirrors[name] = mirror
+
+
+def _service(table: Table, name: str, draft: Draft) -> None:
+    prefer = table.name("prefer", example='"nodo1"')
+    entries = table.tables("resources")
+    resources = [resource for entry in entries if (resource := _resource(entry)) is not None]
+    service = Service(
+        name=name,
+        prefer=prefer,
+        resources=tuple(resources),
+        auto_failback=table.boolean("auto_failback", default=True),
+        migration_threshold=table.integer("migration_threshold", 3, 1, MAX_MIGRATION_THRESHOLD),
+        failure_timeout_ms=table.duration_ms("failure_timeout", 600_000),
+    )
+    table.finish()
+    if table.sound and len(resources) == len(entries):
+        draft.services[name] = service
+
+
+def _resource(table: Table) -> Resource | None:
+    kind: Literal["mirror", "filesystem", "files", "address"] = table.choice("type", _RESOURCE_TYPES)
+    if not table.sound:
+        return None  # which keys it may have depends on its type
+    resource = {"mirror": _mirror_resource, "filesystem": _filesystem, "files": _files, "address": _address}[kind](
+        table, table.name("id", kind), _operation(table)
+    )
+    table.finish()
+    return resource if table.sound else None
+
+
+def _operation(table: Table) -> Operation:
+    default = Operation()
+    return Operation(
+        start_timeout_ms=table.duration_ms("start_timeout", default.start_timeout_ms),
+        stop_timeout_ms=table.duration_ms("stop_timeout", default.stop_timeout_ms),
+        monitor_interval_ms=table.duration_ms("monitor_interval", default.monitor_interval_ms, zero=True),
+        monitor_timeout_ms=table.duration_ms("monitor_timeout", default.monitor_timeout_ms),
+    )
+
+
+def _mirror_resource(table: Table, resource_id: str, operation: Operation) -> Resource:
+    return MirrorResource(id=resource_id, mirror=table.name("mirror", example='"r0"'), operation=operation)
+
+
+def _filesystem(table: Table, resource_id: str, operation: Operation) -> Resource:
+    options = table.text("options", "noatime", '"noatime"')
+    if "ro" in options.split(","):
+        table.wrong("options", "makes the file system read-only.", "Leave out ro.")
+    return FilesystemResource(
+        id=resource_id,
+        mirror=table.name("mirror", example='"r0"'),
+        mountpoint=table.absolute_path("mountpoint", "/srv/relevo"),
+        fstype=table.choice("fstype", ("ext4", "xfs", "btrfs"), "ext4"),
+        options=options,
+        operation=operation,
+    )
+
+
+def _files(table: Table, resource_id: str, operation: Operation) -> Resource:
+    return FilesResource(
+        id=resource_id,
+        root=table.absolute_path("root", "/srv/relevo"),
+        mirror=table.name("mirror", example='"r0"'),
+        port=table.integer("port", 80, 1, MAX_PORT),
+        when_degraded=table.choice("when_degraded", ("accept", "refuse"), "accept"),
+        upload_expiry_ms=table.duration_ms("upload_expiry", 86_400_000),
+        operation=operation,
+    )
+
+
+def _address(table: Table, resource_id: str, operation: Operation) -> Resource:
+    return AddressResource(
+        id=resource_id,
+        address=table.address_with_prefix("address"),
+        link=table.name("link", example='"users"'),
+        announce_interval_ms=table.duration_ms("announce_interval", 60_000),
+        operation=operation,
+    )

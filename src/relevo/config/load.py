@@ -1,0 +1,141 @@
+"""Read and check `relevo.toml` with its secrets and heartbeat keys."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+
+import msgspec
+
+from relevo.config import rules
+from relevo.config.authkeys import parse_authkeys
+from relevo.config.draft import Draft, read_draft
+from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
+from relevo.config.model import AuthKeys, Config, Node
+from relevo.config.private import read_private
+from relevo.config.table import MAX_CONFIG_BYTES, Source, Table
+
+MAX_SECRET_BYTES = 64
+"""drbd's limit of a shared secret."""
+
+
+def load(path: pathlib.Path) -> Config:
+    """The configuration that a `relevo.toml` describes; complete and checked.
+
+    Args:
+        path: the file; the secrets and keys it names are looked up relative to its folder.
+
+    Raises:
+        ConfigErrors: every mistake in any of the files.
+    """
+    mistakes: list[ConfigError] = []
+    source = Source(path, mistakes)
+    if not source.parse(_read(path)):
+        raise ConfigErrors(mistakes)
+    draft = read_draft(source)
+    rules.compare(draft)
+    authkeys = _authkeys(path.parent / draft.authkeys, mistakes) if draft.authkeys else None
+    secrets = _secrets(path.parent / draft.secrets, draft, mistakes) if draft.secrets else {}
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    assert draft.heartbeat is not None, "what was not understood is a mistake"
+    assert authkeys is not None, "what was not understood is a mistake"
+    mirrors = {
+        name: msgspec.structs.replace(mirror, secret=secrets[name]) for name, mirror in sorted(draft.mirrors.items())
+    }
+    config = Config(
+        cluster=draft.cluster,
+        nodes=dict(sorted(draft.nodes.items())),
+        links=draft.links,
+        heartbeat=draft.heartbeat,
+        authkeys=authkeys,
+        mirrors=mirrors,
+        services=dict(sorted(draft.services.items())),
+        hash="",
+    )
+    return msgspec.structs.replace(config, hash=hash_of(config))
+
+
+def whoami(config: Config, hostname: str) -> Node:
+    """The node of the cluster that this host is.
+
+    Raises:
+        UnknownNode: none has the name of this host.
+    """
+    if hostname not in config.nodes:
+        known = ", ".join(config.nodes)
+        raise UnknownNode(
+            f"This host is called {hostname!r}, which is no node of cluster {config.cluster!r} ({known}).",
+            "Set the host name, or name this node with --node.",
+        )
+    return config.nodes[hostname]
+
+
+def hash_of(config: Config) -> str:
+    """SHA-256 of the values that are configured, secrets included: equal on two servers if they mean the same.
+
+    The values are encoded as JSON (keys of every object sorted, addresses and paths as text) with an empty `hash`.
+    """
+    plain = msgspec.to_builtins(msgspec.structs.replace(config, hash=""), enc_hook=str, str_keys=True)
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+
+
+def warnings(config: Config) -> tuple[str, ...]:
+    """What is allowed, but weak or a risk: one sentence each."""
+    return tuple(rules.weaknesses(config.mirrors, config.authkeys.signing.method))
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        error = ConfigError(path, None, "There is no such file.", "Create it, or name its folder with --etc.")
+        raise ConfigErrors([error]) from None
+    except OSError as error:
+        raise ConfigErrors(
+            [ConfigError(path, None, f"It cannot be read ({error.strerror}).", "Run as root.")]
+        ) from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigErrors(
+            [ConfigError(path, None, f"It is larger than {MAX_CONFIG_BYTES} bytes.", "Make it smaller.")]
+        )
+    return data
+
+
+def _authkeys(path: pathlib.Path, mistakes: list[ConfigError]) -> AuthKeys | None:
+    try:
+        data = read_private(path, "the heartbeat keys")
+    except ConfigError as error:
+        mistakes.append(error)
+        return None
+    keys, wrong = parse_authkeys(data, path)
+    mistakes.extend(wrong)
+    return keys
+
+
+def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> Mapping[str, str]:
+    """The secret of each mirror; nothing is read when there is no mirror."""
+    names = draft.declared.get("mirrors", ())
+    if not names:
+        return {}
+    source = Source(path, mistakes)
+    try:
+        data = read_private(path, "the secrets of the mirrors")
+    except ConfigError as error:
+        mistakes.append(error)
+        return {}
+    if not source.parse(data):
+        return {}
+    root = Table(source, (), source.values)
+    table = root.table("mirror", required=True)
+    secrets = {}
+    if table.sound:
+        secrets = {name: table.text(name, example='"a long text that nobody guesses"') for name in names}
+        for name, secret in secrets.items():
+            if len(secret.encode()) > MAX_SECRET_BYTES:
+                table.wrong(name, f"is longer than {MAX_SECRET_BYTES} bytes.", "Write a shorter secret.")
+        table.finish()
+    root.finish()
+    return secrets
