@@ -1,0 +1,46 @@
+"""What the heartbeat tests share: a reader of recorded traffic, keys, and a configuration with two nodes."""
+
+from __future__ import annotations
+
+import gzip
+import pathlib
+import struct
+from collections.abc import Iterator
+
+from relevo.config.model import AuthKey
+
+DATA = pathlib.Path(__file__).parent / "data"
+CRC = AuthKey(number=1, method="crc", secret="")
+SHA1 = AuthKey(number=2, method="sha1", secret="HI!")
+KEYS = {1: CRC, 2: SHA1}
+CAPTURES = sorted(DATA.glob("heartbeat-*.pcap.gz"))
+
+_PCAP_HEADER_BYTES = 24
+_PCAP_RECORD = struct.Struct("<IIII")
+_ETHERNET_BYTES = 14
+_IPV4, _UDP = 0x0800, 17
+_HEARTBEAT_PORT = 694
+
+
+def frames(path: pathlib.Path) -> Iterator[bytes]:
+    """The Ethernet frames of a little-endian pcap file."""
+    data = gzip.decompress(path.read_bytes())
+    assert data[:4] == b"\xd4\xc3\xb2\xa1", "a little-endian pcap file with microseconds"
+    position = _PCAP_HEADER_BYTES
+    while position < len(data):
+        _, _, kept, length = _PCAP_RECORD.unpack_from(data, position)
+        assert kept == length, "a frame was cut when it was recorded"
+        position += _PCAP_RECORD.size
+        yield data[position : position + kept]
+        position += kept
+
+
+def datagrams(path: pathlib.Path) -> Iterator[bytes]:
+    """The payloads of the UDP datagrams to Heartbeat's port."""
+    for frame in frames(path):
+        if int.from_bytes(frame[12:14]) != _IPV4 or frame[23] != _UDP:
+            continue
+        start = _ETHERNET_BYTES + (frame[14] & 15) * 4
+        port, length = struct.unpack_from(">HH", frame, start + 2)
+        if port == _HEARTBEAT_PORT:
+            yield frame[start + 8 : start + length]
