@@ -1,0 +1,137 @@
+"""`relevo status`, `standby`, `online`, `leave`, `force`, `cleanup`: the cluster as seen from this server."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from relevo.base import units
+from relevo.base.control import call, watch
+from relevo.cli.context import of, print_json
+
+_STATE_COLOURS = {"active": "green", "started": "green", "UpToDate": "green", "Connected": "green", "stopped": "dim"}
+
+
+def status(
+    ctx: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="Print again at each change, until interrupted.")] = False,
+) -> None:
+    """Show who is alive, what runs where and why, the mirrors, and every risk and alarm."""
+    path = of(ctx).paths.socket("node")
+    if not follow:
+        _print(call(path, "status"), as_json=as_json)
+        return
+    try:
+        for state in watch(path):
+            _print(state, as_json=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+
+
+def _print(state: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(state)
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{state['cluster']}[/] seen from [bold]{state['me']}[/]")
+    for sentence in state["alarms"]:
+        console.print(f"[bold red]alarm[/]  {sentence}")
+    for sentence in state["risks"]:
+        console.print(f"[yellow]risk[/]   {sentence}")
+    console.print(_nodes_table(state))
+    console.print(_services_table(state))
+    console.print(_mirrors_table(state))
+    for name, service in state["services"].items():
+        console.print(f"[bold]{name}[/]: {service['reason']}")
+    for event in state["history"][-5:]:
+        console.print(f"[dim]{event['at']}  {event['what']}[/]")
+
+
+def _coloured(word: str) -> str:
+    colour = _STATE_COLOURS.get(word, "yellow")
+    return f"[{colour}]{word}[/]"
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _nodes_table(state: dict[str, Any]) -> Any:
+    table = _table("node", "state", "links", "notes")
+    for name, node in state["nodes"].items():
+        notes = [word for word in ("late", "standby") if node[word]]
+        links = " ".join(f"{link}:{word}" for link, word in node["links"].items())
+        table.add_row(name, _coloured(node["state"]), links, ", ".join(notes))
+    return table
+
+
+def _services_table(state: dict[str, Any]) -> Any:
+    names = list(state["nodes"])
+    table = _table("service", *names)
+    for name, service in state["services"].items():
+        table.add_row(name, *(_coloured(service["states"].get(node, "unknown")) for node in names))
+        for resource in service["resources"]:
+            cells = (service["resource_states"].get(node, {}).get(resource, "-") for node in names)
+            table.add_row(f"  {resource}", *(_coloured(cell) for cell in cells))
+    return table
+
+
+def _mirrors_table(state: dict[str, Any]) -> Any:
+    table = _table("mirror", "node", "role", "connection", "disk", "out of sync", "notes")
+    for name, sides in state["mirrors"].items():
+        for node, side in sides.items():
+            table.add_row(
+                name,
+                node,
+                side["role"],
+                _coloured(side["connection"]),
+                _coloured(side["disk"]),
+                units.format_bytes(side["out_of_sync_bytes"]),
+                side.get("problem", ""),
+            )
+    return table
+
+
+def standby(ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node that shall run nothing.")]) -> None:
+    """Move every service away from a node, in order, and keep it free until `relevo online`."""
+    typer.echo(call(of(ctx).paths.socket("node"), "standby", node=node)["what"])
+
+
+def online(
+    ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node that may run services again.")]
+) -> None:
+    """Let a node run services again."""
+    typer.echo(call(of(ctx).paths.socket("node"), "online", node=node)["what"])
+
+
+def leave(ctx: typer.Context) -> None:
+    """Hand over what runs here, mark this copy as no longer current, and say goodbye: before a shutdown of this server."""
+    typer.echo(call(of(ctx).paths.socket("node"), "leave", timeout_s=120)["what"])
+
+
+def force(
+    ctx: typer.Context,
+    service: Annotated[str, typer.Argument(help="The service to start here.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Start a service here although this copy may be stale: the other server is gone and will not come back."""
+    if not yes:
+        typer.confirm(f"Changes that only the other server has will be given up. Start {service} here?", abort=True)
+    typer.echo(call(of(ctx).paths.socket("node"), "force", service=service)["what"])
+
+
+def cleanup(ctx: typer.Context, service: Annotated[str, typer.Argument(help="The service.")]) -> None:
+    """Forget the failures of a service, so that it may be tried again everywhere."""
+    typer.echo(call(of(ctx).paths.socket("node"), "cleanup", service=service)["what"])

@@ -1,0 +1,79 @@
+"""What every command needs: where things lie, which node this is, and how errors reach the user."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import typer
+
+from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
+from relevo.config.load import load
+from relevo.config.model import Config
+
+EXIT_FAILED = 1
+
+
+@dataclasses.dataclass(slots=True)
+class Context:
+    """The options that stand before the command.
+
+    Attributes:
+        paths: the folders of this server.
+        node: the name of this node.
+    """
+
+    paths: Paths
+    node: str
+
+    def config(self) -> Config:
+        """The checked configuration.
+
+        Raises:
+            RelevoError: it is missing or wrong, or this host is not in it.
+        """
+        config = load(self.paths.config)
+        if self.node not in config.nodes:
+            known = ", ".join(config.nodes)
+            raise RelevoError(
+                f"This host is called {self.node!r}, which is no node of cluster {config.cluster!r} ({known}).",
+                "Set the host name, or name this node with --node.",
+            )
+        return config
+
+
+def context(etc: pathlib.Path, state: pathlib.Path, run: pathlib.Path, node: str | None) -> Context:
+    """The context of this invocation; the node's name is `uname -n` unless given."""
+    return Context(Paths(etc, state, run), node or os.uname().nodename)
+
+
+def of(ctx: typer.Context) -> Context:
+    """The context that the main call-back stored."""
+    found = ctx.find_root().obj
+    assert isinstance(found, Context)
+    return found
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+@contextlib.contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """Turn an error of ours into its sentence on standard error and exit status 1."""
+    try:
+        yield
+    except RelevoError as error:
+        sys.stderr.write(f"relevo: {error}\n")
+        raise SystemExit(EXIT_FAILED) from error
+    except PermissionError as error:
+        sys.stderr.write(f"relevo: {error.filename}: permission denied. Run as root.\n")
+        raise SystemExit(EXIT_FAILED) from error

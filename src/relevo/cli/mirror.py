@@ -1,0 +1,147 @@
+"""`relevo mirror …`: the same blocks on two disks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from relevo.base.control import Message, call
+from relevo.base.errors import RelevoError
+from relevo.base.units import format_bytes
+from relevo.cli.context import Context, of, print_json
+
+app = typer.Typer(no_args_is_help=True, help="The same blocks on two disks.")
+Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
+
+
+class NoSuchMirror(RelevoError):
+    """The configuration has no mirror of that name."""
+
+
+def _known(context: Context, name: str) -> None:
+    mirrors = context.config().mirrors
+    if name not in mirrors:
+        raise NoSuchMirror(f"There is no mirror {name!r} in {context.paths.config}.", f"Known: {', '.join(mirrors)}.")
+
+
+def _ask(ctx: typer.Context, name: str, do: str, **arguments: object) -> Message:
+    context = of(ctx)
+    _known(context, name)
+    return call(context.paths.socket(f"mirror-{name}"), do, **arguments)
+
+
+@app.command("run")
+def run(ctx: typer.Context, name: Name) -> None:
+    """Mirror until told to stop (started by the init system)."""
+    from relevo.base import log
+    from relevo.mirror import daemon
+
+    context = of(ctx)
+    _known(context, name)
+    log.set_up(f"mirror-{name}")
+    raise SystemExit(daemon.run(context.config(), context.node, context.paths, name))
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    zeroed: Annotated[
+        bool, typer.Option("--zeroed", help="Both disks are new and all zeros: no first resync is needed.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over the meta-data that is there.")] = False,
+) -> None:
+    """Write new meta-data at the end of this node's disk."""
+    from relevo.mirror.create import create_metadata
+
+    context = of(ctx)
+    _known(context, name)
+    disk = context.config().nodes[context.node].disks[name]
+    create_metadata(disk, zeroed=zeroed, force=force)
+    typer.echo(f"{disk} has new meta-data for mirror {name}.")
+
+
+@app.command("status")
+def status(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Show roles, connection and disks as this node sees them."""
+    found = _ask(ctx, name, "status")
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(_sentence(found))
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    lines = [
+        (f"{found['name']}: {found['connection']} ro:{found['role']}/{found['peer_role']} "
+        f"ds:{found['disk']}/{found['peer_disk']} oos:{format_bytes(found['out_of_sync_bytes'])}")
+    ]
+    if found.get("resync"):
+        done, total = found["resync"]["done_bytes"], found["resync"]["total_bytes"]
+        lines.append(f"  resync: {format_bytes(done)} of {format_bytes(total)}")
+    if found.get("device"):
+        lines.append(f"  device: {found['device']}")
+    lines.extend(f"  {found[key]}" for key in ("problem",) if found.get(key))
+    return "\n".join(lines)
+
+
+@app.command("up")
+def up(ctx: typer.Context, name: Name) -> None:
+    """Connect to the peer (after `down`, or after a split brain was refused)."""
+    _ask(ctx, name, "connect")
+
+
+@app.command("down")
+def down(ctx: typer.Context, name: Name) -> None:
+    """Disconnect from the peer in order; this side stays alone until `up`."""
+    _ask(ctx, name, "disconnect")
+
+
+@app.command("primary")
+def primary(
+    ctx: typer.Context,
+    name: Name,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Although the data here may not be current.")] = False,
+) -> None:
+    """Become Primary by hand and print the device; where a service uses the mirror, `relevo standby` is the way."""
+    epoch = int(_ask(ctx, name, "status").get("epoch", 0))
+    typer.echo(_ask(ctx, name, "primary", force=force, epoch=epoch)["device"])
+
+
+@app.command("secondary")
+def secondary(ctx: typer.Context, name: Name) -> None:
+    """Become Secondary; the device goes away."""
+    _ask(ctx, name, "secondary")
+
+
+@app.command("outdate")
+def outdate(ctx: typer.Context, name: Name) -> None:
+    """Mark the data here as no longer current."""
+    _ask(ctx, name, "outdate")
+
+
+@app.command("resolve")
+def resolve(
+    ctx: typer.Context,
+    name: Name,
+    keep: Annotated[str, typer.Option(help="The node whose changes stay.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """After a split brain: keep the changes of one node and give up those of the other."""
+    context = of(ctx)
+    _known(context, name)
+    nodes = list(context.config().nodes)
+    if keep not in nodes:
+        raise RelevoError(f"There is no node {keep!r}.", f"Known: {', '.join(nodes)}.")
+    if not yes:
+        typer.confirm(f"Give up what was changed on {name} since the split, except on {keep}?", abort=True)
+    typer.echo(call(context.paths.socket("node"), "resolve", mirror=name, keep=keep)["what"])

@@ -1,0 +1,287 @@
+"""The demonstration: files are stored through one address while the active server loses its power."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from relevo.base.errors import RelevoError
+from relevo.base.units import format_bytes
+from relevo.lab import compare, poll
+from relevo.lab.lab import Lab, Options
+from relevo.lab.verify import Verdict, Wanted
+
+URL = "http://192.168.0.29/"
+TREE = "library"
+LARGE_NAME = "large.bin"
+PROBE_NAME = "probe.txt"
+STAGE_LIMIT_S = 180.0
+"""How long any stage may take before the demonstration is declared failed."""
+SETTLE_S = 2.0
+"""How long the polls go on after a stage, so that a late gap is seen."""
+CRASH_AT = 0.4
+"""The share of the files that is stored when the power goes."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What was measured; the last line that the demonstration prints."""
+
+    files: int
+    bytes: int
+    lost: int
+    corrupt: int
+    crash_gap_s: float
+    failback_gap_s: float
+    resync_bytes: int
+    disks_identical: bool
+    acknowledged_before_crash: int
+    lab: str
+
+
+class StageFailed(RelevoError):
+    """A stage of the demonstration did not end as it must."""
+
+
+def _manifest(tree: pathlib.Path, large: pathlib.Path) -> list[Wanted]:
+    """Every file that is to be stored, with its checksum, read from the originals."""
+    found = []
+    sources = [(path, f"{TREE}/{path.relative_to(tree)}") for path in sorted(tree.rglob("*")) if path.is_file()]
+    for path, name in [*sources, (large, LARGE_NAME)]:
+        data = path.read_bytes()
+        found.append(Wanted(name, hashlib.sha256(data).hexdigest(), len(data)))
+    return found
+
+
+def _copy_sources(files: pathlib.Path, scratch: pathlib.Path, large_bytes: int) -> tuple[pathlib.Path, pathlib.Path]:
+    """A copy of the tree (it must not change while it is stored: Python writes its caches) and one large random file."""
+    tree = scratch / TREE
+    for path in files.rglob("*"):
+        skipped = "__pycache__" in path.parts or "site-packages" in path.parts or path.is_symlink()
+        if path.is_file() and not skipped:
+            target = tree / path.relative_to(files)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    large = scratch / LARGE_NAME
+    with large.open("wb") as out:
+        for _ in range(0, large_bytes, 1 << 20):
+            out.write(os.urandom(min(1 << 20, large_bytes - out.tell())))
+    return tree, large
+
+
+@contextlib.contextmanager
+def polling(lab: Lab, log: pathlib.Path, url: str) -> Iterator[None]:
+    """Ask for `url` from the client every 50 ms while the body runs; the answers go to `log`."""
+    with log.open("wb") as out:
+        process = lab.popen("client", [sys.executable, "-m", "relevo.lab.poll", url], stdout=out)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+class Show:
+    """One run of the demonstration in a lab that is up.
+
+    Args:
+        lab: two servers that serve at the virtual IP.
+        console: where people read.
+        scratch: a folder for the originals and the logs.
+    """
+
+    def __init__(self, lab: Lab, console: Console, scratch: pathlib.Path) -> None:
+        self._lab = lab
+        self._console = console
+        self._scratch = scratch
+        self._log = scratch / "polls.jsonl"
+
+    def say(self, sentence: str) -> None:
+        """One line for the spectator."""
+        self._console.print(f"[bold cyan]·[/] {sentence}")
+
+    def _status(self, node: str) -> dict[str, Any] | None:
+        done = self._lab.run(node, ["relevo", "status", "--json"], capture=True)
+        return msgspec.json.decode(done.stdout) if done.returncode == 0 else None
+
+    def _await(self, what: str, node: str, wanted: Any) -> dict[str, Any]:
+        """Follow the cluster's status on a node until it is as wanted."""
+        end = time.monotonic() + STAGE_LIMIT_S
+        process = self._lab.popen(node, ["relevo", "status", "--watch", "--json"], stdout=subprocess.PIPE)
+        watchdog = _kill_at(process, end)
+        try:
+            assert process.stdout is not None
+            for state in _documents(process.stdout):
+                if wanted(state):
+                    return state
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+        raise StageFailed(
+            f"{what} did not happen within {STAGE_LIMIT_S:.0f} s.", "See `relevo lab logs` of both nodes."
+        )
+
+    def store(self, tree: pathlib.Path, large: pathlib.Path, files: int) -> int:
+        """Store everything from the client and cut nodo1's power in the middle; the number acknowledged before it."""
+        put = ["relevo", "put", "--json", str(tree), str(large), URL]
+        with (self._scratch / "put.jsonl").open("wb") as log:
+            process = self._lab.popen("client", put, stdout=log)
+            acknowledged = self._await_acknowledged(process, int(files * CRASH_AT))
+            self.say(f"{acknowledged} files are acknowledged. [bold red]nodo1 loses its power[/] now.")
+            self.crashed_at = time.monotonic()
+            self._lab.crash("nodo1")
+            if process.wait(timeout=STAGE_LIMIT_S) != 0:
+                raise StageFailed(
+                    "relevo put gave up.", (self._scratch / "put.jsonl").read_text(errors="replace")[-400:]
+                )
+        return acknowledged
+
+    def _await_acknowledged(self, process: subprocess.Popen[bytes], wanted: int) -> int:
+        log = self._scratch / "put.jsonl"
+        end = time.monotonic() + STAGE_LIMIT_S
+        while time.monotonic() < end:
+            stored = log.read_bytes().count(b'"stored"')
+            if stored >= wanted:
+                return stored
+            if process.poll() is not None:
+                raise StageFailed("relevo put ended before the power cut.", log.read_text(errors="replace")[-400:])
+            time.sleep(0.02)  # a file that grows has no event to wait for
+        raise StageFailed(f"only {log.read_bytes().count(b'stored')} files were stored in {STAGE_LIMIT_S:.0f} s.")
+
+    def verify(self, wanted: list[Wanted]) -> Verdict:
+        """Fetch everything through the virtual IP and compare checksums."""
+        lines = b"\n".join(msgspec.json.encode(item) for item in wanted)
+        done = self._lab.run("client", [sys.executable, "-m", "relevo.lab.verify", URL], stdin=lines, capture=True)
+        if done.returncode != 0:
+            raise StageFailed("The check of the files failed.", done.stderr.decode(errors="replace")[-400:])
+        return msgspec.json.decode(done.stdout, type=Verdict)
+
+    def come_back(self) -> float:
+        """Boot nodo1 and wait until it has caught up and serves again; the moment it was booted."""
+        booted_at = time.monotonic()
+        self._lab.boot("nodo1")
+        self._await("Resync", "nodo2", _both_current)
+        self.say(f"nodo1 is back and has caught up after {time.monotonic() - booted_at:.1f} s. Failback.")
+        self._await("Failback", "nodo2", lambda state: state["services"]["web"]["node"] == "nodo1")
+        return booted_at
+
+    def compare_disks(self) -> bool:
+        """Stop the service in order on both servers and compare the data areas of both disks whole."""
+        for node in ("nodo2", "nodo1"):
+            self._lab.run("nodo1", ["relevo", "standby", node], check=True)
+        self._await("The orderly stop", "nodo1", lambda state: _all_stopped(state) and _both_current(state))
+        status = self._status("nodo1")
+        assert status is not None
+        size_bytes = status["mirrors"]["r0"]["nodo1"]["size_bytes"]
+        same = compare.equal(self._lab.image("nodo1"), self._lab.image("nodo2"), size_bytes)
+        for node in ("nodo1", "nodo2"):
+            self._lab.run("nodo1", ["relevo", "online", node], check=True)
+        return same
+
+    def resync_bytes(self) -> int:
+        """How much the returned server had to fetch."""
+        status = self._status("nodo2")
+        assert status is not None
+        return int(status["mirrors"]["r0"]["nodo2"]["resync_total_bytes"])
+
+    def play(self, files: pathlib.Path, large_bytes: int) -> Report:
+        """The whole story, in order."""
+        tree, large = _copy_sources(files, self._scratch, large_bytes)
+        wanted = _manifest(tree, large)
+        total = sum(item.bytes for item in wanted)
+        self._lab.run("client", ["relevo", "put", "--quiet", str(self._probe()), URL], check=True)
+        self.say(f"The client stores {len(wanted)} files ({format_bytes(total)}) at {URL}.")
+        with polling(self._lab, self._log, URL + PROBE_NAME):
+            before = self.store(tree, large, len(wanted))
+            self.say("Everything is stored. The client fetches it all and compares checksums.")
+            verdict = self.verify(wanted)
+            fetched_at = time.monotonic()
+            self.say(f"{verdict.files} files fetched, {len(verdict.lost)} lost, {len(verdict.corrupt)} corrupt.")
+            self.say("[bold green]nodo1 gets its power back.[/]")
+            booted_at = self.come_back()
+            time.sleep(SETTLE_S)  # the polls that would show a late gap
+        polls = poll.read_polls(self._log.open("rb"))
+        resync_bytes = self.resync_bytes()
+        again = self.verify(wanted)
+        self.say(f"After the failback: {again.files} files fetched, {len(again.lost) + len(again.corrupt)} wrong.")
+        self.say("The service is stopped in order and both disks are compared, block by block.")
+        return Report(
+            files=len(wanted),
+            bytes=total,
+            lost=len({*verdict.lost, *again.lost}),
+            corrupt=len({*verdict.corrupt, *again.corrupt}),
+            crash_gap_s=round(poll.longest_gap_s(polls, self.crashed_at, fetched_at), 2),
+            failback_gap_s=round(poll.longest_gap_s(polls, booted_at, polls[-1].done), 2),
+            resync_bytes=resync_bytes,
+            disks_identical=self.compare_disks(),
+            acknowledged_before_crash=before,
+            lab=str(self._lab.dir),
+        )
+
+    def _probe(self) -> pathlib.Path:
+        path = self._scratch / PROBE_NAME
+        path.write_text("Relevo\n")
+        return path
+
+
+def _both_current(state: dict[str, Any]) -> bool:
+    sides = state["mirrors"]["r0"]
+    return len(sides) == 2 and all(
+        side["disk"] == "UpToDate" and side["connection"] == "Connected" for side in sides.values()
+    )
+
+
+def _all_stopped(state: dict[str, Any]) -> bool:
+    return all(word == "stopped" for word in state["services"]["web"]["states"].values())
+
+
+def _print_report(console: Console, report: Report) -> None:
+    good = not report.lost and not report.corrupt and report.disks_identical
+    console.print()
+    console.print(f"  files stored                {report.files} ({format_bytes(report.bytes)})")
+    console.print(f"  of them before the cut      {report.acknowledged_before_crash}")
+    console.print(f"  lost, corrupt               {report.lost}, {report.corrupt}")
+    console.print(f"  gap at the power cut        {report.crash_gap_s:.2f} s   (no good answer; polled every 50 ms)")
+    console.print(f"  gap at the failback         {report.failback_gap_s:.2f} s")
+    console.print(f"  fetched by the resync       {format_bytes(report.resync_bytes)}")
+    console.print(f"  both disks identical        {'yes' if report.disks_identical else 'NO'}")
+    console.print("[bold green]Nothing was lost.[/]" if good else "[bold red]FAILED.[/]")
+
+
+def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, stay: bool) -> int:
+    """The demonstration from beginning to end; the exit status."""
+    console = Console(highlight=False)
+    lab = Lab(lab_dir, Options())
+    source = files or pathlib.Path(sysconfig.get_path("stdlib"))
+    good = False
+    with tempfile.TemporaryDirectory(prefix="relevo-demo-", dir=_scratch_parent(lab_dir)) as scratch:
+        try:
+            console.print("[bold]Relevo[/]: two servers, one address, the same files on both.")
+            lab.down()
+            show = Show(lab, console, pathlib.Path(scratch))
+            show.say("nodo1, nodo2 and a client come up on this machine.")
+            lab.up()
+            report = show.play(source, large_bytes)
+            good = not report.lost and not report.corrupt and report.disks_identical
+            _print_report(console, report)
+            if stay:
+                lab.expose()
+                console.print("The lab goes on running: http://127.0.0.1:8029 · end it with: relevo lab down")
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        finally:
+            if not (stay and good):
+                lab.down()
+    return 0 if good else 1

@@ -1,0 +1,50 @@
+"""What the other daemons of this server report: the latest word of each, and an event when any has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+
+import structlog
+
+from relevo.base.control import Message, awatch
+from relevo.base.errors import RelevoError
+
+RECONNECT_MS = 100
+_log = structlog.get_logger()
+
+
+class Feed:
+    """Follows the `watch` stream of one daemon, and joins it again when it was lost.
+
+    Args:
+        path: the daemon's control socket.
+        changed: set at each new state, and when the daemon is lost.
+
+    Attributes:
+        latest: the last state; None while the daemon does not answer.
+    """
+
+    def __init__(self, path: pathlib.Path, changed: asyncio.Event) -> None:
+        self._path = path
+        self._changed = changed
+        self._reported_lost = False
+        self.latest: Message | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            try:
+                async for state in awatch(self._path):
+                    self._reported_lost = False
+                    self.latest = state
+                    self._changed.set()
+            except RelevoError as error:
+                if not self._reported_lost:
+                    _log.warning("daemon_unreachable", socket=str(self._path), why=str(error))
+                    self._reported_lost = True
+            if self.latest is not None:
+                self.latest = None
+                self._changed.set()
+            # A restarted daemon makes its socket anew: there is no event to wait for, only the next attempt.
+            await asyncio.sleep(RECONNECT_MS / 1000)
