@@ -1,0 +1,487 @@
+"""What goes into the mirror's core and what comes out: `Mirror.step(event) -> list of effects`.
+
+Order. The effects of one step are UNORDERED, with one exception: `SendData` effects are one stream and keep their order, and
+so do `SendMeta` effects. What must follow a write is emitted only by the step that handles that write's completion.
+Effects of different steps are started in the order of the steps; disk completions may come in any order.
+
+Tokens. An application request's token is the shell's (the core gives it back in `CompleteRequest`); the token of a disk,
+meta-data or device effect is the core's (the shell gives it back in `DiskDone`, once). Both are opaque.
+
+Buffers are opaque handles of the shell's; the core never looks inside.
+- `AppWrite.buffer` stays the core's until `CompleteRequest` of that request: that is its release.
+- A read (`DiskRead`) is answered with `DiskDone.buffer`; it is released by `CompleteRequest` that carries it, by a `SendData`
+  that carries it with `release`, once it is sent or the link is closed, or by `ReleaseBuffer`.
+- The payload of a `PacketReceived` stays the core's until `ReleaseBuffer` (or as above).
+- A write's buffer may be in the shell's send queue as well as on its way to the disk: a core that completes or releases it
+  has seen it acknowledged by the peer or the link closed. When a link is closed its send queue is dropped.
+
+Times are milliseconds of one clock that never goes back; every event carries the present one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from relevo.base.errors import RelevoError
+from relevo.mirror.packets import Packet
+
+Token = Any
+"""Whoever made it knows what it is; the other side gives it back."""
+Buffer = Any
+"""A piece of memory of the shell's."""
+
+
+@dataclasses.dataclass(slots=True)
+class MetaState:
+    """What the superblock says that changes: generations, flags (`MetaFlag`), the agreed size."""
+
+    current: int
+    bitmap: int
+    history0: int
+    history1: int
+    flags: int
+    size_sectors: int
+
+
+@dataclasses.dataclass(slots=True)
+class AlTransaction:
+    """One block of the activity log. Unused slots hold extent 0xffffffff.
+
+    Attributes:
+        number: `tr_number`; the block's place in the ring follows from it.
+        updates: (slot, extent) of each change.
+        context_size: number of slots of the whole log.
+        context_start: first slot of `context`.
+        context: extents of consecutive slots.
+    """
+
+    number: int
+    updates: tuple[tuple[int, int], ...]
+    context_size: int
+    context_start: int
+    context: tuple[int, ...]
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclasses.dataclass(slots=True)
+class Attach:
+    """The backing disk is open and its meta-data read: the first event of all, once.
+
+    Attributes:
+        meta: the superblock's changing part.
+        disk_bytes: size of the data area.
+        bitmap: the whole bitmap as on the disk: 1 bit for 4 KiB, little endian, at least as long as the data area needs.
+        al_slots: slot -> extent, as `activity_log_format` reads the ring.
+        al_number: number of the newest transaction in the ring.
+        epoch: the highest vote epoch this node has persisted.
+        random: eight random 64-bit numbers (see `NeedRandom`).
+    """
+
+    now_ms: int
+    meta: MetaState
+    disk_bytes: int
+    bitmap: bytes
+    al_slots: Mapping[int, int]
+    al_number: int
+    epoch: int
+    random: tuple[int, ...]
+
+
+@dataclasses.dataclass(slots=True)
+class AppRead:
+    """The device's user reads. `buffer` may be None: then the shell takes one for the `DiskRead`."""
+
+    now_ms: int
+    token: Token
+    offset: int
+    length: int
+    buffer: Buffer
+
+
+@dataclasses.dataclass(slots=True)
+class AppWrite:
+    """The device's user writes, at most 1 MiB."""
+
+    now_ms: int
+    token: Token
+    offset: int
+    length: int
+    buffer: Buffer
+
+
+@dataclasses.dataclass(slots=True)
+class AppFlush:
+    """The device's user wants everything that was completed so far on stable storage, on both servers."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class AppDiscard:
+    """The device's user discards (any length); the range reads as zeroes afterwards."""
+
+    now_ms: int
+    token: Token
+    offset: int
+    length: int
+
+
+@dataclasses.dataclass(slots=True)
+class DiskDone:
+    """A disk, meta-data, epoch or device effect is done: `errno` 0 or what went wrong. `buffer` only after `DiskRead`."""
+
+    now_ms: int
+    token: Token
+    errno: int = 0
+    buffer: Buffer = None
+
+
+@dataclasses.dataclass(slots=True)
+class Connected:
+    """Both sockets are there and the peer is authenticated: everything from P_PROTOCOL on is the core's.
+
+    Attributes:
+        features: those both sides have.
+        resolve_conflicts: this side accepted the meta socket: it breaks ties.
+    """
+
+    now_ms: int
+    features: int
+    resolve_conflicts: bool
+
+
+@dataclasses.dataclass(slots=True)
+class Disconnected:
+    """The sockets are gone: broken, closed by the peer, or as `DropConnection` asked. Disk I/O goes on."""
+
+    now_ms: int
+    reason: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class PacketReceived:
+    """A packet of either socket. `buffer` holds the payload of those that have one (`size_bytes`)."""
+
+    now_ms: int
+    packet: Packet
+    buffer: Buffer = None
+
+
+@dataclasses.dataclass(slots=True)
+class Tick:
+    """The time of `SetTimer` has come (an early or additional one does no harm)."""
+
+    now_ms: int
+
+
+@dataclasses.dataclass(slots=True)
+class Random:
+    """Answer to `NeedRandom`: fresh random 64-bit numbers."""
+
+    now_ms: int
+    values: tuple[int, ...]
+
+
+@dataclasses.dataclass(slots=True)
+class Promote:
+    """Become Primary. `epoch` is the vote's; a lower one than any seen before is refused."""
+
+    now_ms: int
+    token: Token
+    force: bool
+    epoch: int
+
+
+@dataclasses.dataclass(slots=True)
+class Demote:
+    """Become Secondary: the device goes first."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class Outdate:
+    """Mark my copy as outdated, on the disk."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class AllowAlone:
+    """Writes may be completed without the peer (`alone = "ask"`)."""
+
+    now_ms: int
+    token: Token
+    epoch: int
+
+
+@dataclasses.dataclass(slots=True)
+class Connect:
+    """Look for the peer (the state after the start)."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class Disconnect:
+    """Take leave of the peer and stay alone (StandAlone)."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class Discard:
+    """After a split brain: give up what only my copy has, become the target of a resync."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class Keep:
+    """After a split brain: connect again and keep my data; the other side has to discard."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class Down:
+    """Take leave, write everything down, end (`Stopped`)."""
+
+    now_ms: int
+    token: Token
+
+
+Command = Promote | Demote | Outdate | AllowAlone | Connect | Disconnect | Discard | Keep | Down
+Event = (
+    Attach
+    | AppRead
+    | AppWrite
+    | AppFlush
+    | AppDiscard
+    | DiskDone
+    | Connected
+    | Disconnected
+    | PacketReceived
+    | Tick
+    | Random
+) | Command
+
+# ---------------------------------------------------------------- effects
+
+
+@dataclasses.dataclass(slots=True)
+class DiskRead:
+    """Read from the data area."""
+
+    token: Token
+    offset: int
+    length: int
+    buffer: Buffer
+
+
+@dataclasses.dataclass(slots=True)
+class DiskWrite:
+    """Write to the data area; done when the disk has it, stable or not."""
+
+    token: Token
+    offset: int
+    length: int
+    buffer: Buffer
+
+
+@dataclasses.dataclass(slots=True)
+class DiskDiscard:
+    """Discard in the data area; it must read as zeroes when this is done, and is stable after the next flush."""
+
+    token: Token
+    offset: int
+    length: int
+
+
+@dataclasses.dataclass(slots=True)
+class DiskFlush:
+    """Done when every write and discard that was reported done before this effect was emitted is on stable storage."""
+
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class WriteSuperblock:
+    """Write the superblock. Done when it is stable. Everything reported done before is made stable first."""
+
+    token: Token
+    meta: MetaState
+
+
+@dataclasses.dataclass(slots=True)
+class WriteActivityLog:
+    """Write one transaction of the activity log. Done when it is stable.
+
+    `preflush`: everything reported done before (data and meta-data) is made stable first.
+    """
+
+    token: Token
+    transaction: AlTransaction
+    preflush: bool
+
+
+@dataclasses.dataclass(slots=True)
+class WriteBitmap:
+    """Write pages of 4096 bytes (page number, content) of the bitmap. Done when all are stable.
+
+    `preflush`: everything reported done before is made stable first.
+    """
+
+    token: Token
+    pages: tuple[tuple[int, bytes], ...]
+    preflush: bool
+
+
+@dataclasses.dataclass(slots=True)
+class PersistEpoch:
+    """Store the highest vote epoch seen; done when it is stable."""
+
+    token: Token
+    epoch: int
+
+
+@dataclasses.dataclass(slots=True)
+class SendData:
+    """Send on the data socket. `release`: the buffer is the shell's again once it is sent (or the link is closed)."""
+
+    packet: Packet
+    buffer: Buffer = None
+    release: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class SendMeta:
+    """Send on the meta socket."""
+
+    packet: Packet
+
+
+@dataclasses.dataclass(slots=True)
+class DropConnection:
+    """Close both sockets (what was sent before may still go out, within reason). `Disconnected` answers.
+
+    Until then nothing of the old link reaches the core any more.
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(slots=True)
+class WantConnection:
+    """Whether to listen and connect while there is no link. False until the core says otherwise."""
+
+    wanted: bool
+
+
+@dataclasses.dataclass(slots=True)
+class CompleteRequest:
+    """An application's request is done: `errno` 0 or the error; `buffer` is what a read found."""
+
+    token: Token
+    errno: int
+    buffer: Buffer = None
+
+
+@dataclasses.dataclass(slots=True)
+class DeviceUp:
+    """Make the device; `DiskDone` answers."""
+
+    token: Token
+    size_bytes: int
+
+
+@dataclasses.dataclass(slots=True)
+class DeviceDown:
+    """Take the device away; `DiskDone` answers (EBUSY: it is in use and stays)."""
+
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class ReleaseBuffer:
+    """The core needs this buffer no more."""
+
+    buffer: Buffer
+
+
+@dataclasses.dataclass(slots=True)
+class SetTimer:
+    """Send a `Tick` at this time; replaces the time said before. None: no tick needed."""
+
+    at_ms: int | None
+
+
+@dataclasses.dataclass(slots=True)
+class StatusChanged:
+    """`Mirror.status()` has changed in something other than a counter."""
+
+
+@dataclasses.dataclass(slots=True)
+class CommandDone:
+    """A command is done, or refused with an error."""
+
+    token: Token
+    error: RelevoError | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class NeedRandom:
+    """Send `Random` with this many numbers."""
+
+    count: int
+
+
+@dataclasses.dataclass(slots=True)
+class Stopped:
+    """Everything is written down: the process may end."""
+
+
+@dataclasses.dataclass(slots=True)
+class Log:
+    """A line for the log: `level` is a method of structlog (`info`, `warning`, `error`)."""
+
+    level: str
+    event: str
+    fields: dict[str, object]
+
+
+Effect = (
+    DiskRead
+    | DiskWrite
+    | DiskDiscard
+    | DiskFlush
+    | WriteSuperblock
+    | WriteActivityLog
+    | WriteBitmap
+    | PersistEpoch
+    | SendData
+    | SendMeta
+    | DropConnection
+    | WantConnection
+    | CompleteRequest
+    | DeviceUp
+    | DeviceDown
+    | ReleaseBuffer
+    | SetTimer
+    | StatusChanged
+    | CommandDone
+    | NeedRandom
+    | Stopped
+    | Log
+)
