@@ -1,0 +1,325 @@
+"""What the manager knows and decides, as frozen values: facts of the nodes, the snapshot, the plan.
+
+`NodeFacts` is what a node tells about itself with its heartbeats; it is plain JSON (`encode_facts`, `decode_facts`).
+Everything below it may come from an older or newer program: unknown fields are ignored, every field that was added
+later has a default.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from relevo.base.errors import RelevoError
+from relevo.config.model import Service
+
+UP_TO_DATE = "UpToDate"
+PRIMARY = "Primary"
+CONNECTED = "Connected"
+
+
+class BadFacts(RelevoError):
+    """The facts that a node published cannot be read."""
+
+
+class Alive(enum.StrEnum):
+    """What the heartbeats say about a node."""
+
+    UNKNOWN = "unknown"  # never heard since we started, and initdead is not over
+    ALIVE = "alive"
+    DEAD = "dead"  # silent for deadtime
+    LEFT = "left"  # said goodbye
+
+
+class ServiceState(enum.StrEnum):
+    """What a service is on one node."""
+
+    UNKNOWN = "unknown"  # not probed yet
+    STOPPED = "stopped"  # nothing of it is here, and nothing is being started
+    STARTING = "starting"
+    STARTED = "started"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class ResourceState(enum.StrEnum):
+    """What a resource is on one node."""
+
+    UNKNOWN = "unknown"  # not probed yet
+    STOPPED = "stopped"
+    STARTED = "started"
+    QUIESCED = "quiesced"  # running, but taking nothing new
+    FAILED = "failed"  # not whole: it must be stopped before it may be started
+    BLOCKED = "blocked"  # its stop failed: something of it is still here
+
+
+class Verdict(enum.StrEnum):
+    """What the arbiter says about becoming Primary."""
+
+    YES = "yes"
+    WAIT = "wait"  # it will be known soon: the wait has an end
+    NO = "no"
+
+
+class Action(enum.StrEnum):
+    """What a step does to a resource."""
+
+    START = "start"
+    QUIESCE = "quiesce"
+    STOP = "stop"
+
+
+class Permission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The arbiter's word on one mirror, for one node; the fields are those of `relevo.arbiter.events.Permission`.
+
+    Attributes:
+        verdict: may this node become (or stay) Primary?
+        may_continue_alone: may a Primary complete writes without its peer?
+        epoch: the vote's number; 0 as long as there is none to use. A promotion carries it.
+        force: a person accepted that this copy may be stale.
+        rule: the name of the rule that decided.
+        reason: one sentence.
+        remedy: what a person may do; may be empty.
+    """
+
+    verdict: Verdict
+    reason: str
+    rule: str = ""
+    may_continue_alone: bool = False
+    epoch: int = 0
+    force: bool = False
+    remedy: str = ""
+
+    @property
+    def may_promote(self) -> bool:
+        """Whether a promotion may be asked of the mirror now, with `epoch`."""
+        return self.verdict is Verdict.YES and self.epoch > 0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The failures of one resource on one node.
+
+    Attributes:
+        count: how many since the last success that lasted, or since the last clean-up.
+        last_ms: when the last one was, in the clock of that node (compare with nothing else).
+    """
+
+    count: int
+    last_ms: int
+
+
+class ServiceFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One service on one node.
+
+    Attributes:
+        state: derived from the resources and from what is being done.
+        step: number of the last step begun here; grows by one with each.
+        resources: by id.
+        failures: by id of the resource; only those not forgotten.
+        epoch: the highest epoch under which a resource of it was started here since the node daemon runs.
+        target: the node where this node believes the service belongs; None when nowhere or not decided.
+        retry_at_ms: no start before this moment, in the clock of that node (after a start that was declined).
+        reason: one sentence about the last thing that went wrong; empty when all is well.
+    """
+
+    state: ServiceState
+    step: int = 0
+    resources: dict[str, ResourceState] = {}
+    failures: dict[str, Failure] = {}
+    epoch: int = 0
+    target: str | None = None
+    retry_at_ms: int = 0
+    reason: str = ""
+
+
+class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One mirror on one node, as its daemon's status tells; names of states are DRBD's.
+
+    Attributes:
+        current_uuid: generation of the data, hexadecimal.
+        out_of_sync_bytes: what the peer's disk is known to lack or have differently.
+        was_primary_at_start: the disk was Primary when it was last closed or lost, before this process attached it.
+        peer_lost_since_connect: since this process was connected and UpToDate the peer fell silent, without goodbye.
+        epoch: the highest epoch that the mirror has obeyed; 0 when it does not tell.
+    """
+
+    role: str = "Secondary"
+    peer_role: str = "Unknown"
+    connection: str = "StandAlone"
+    disk: str = "Diskless"
+    peer_disk: str = "DUnknown"
+    current_uuid: str = ""
+    out_of_sync_bytes: int = 0
+    split_brain: bool = False
+    suspended: bool = False
+    was_primary_at_start: bool = False
+    peer_lost_since_connect: bool = False
+    outdated: bool = False
+    epoch: int = 0
+    problem: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people decided about the whole cluster; the highest version wins everywhere (see `record.py`).
+
+    Attributes:
+        epoch, counter, node: its version, compared in this order; `node` wrote it.
+        standby: nodes that shall run nothing as long as another can, sorted.
+        forced: service -> the node on which a person wants it now, although its copy may be stale.
+    """
+
+    epoch: int = 0
+    counter: int = 0
+    node: str = ""
+    standby: tuple[str, ...] = ()
+    forced: dict[str, str] = {}
+
+    @property
+    def version(self) -> tuple[int, int, str]:
+        """The higher one wins."""
+        return (self.epoch, self.counter, self.node)
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node tells the others, always whole and always of one moment.
+
+    A node publishes its facts before it acts on them: a service that is being started is `starting` in the same
+    message that would answer a vote.
+
+    Attributes:
+        boot_id: of its kernel; another one means that everything it ran is gone.
+        config_hash: of its configuration.
+        ready: services are probed, the mirrors' daemons were asked.
+        leaving: it is on its way out and runs nothing soon.
+        services: by name.
+        mirrors: by name; None when the daemon does not answer.
+        epochs: mirror -> the highest epoch that this node has seen and put on stable storage: its vote.
+        permissions: mirror -> the arbiter's word on this node.
+        record: its copy of the record.
+    """
+
+    boot_id: str
+    config_hash: str
+    ready: bool = False
+    leaving: bool = False
+    services: dict[str, ServiceFacts] = {}
+    mirrors: dict[str, MirrorFacts | None] = {}
+    epochs: dict[str, int] = {}
+    permissions: dict[str, Permission] = {}
+    record: Record = Record()
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node as seen from here.
+
+    Attributes:
+        alive: what the heartbeats say (of oneself: alive).
+        late: it has been silent for warntime.
+        facts: its last word in its present (or last) incarnation; None when there is none.
+    """
+
+    alive: Alive
+    late: bool = False
+    facts: NodeFacts | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a plan depends on.
+
+    Attributes:
+        me: this node.
+        now_ms: this node's monotonic clock.
+        config_hash: of this node's configuration.
+        services: by name, from the configuration.
+        hosts: service -> the nodes that have what it needs (a disk for each of its mirrors), sorted by name.
+        nodes: every node of the cluster, this one included.
+        permissions: mirror -> the arbiter's word on this node.
+        record: the record as this node knows it.
+    """
+
+    me: str
+    now_ms: int
+    config_hash: str
+    services: dict[str, Service]
+    hosts: dict[str, tuple[str, ...]]
+    nodes: dict[str, NodeView]
+    permissions: dict[str, Permission] = {}
+    record: Record = Record()
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to do on this node.
+
+    Attributes:
+        number: the executor drops a step whose number is not one above its last: it belongs to an older plan.
+        timeout_ms: how long it may take.
+        epoch: for the start of a mirror: the vote's epoch.
+        force: for the start of a mirror: a person accepted that this copy may be stale.
+        because: one sentence.
+    """
+
+    node: str
+    service: str
+    resource: str
+    action: Action
+    number: int
+    timeout_ms: int
+    epoch: int = 0
+    force: bool = False
+    because: str = ""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a service belongs and why.
+
+    Attributes:
+        target: a node, or None: nowhere now, or not known yet.
+        reason: one sentence.
+        remedy: what a person may do; empty when nothing is needed.
+        blocked: it cannot go on without a person.
+    """
+
+    service: str
+    target: str | None
+    reason: str
+    remedy: str = ""
+    blocked: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows from a snapshot.
+
+    Attributes:
+        steps: this node's steps; per service in the order in which they have to be done.
+        decisions: by service.
+        wanted: mirrors of which this node shall become Primary: the arbiter is asked for an epoch for these.
+        record: the newest record there is; when it differs from the snapshot's, store it safely and publish it.
+        alarms: sentences about the cluster as a whole (configurations that differ, …).
+    """
+
+    steps: tuple[Step, ...] = ()
+    decisions: dict[str, Decision] = {}
+    wanted: frozenset[str] = frozenset()
+    record: Record = Record()
+    alarms: tuple[str, ...] = ()
+
+
+def encode_facts(facts: NodeFacts) -> dict[str, object]:
+    """The facts as a JSON object (for `publish` of the heartbeats)."""
+    built: dict[str, object] = msgspec.to_builtins(facts)
+    return built
+
+
+def decode_facts(told: object) -> NodeFacts:
+    """The facts of a JSON object; fields of a newer program are ignored.
+
+    Raises:
+        BadFacts: it is not what `encode_facts` makes.
+    """
+    try:
+        return msgspec.convert(told, NodeFacts)
+    except msgspec.ValidationError as error:
+        raise BadFacts(
+            f"The facts of another node cannot be read ({error}).", "Do both nodes run the same version of Relevo?"
+        ) from error
