@@ -13,23 +13,21 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 from rich.console import Console
 
-from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.lab import compare, poll
 from relevo.lab.lab import Lab, Options
+from relevo.lab.story import MIRROR, URL, StageFailed, Story
 from relevo.lab.verify import Verdict, Wanted
 
-URL = "http://192.168.0.29/"
 TREE = "library"
 LARGE_NAME = "large.bin"
 PROBE_NAME = "probe.txt"
-STAGE_LIMIT_S = 180.0
-"""How long any stage may take before the demonstration is declared failed."""
+STORE_LIMIT_S = 300.0
+"""How long the client may take to store everything, the power cut included."""
 SETTLE_S = 2.0
 """How long the polls go on after a stage, so that a late gap is seen."""
 CRASH_AT = 0.4
@@ -49,10 +47,6 @@ class Report(msgspec.Struct, kw_only=True):
     disks_identical: bool
     acknowledged_before_crash: int
     lab: str
-
-
-class StageFailed(RelevoError):
-    """A stage of the demonstration did not end as it must."""
 
 
 def _manifest(tree: pathlib.Path, large: pathlib.Path) -> list[Wanted]:
@@ -105,34 +99,13 @@ class Show:
     def __init__(self, lab: Lab, console: Console, scratch: pathlib.Path) -> None:
         self._lab = lab
         self._console = console
+        self._story = Story(lab)
         self._scratch = scratch
         self._log = scratch / "polls.jsonl"
 
     def say(self, sentence: str) -> None:
         """One line for the spectator."""
         self._console.print(f"[bold cyan]·[/] {sentence}")
-
-    def _status(self, node: str) -> dict[str, Any] | None:
-        done = self._lab.run(node, ["relevo", "status", "--json"], capture=True)
-        return msgspec.json.decode(done.stdout) if done.returncode == 0 else None
-
-    def _await(self, what: str, node: str, wanted: Any) -> dict[str, Any]:
-        """Follow the cluster's status on a node until it is as wanted."""
-        end = time.monotonic() + STAGE_LIMIT_S
-        process = self._lab.popen(node, ["relevo", "status", "--watch", "--json"], stdout=subprocess.PIPE)
-        watchdog = _kill_at(process, end)
-        try:
-            assert process.stdout is not None
-            for state in _documents(process.stdout):
-                if wanted(state):
-                    return state
-        finally:
-            watchdog.cancel()
-            process.kill()
-            process.wait()
-        raise StageFailed(
-            f"{what} did not happen within {STAGE_LIMIT_S:.0f} s.", "See `relevo lab logs` of both nodes."
-        )
 
     def store(self, tree: pathlib.Path, large: pathlib.Path, files: int) -> int:
         """Store everything from the client and cut nodo1's power in the middle; the number acknowledged before it."""
@@ -143,7 +116,7 @@ class Show:
             self.say(f"{acknowledged} files are acknowledged. [bold red]nodo1 loses its power[/] now.")
             self.crashed_at = time.monotonic()
             self._lab.crash("nodo1")
-            if process.wait(timeout=STAGE_LIMIT_S) != 0:
+            if process.wait(timeout=STORE_LIMIT_S) != 0:
                 raise StageFailed(
                     "relevo put gave up.", (self._scratch / "put.jsonl").read_text(errors="replace")[-400:]
                 )
@@ -151,7 +124,7 @@ class Show:
 
     def _await_acknowledged(self, process: subprocess.Popen[bytes], wanted: int) -> int:
         log = self._scratch / "put.jsonl"
-        end = time.monotonic() + STAGE_LIMIT_S
+        end = time.monotonic() + STORE_LIMIT_S
         while time.monotonic() < end:
             stored = log.read_bytes().count(b'"stored"')
             if stored >= wanted:
@@ -159,7 +132,7 @@ class Show:
             if process.poll() is not None:
                 raise StageFailed("relevo put ended before the power cut.", log.read_text(errors="replace")[-400:])
             time.sleep(0.02)  # a file that grows has no event to wait for
-        raise StageFailed(f"only {log.read_bytes().count(b'stored')} files were stored in {STAGE_LIMIT_S:.0f} s.")
+        raise StageFailed(f"only {log.read_bytes().count(b'stored')} files were stored in {STORE_LIMIT_S:.0f} s.")
 
     def verify(self, wanted: list[Wanted]) -> Verdict:
         """Fetch everything through the virtual IP and compare checksums."""
@@ -173,29 +146,19 @@ class Show:
         """Boot nodo1 and wait until it has caught up and serves again; the moment it was booted."""
         booted_at = time.monotonic()
         self._lab.boot("nodo1")
-        self._await("Resync", "nodo2", _both_current)
+        self._story.await_both_current("nodo2")
         self.say(f"nodo1 is back and has caught up after {time.monotonic() - booted_at:.1f} s. Failback.")
-        self._await("Failback", "nodo2", lambda state: state["services"]["web"]["node"] == "nodo1")
+        self._story.await_service_on("nodo1", seen_from="nodo2")
         return booted_at
 
     def compare_disks(self) -> bool:
         """Stop the service in order on both servers and compare the data areas of both disks whole."""
-        for node in ("nodo2", "nodo1"):
-            self._lab.run("nodo1", ["relevo", "standby", node], check=True)
-        self._await("The orderly stop", "nodo1", lambda state: _all_stopped(state) and _both_current(state))
-        status = self._status("nodo1")
-        assert status is not None
-        size_bytes = status["mirrors"]["r0"]["nodo1"]["size_bytes"]
+        state = self._story.stop_service()
+        size_bytes = state["mirrors"][MIRROR]["nodo1"]["size_bytes"]
         same = compare.equal(self._lab.image("nodo1"), self._lab.image("nodo2"), size_bytes)
         for node in ("nodo1", "nodo2"):
-            self._lab.run("nodo1", ["relevo", "online", node], check=True)
+            self._lab.run("nodo1", ["relevo", "online", node], check=True, capture=True)
         return same
-
-    def resync_bytes(self) -> int:
-        """How much the returned server had to fetch."""
-        status = self._status("nodo2")
-        assert status is not None
-        return int(status["mirrors"]["r0"]["nodo2"]["resync_total_bytes"])
 
     def play(self, files: pathlib.Path, large_bytes: int) -> Report:
         """The whole story, in order."""
@@ -214,7 +177,7 @@ class Show:
             booted_at = self.come_back()
             time.sleep(SETTLE_S)  # the polls that would show a late gap
         polls = poll.read_polls(self._log.open("rb"))
-        resync_bytes = self.resync_bytes()
+        resync_bytes = int(self._story.status("nodo2")["mirrors"][MIRROR]["nodo2"]["resync_total_bytes"])
         again = self.verify(wanted)
         self.say(f"After the failback: {again.files} files fetched, {len(again.lost) + len(again.corrupt)} wrong.")
         self.say("The service is stopped in order and both disks are compared, block by block.")
@@ -237,17 +200,6 @@ class Show:
         return path
 
 
-def _both_current(state: dict[str, Any]) -> bool:
-    sides = state["mirrors"]["r0"]
-    return len(sides) == 2 and all(
-        side["disk"] == "UpToDate" and side["connection"] == "Connected" for side in sides.values()
-    )
-
-
-def _all_stopped(state: dict[str, Any]) -> bool:
-    return all(word == "stopped" for word in state["services"]["web"]["states"].values())
-
-
 def _print_report(console: Console, report: Report) -> None:
     good = not report.lost and not report.corrupt and report.disks_identical
     console.print()
@@ -267,7 +219,7 @@ def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, 
     lab = Lab(lab_dir, Options())
     source = files or pathlib.Path(sysconfig.get_path("stdlib"))
     good = False
-    with tempfile.TemporaryDirectory(prefix="relevo-demo-", dir=_scratch_parent(lab_dir)) as scratch:
+    with tempfile.TemporaryDirectory(prefix="relevo-demo-") as scratch:
         try:
             console.print("[bold]Relevo[/]: two servers, one address, the same files on both.")
             lab.down()

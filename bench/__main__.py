@@ -1,0 +1,19 @@
+"""`python -m bench [NAME…]`: run the measurements, one after the other."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import failover, mirror
+
+ALL = {"mirror": mirror.main, "failover": failover.main}
+
+
+def main() -> None:
+    """Run those that are named, or all."""
+    for name in sys.argv[1:] or ALL:
+        ALL[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""A client that stores one file after the other for ever: run inside a lab as `python -m relevo.lab.load URL`.
+
+Each file that the service acknowledged (201 or 204) is a JSON line on standard output, in the form that
+`relevo.lab.verify` reads. A file that was not acknowledged is sent again until it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import random
+import sys
+
+import aiohttp
+import msgspec
+
+from relevo.lab.verify import Wanted
+
+ANSWER_LIMIT_S = 2.0
+RETRY_MS = 50
+DEFAULT_BYTES = 64 << 10
+
+
+async def _store(session: aiohttp.ClientSession, url: str, data: bytes) -> bool:
+    try:
+        async with session.put(url, data=data) as answer:
+            await answer.read()
+            return answer.status in (201, 204)
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def store_for_ever(base: str, folder: str, worker: int, size_bytes: int, seed: int) -> None:
+    """Store files named after their number, with contents of the seed, until cancelled."""
+    source = random.Random(seed + worker)
+    number = 0
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT_S)) as session:
+        while True:
+            data = source.randbytes(source.randrange(1, 2 * size_bytes))
+            path = f"{folder}/{worker}-{number}.bin"
+            while not await _store(session, f"{base.rstrip('/')}/{path}", data):
+                await asyncio.sleep(RETRY_MS / 1000)
+            acknowledged = Wanted(path, hashlib.sha256(data).hexdigest(), len(data))
+            sys.stdout.buffer.write(msgspec.json.encode(acknowledged) + b"\n")
+            sys.stdout.buffer.flush()
+            number += 1
+
+
+async def _all(base: str, folder: str, workers: int, size_bytes: int, seed: int) -> None:
+    await asyncio.gather(*(store_for_ever(base, folder, worker, size_bytes, seed) for worker in range(workers)))
+
+
+def main() -> None:
+    """Read the arguments and store until a signal ends it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--folder", default="load")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--bytes", type=int, default=DEFAULT_BYTES)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_all(arguments.url, arguments.folder, arguments.workers, arguments.bytes, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()
