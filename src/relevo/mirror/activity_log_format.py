@@ -1,0 +1,156 @@
+"""The activity log on disk: a ring of 4 KiB transactions that says which extents of 4 MiB may be different on the peer.
+
+Pure: bytes in, transactions out. Which extent is active, and when a transaction has to be stable, is not decided here.
+Layout: docs/internals/mirror-disk.md.
+"""
+
+from __future__ import annotations
+
+import array
+import struct
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from relevo.base.errors import RelevoError
+from relevo.mirror.crc32c import crc32c
+from relevo.mirror.events import AlTransaction
+
+MAGIC = 0x69CB65A2
+BLOCK_BYTES = 4096
+EXTENT_BYTES = 4 << 20
+UPDATES_MAX = 64
+CONTEXT_MAX = 919
+SLOTS_MAX = 0xFFFE
+UNUSED = 0xFFFF_FFFF
+"""Extent number of a slot that holds none."""
+_NO_SLOT = 0xFFFF
+_TYPE_UPDATE = 0
+_TYPE_INITIALIZED = 0xFFFF
+_HEAD = struct.Struct(">IIIHHHH16x")
+_UPDATES_AT = _HEAD.size
+_EXTENTS_AT = _UPDATES_AT + 2 * UPDATES_MAX
+_CONTEXT_AT = _EXTENTS_AT + 4 * UPDATES_MAX
+_CRC_AT = 8
+assert _CONTEXT_AT + 4 * CONTEXT_MAX == BLOCK_BYTES
+
+
+class ActivityLogCorrupt(RelevoError):
+    """The activity log does not say which extents were active: only a full resync makes the copies equal again."""
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """What a log says.
+
+    Attributes:
+        slots: slot -> the extent it held when the newest transaction was written.
+        number: that transaction's number; 0 when there is none.
+    """
+
+    slots: dict[int, int]
+    number: int
+
+
+def _big_endian(typecode: str, values: Sequence[int]) -> bytes:
+    packed = array.array(typecode, values)
+    if sys.byteorder == "little":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def encode_transaction(transaction: AlTransaction) -> bytes:
+    """A transaction's block."""
+    updates, context = transaction.updates, transaction.context
+    assert len(updates) <= UPDATES_MAX
+    assert len(context) <= CONTEXT_MAX
+    assert transaction.context_size <= SLOTS_MAX
+    spare = UPDATES_MAX - len(updates)
+    body = b"".join(
+        (
+            _big_endian("H", [slot for slot, _ in updates]) + b"\xff\xff" * spare,
+            _big_endian("I", [extent for _, extent in updates]) + b"\xff\xff\xff\xff" * spare,
+            _big_endian("I", context) + b"\xff\xff\xff\xff" * (CONTEXT_MAX - len(context)),
+        )
+    )
+    fields = (_TYPE_UPDATE, len(updates), transaction.context_size, transaction.context_start)
+    total = crc32c(_HEAD.pack(MAGIC, transaction.number, 0, *fields) + body)
+    return _HEAD.pack(MAGIC, transaction.number, total, *fields) + body
+
+
+def initialized_block() -> bytes:
+    """The block that fills a log in which nothing is active."""
+    head = _HEAD.pack(MAGIC, 0, 0, _TYPE_INITIALIZED, 0, 0, 0)
+    total = crc32c(head.ljust(BLOCK_BYTES, b"\0"))
+    return _HEAD.pack(MAGIC, 0, total, _TYPE_INITIALIZED, 0, 0, 0).ljust(BLOCK_BYTES, b"\0")
+
+
+def decode_transaction(block: bytes) -> AlTransaction | None:
+    """The transaction in a block; None when it is one of `initialized_block`.
+
+    Raises:
+        ActivityLogCorrupt: magic number, sum or type is wrong.
+    """
+    magic, number, total, kind, n_updates, slots, first_slot = _HEAD.unpack_from(block)
+    if len(block) != BLOCK_BYTES or magic != MAGIC:
+        raise ActivityLogCorrupt("A block of the activity log does not begin with its magic number.")
+    cleared = block[:_CRC_AT] + bytes(4) + block[_CRC_AT + 4 :]
+    if crc32c(cleared) != total:
+        raise ActivityLogCorrupt("A block of the activity log has a wrong checksum.")
+    if kind == _TYPE_INITIALIZED:
+        return None
+    if kind != _TYPE_UPDATE or n_updates > UPDATES_MAX:
+        raise ActivityLogCorrupt(f"A block of the activity log is of the unknown type {kind:#x}.")
+    numbers = struct.unpack_from(f">{n_updates}H", block, _UPDATES_AT)
+    extents = struct.unpack_from(f">{n_updates}I", block, _EXTENTS_AT)
+    context = struct.unpack_from(f">{CONTEXT_MAX}I", block, _CONTEXT_AT)
+    used = max(0, min(CONTEXT_MAX, slots - first_slot))
+    return AlTransaction(number, tuple(zip(numbers, extents, strict=True)), slots, first_slot, context[:used])
+
+
+def ring_block(number: int, stripes: int, stripe_blocks: int) -> int:
+    """Which block of the log a transaction's number belongs into."""
+    position = number % (stripes * stripe_blocks)
+    return position % stripes * stripe_blocks + position // stripes
+
+
+def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
+    """What the slots held when the newest transaction was written; `log` is the whole ring as it lies on the disk.
+
+    One torn block is expected after a power cut: its transaction was not stable, so nothing was written on its word.
+
+    Raises:
+        ActivityLogCorrupt: more than one block is unreadable, or the transactions are no unbroken row.
+    """
+    size = stripes * stripe_blocks
+    found: list[AlTransaction] = []
+    corrupt = 0
+    for position in range(size):
+        at = ring_block(position, stripes, stripe_blocks) * BLOCK_BYTES
+        try:
+            transaction = decode_transaction(log[at : at + BLOCK_BYTES])
+        except (ActivityLogCorrupt, struct.error):
+            corrupt += 1
+            continue
+        if transaction is not None:
+            found.append(transaction)
+    if corrupt > 1:
+        raise ActivityLogCorrupt(
+            f"{corrupt} blocks of the activity log are unreadable.", "Resynchronise the whole disk."
+        )
+    return _replayed(found)
+
+
+def _replayed(found: list[AlTransaction]) -> Replay:
+    if not found:
+        return Replay({}, 0)
+    newest = found[0].number
+    for transaction in found:
+        if (transaction.number - newest) & 0xFFFF_FFFF < 1 << 31:
+            newest = transaction.number
+    found.sort(key=lambda transaction: (newest - transaction.number) & 0xFFFF_FFFF, reverse=True)
+    held: dict[int, int] = {}
+    for transaction in found:
+        held.update(enumerate(transaction.context, transaction.context_start))
+        held.update(transaction.updates)
+    return Replay({slot: extent for slot, extent in held.items() if extent != UNUSED}, newest)

@@ -1,0 +1,196 @@
+"""Which blocks of 4 KiB may be different on the peer: one bit each, as on the disk and on the wire.
+
+Pure memory. Little-endian bits, padded with zeroes to whole 64-bit words, kept in pages of 4 KiB as the disk has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+BLOCK_BYTES = 4096
+"""What one bit stands for."""
+SECTORS_PER_BIT = BLOCK_BYTES // 512
+PAGE_BYTES = 4096
+PAGE_BITS = PAGE_BYTES * 8
+WORD_BYTES = 8
+WORD_BITS = 64
+_SET = re.compile(rb"[^\x00]")
+_CLEAR = re.compile(rb"[^\xff]")
+
+
+class Bitmap:
+    """A row of bits that counts those that are set and remembers which pages changed.
+
+    Args:
+        bits: how many there are (`bits_for`).
+        pages: the content, whole pages; empty is all clear. Bits beyond the last one are cleared.
+    """
+
+    def __init__(self, bits: int, pages: bytes | bytearray = b"") -> None:
+        self.bits = bits
+        self._bytes = bytearray(-(-bits // PAGE_BITS) * PAGE_BYTES)
+        self._dirty: set[int] = set()
+        if pages:
+            self._bytes[:] = pages[: len(self._bytes)].ljust(len(self._bytes), b"\0")
+            self._clear_beyond()
+        self.count = int.from_bytes(self._bytes, "little").bit_count()
+
+    def _clear_beyond(self) -> None:
+        last, spare = divmod(self.bits, 8)
+        if spare:
+            self._bytes[last] &= (1 << spare) - 1
+            last += 1
+        self._bytes[last:] = bytes(len(self._bytes) - last)
+
+    @property
+    def words(self) -> int:
+        """How many 64-bit words hold all bits."""
+        return -(-self.bits // WORD_BITS)
+
+    def test(self, bit: int) -> bool:
+        """Whether one bit is set."""
+        return bool(self._bytes[bit >> 3] >> (bit & 7) & 1)
+
+    def any_set(self, first: int, end: int) -> bool:
+        """Whether a bit of [first, end) is set."""
+        if end - first == 1:
+            return bool(self._bytes[first >> 3] >> (first & 7) & 1)
+        found = self.next_set(first)
+        return 0 <= found < end
+
+    def set_range(self, first: int, end: int) -> int:
+        """Set [first, end); returns how many were clear before."""
+        return self._write(first, end, 0xFF)
+
+    def clear_range(self, first: int, end: int) -> int:
+        """Clear [first, end); returns how many were set before."""
+        return self._write(first, end, 0)
+
+    def _write(self, first: int, end: int, fill: int) -> int:
+        assert 0 <= first <= end <= self.bits
+        if first == end:
+            return 0
+        begin, stop = first >> 3, -(-end // 8)
+        data = self._bytes
+        if stop - begin == 1:
+            old = data[begin]
+            mask = (1 << (end & 7 or 8)) - (1 << (first & 7))
+            new = old | mask if fill else old & ~mask
+            changed = (old ^ new).bit_count()
+            data[begin] = new
+        else:
+            changed = self._write_long(first, end, fill)
+        if changed:
+            self.count += changed if fill else -changed
+            self._dirty.update(range(first // PAGE_BITS, (end - 1) // PAGE_BITS + 1))
+        return changed
+
+    def _write_long(self, first: int, end: int, fill: int) -> int:
+        begin, stop = first >> 3, -(-end // 8)
+        old = self._bytes[begin:stop]
+        new = bytearray((fill,)) * len(old)
+        head = (1 << (first & 7)) - 1
+        new[0] = (old[0] & head) | (new[0] & ~head)
+        if end & 7:
+            tail = (1 << (end & 7)) - 1
+            new[-1] = (new[-1] & tail) | (old[-1] & ~tail & 0xFF)
+        self._bytes[begin:stop] = new
+        before, after = int.from_bytes(old, "little").bit_count(), int.from_bytes(new, "little").bit_count()
+        return abs(after - before)
+
+    def set_all(self) -> None:
+        """Set every bit."""
+        self._write(0, self.bits, 0xFF)
+
+    def clear_all(self) -> None:
+        """Clear every bit."""
+        self._write(0, self.bits, 0)
+
+    def next_set(self, bit: int) -> int:
+        """The first set bit from `bit` on, or -1."""
+        return self._next(bit, _SET, 0)
+
+    def next_clear(self, bit: int) -> int:
+        """The first clear bit from `bit` on, or -1."""
+        return self._next(bit, _CLEAR, 0xFF)
+
+    def _next(self, bit: int, pattern: re.Pattern[bytes], flip: int) -> int:
+        if bit >= self.bits:
+            return -1
+        byte = (self._bytes[bit >> 3] ^ flip) >> (bit & 7)
+        if byte:
+            found = bit + (byte & -byte).bit_length() - 1
+        else:
+            match = pattern.search(self._bytes, (bit >> 3) + 1)
+            if match is None:
+                return -1
+            at = match.start()
+            byte = self._bytes[at] ^ flip
+            found = at * 8 + (byte & -byte).bit_length() - 1
+        return found if found < self.bits else -1
+
+    def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """The runs of set bits within [first, end), as pairs (first, end)."""
+        limit = self.bits if end is None else end
+        at = self.next_set(first)
+        while 0 <= at < limit:
+            stop = self.next_clear(at)
+            stop = limit if stop < 0 else min(stop, limit)
+            yield at, stop
+            at = self.next_set(stop)
+
+    def read_words(self, word: int, count: int) -> bytes:
+        """`count` words from `word` on, as they go on the wire; fewer at the end."""
+        return bytes(self._bytes[word * WORD_BYTES : min(word + count, self.words) * WORD_BYTES])
+
+    def merge_words(self, word: int, data: bytes) -> int:
+        """Set the bits that are set in `data`, which begins at `word`; returns how many were clear before."""
+        begin = word * WORD_BYTES
+        end = min(begin + len(data), self.words * WORD_BYTES)
+        size = end - begin
+        old = int.from_bytes(self._bytes[begin:end], "little")
+        new = old | int.from_bytes(data[:size], "little")
+        beyond = end * 8 - self.bits
+        if beyond > 0:
+            new &= (1 << (size * 8 - beyond)) - 1
+        changed = (new ^ old).bit_count()
+        if changed:
+            self._bytes[begin:end] = new.to_bytes(size, "little")
+            self.count += changed
+            self._dirty.update(range(begin // PAGE_BYTES, (end - 1) // PAGE_BYTES + 1))
+        return changed
+
+    @property
+    def pages(self) -> int:
+        """How many pages of 4 KiB the disk holds of it."""
+        return len(self._bytes) // PAGE_BYTES
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a page changed and was not taken since."""
+        return bool(self._dirty)
+
+    def dirty_pages(self, first: int = 0, end: int | None = None) -> list[int]:
+        """Numbers of the changed pages that hold bits of [first, end)."""
+        stop = self.bits if end is None else end
+        low, high = first // PAGE_BITS, -(-stop // PAGE_BITS)
+        return sorted(page for page in self._dirty if low <= page < high)
+
+    def take_page(self, page: int) -> bytes:
+        """A page as it is to be written; it counts as unchanged from now on (`page_failed` takes that back)."""
+        self._dirty.discard(page)
+        return bytes(self._bytes[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])
+
+    def page_failed(self, page: int) -> None:
+        """A page taken was not written after all."""
+        self._dirty.add(page)
+
+    def all_dirty(self) -> None:
+        """Every page has to be written."""
+        self._dirty.update(range(self.pages))
+
+
+def bits_for(sectors: int) -> int:
+    """How many bits a data area of that many sectors has."""
+    return -(-sectors // SECTORS_PER_BIT)
