@@ -1,0 +1,30 @@
+"""From a resource in the configuration to the agent that handles it."""
+
+from __future__ import annotations
+
+from relevo.agents.address import AddressAgent
+from relevo.agents.base import Agent
+from relevo.agents.files import FilesAgent
+from relevo.agents.filesystem import FilesystemAgent, mirror_device
+from relevo.agents.mirror import MirrorAgent
+from relevo.base.paths import Paths
+from relevo.config.model import AddressResource, Config, FilesResource, FilesystemResource, MirrorResource, Resource
+
+
+def build(resource: Resource, config: Config, paths: Paths) -> Agent:
+    """The agent of one resource on this server.
+
+    Args:
+        resource: from a service of `config`.
+        config: the whole cluster (links give interfaces).
+        paths: where control sockets lie.
+    """
+    match resource:
+        case MirrorResource():
+            return MirrorAgent(resource, paths)
+        case FilesystemResource():
+            return FilesystemAgent(resource, mirror_device(resource, paths))
+        case FilesResource():
+            return FilesAgent(resource, paths)
+        case AddressResource():
+            return AddressAgent(resource, config.links[resource.link])
