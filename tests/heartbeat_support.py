@@ -6,8 +6,9 @@ import gzip
 import pathlib
 import struct
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 
-from relevo.config.model import AuthKey
+from relevo.config.model import AuthKey, AuthKeys, Config, HeartbeatTimings, Link, Node
 
 DATA = pathlib.Path(__file__).parent / "data"
 CRC = AuthKey(number=1, method="crc", secret="")
@@ -44,3 +45,29 @@ def datagrams(path: pathlib.Path) -> Iterator[bytes]:
         port, length = struct.unpack_from(">HH", frame, start + 2)
         if port == _HEARTBEAT_PORT:
             yield frame[start + 8 : start + length]
+
+
+def two_nodes(*, key_text: str = "HI!", deadtime_ms: int = 1200) -> Config:
+    """nodo1 and nodo2 on the links `users` (eth0) and `cross` (eth1), with quick timings."""
+    networks = {"users": ("eth0", "192.168.0"), "cross": ("eth1", "10.27.0")}
+    key = AuthKey(number=1, method="sha256", secret=key_text)
+    return Config(
+        cluster="prueba",
+        nodes={
+            f"nodo{number}": Node(
+                name=f"nodo{number}",
+                addresses={link: IPv4Address(f"{prefix}.{number}") for link, (_, prefix) in networks.items()},
+                disks={},
+            )
+            for number in (1, 2)
+        },
+        links={
+            link: Link(name=link, interface=interface, network=IPv4Network(f"{prefix}.0/24"))
+            for link, (interface, prefix) in networks.items()
+        },
+        heartbeat=HeartbeatTimings(keepalive_ms=200, warntime_ms=600, deadtime_ms=deadtime_ms, initdead_ms=3000),
+        authkeys=AuthKeys(signing=key, accepted={1: key}),
+        mirrors={},
+        services={},
+        hash="0" * 64,
+    )

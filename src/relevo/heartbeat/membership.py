@@ -1,0 +1,519 @@
+"""Who is alive: the pure core. An event goes into `Membership.step`, effects come out; no clock, socket or disk.
+
+Three rules carry it (docs/internals/heartbeat.md has them in full):
+
+- A sign of life is a message with a good signature whose number is higher than every earlier one of that generation.
+- A message proves that it was made in our present run if it names our present generation as heard. Without that proof
+  it must lie above the marks that were on disk at our start, and below those on disk now. Facts always need the proof.
+- Silence is counted in time in which we ourselves ran: a pause of ours is no evidence against anybody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from relevo.config.model import HeartbeatTimings
+from relevo.heartbeat import outbox
+from relevo.heartbeat.events import (
+    ALIVE,
+    NOTHING_HEARD,
+    TRANSITIONS,
+    DatagramRefused,
+    Dropped,
+    Effect,
+    Event,
+    FactsReceived,
+    Join,
+    Leave,
+    LinkChanged,
+    Mark,
+    MessageReceived,
+    NextTick,
+    Paused,
+    PeerChanged,
+    PeerState,
+    Persist,
+    Persisted,
+    Publish,
+    Reason,
+    SaidGoodbye,
+    SelfChanged,
+    Send,
+    Sign,
+    Suspect,
+    Tick,
+)
+from relevo.heartbeat.peer import Incarnation, Peer, PeerLink
+from relevo.heartbeat.wire import Message, WireError
+
+RESERVE_MESSAGES = 24
+"""Marks on disk are raised so far ahead of need. After a crash of ours up to so many messages of a peer that never
+names our generation (an original Heartbeat) are refused: few enough to be over before initdead."""
+FACTS_INTERVAL_MS = 1000
+"""Facts are repeated so often."""
+HASTEN_GAP_MS = 20
+"""Extra heartbeats (to a new, a doubtful or an unaware peer) keep this distance."""
+GOODBYES = 3
+GOODBYE_GAP_MS = 20
+"""A goodbye is sent so many times, so far apart: nobody asks for it again."""
+PAUSE_KEEPALIVES = 2
+"""A step that comes more than so many keepalives after the one before means that we were stopped; the time beyond is
+not counted as anyone's silence."""
+GRACE_KEEPALIVES = 2
+"""After a pause of ours every peer has at least so many keepalives to be heard, once in each silence."""
+ACK_EVERY_MESSAGES = 10
+"""One message in so many is acknowledged: Heartbeat expects it of its peers."""
+
+_SAYS = {"init": Sign.SAYS_INIT, "up": Sign.SAYS_UP, "active": Sign.SAYS_ACTIVE}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core is told once.
+
+    Attributes:
+        me: our name.
+        uuid: our 16 bytes, the same for all our runs.
+        generation: of this run. ORDER: higher than every earlier one, and on stable storage already.
+        boot_id: of our server.
+        peers: the other configured nodes.
+        links: the names of the links.
+        timings: keepalive, warntime, deadtime, initdead.
+        config_hash: told to the peers; a difference is shown.
+        marks: how far each peer was heard in earlier runs, from disk.
+    """
+
+    me: str
+    uuid: bytes
+    generation: int
+    boot_id: str
+    peers: tuple[str, ...]
+    links: tuple[str, ...]
+    timings: HeartbeatTimings
+    config_hash: str
+    marks: Mapping[str, Mark]
+
+
+class Membership:
+    """The membership as one node sees it.
+
+    Args:
+        settings: fixed for the life of this object.
+        now_ms: the time of the start; initdead begins here.
+    """
+
+    def __init__(self, settings: Settings, now_ms: int) -> None:
+        self._settings = settings
+        self._timings = settings.timings
+        self._now_ms = now_ms
+        self._awake_ms = 0  # the awake clock: like now_ms, but pauses of ours are cut short
+        self._outbox = outbox.Outbox(
+            settings.me, settings.uuid, settings.boot_id, settings.config_hash, settings.generation
+        )
+        self._own_generations = {settings.generation}
+        self._peers = {name: self._new_peer(name) for name in settings.peers}
+        self._own_links = dict.fromkeys(settings.links, True)
+        self._own_state = PeerState.INIT
+        self._initdead_passed = False
+        self._facts: str | None = None
+        self._facts_no = 0
+        self._facts_sent_no = 0
+        self._next_status_ms = 0
+        self._last_status_ms = -HASTEN_GAP_MS
+        self._next_facts_ms: int | None = None
+        self._goodbye: tuple[Send, int, int] | None = None  # (what, how often still, when next)
+        self._left = False
+        self._persist_due = False
+        self._counters: Counter[Reason] = Counter(dict.fromkeys(Reason, 0))
+        self._last_dropped: Dropped | None = None
+        self._pauses = 0
+        self._effects: list[Effect] = []
+
+    def _new_peer(self, name: str) -> Peer:
+        mark = self._settings.marks.get(name, NOTHING_HEARD)
+        links = {link: PeerLink() for link in self._settings.links}
+        return Peer(name=name, floor=mark, links=links, heard_ms=0, deadline_ms=0, reserved=mark, wanted=mark)
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def step(self, event: Event) -> list[Effect]:
+        """Take one event; the effects are unordered."""
+        self._effects = []
+        before = {name: (peer.state, peer.visible()) for name, peer in self._peers.items()}
+        own_before = self._own_view()
+        self._advance(event.now_ms)
+        self._dispatch(event)
+        self._judge()
+        self._send_what_is_due()
+        for name, peer in self._peers.items():
+            state, visible = before[name]
+            if visible != peer.visible():
+                self._effects.append(PeerChanged(name, state, peer.state))
+        if own_before != self._own_view():
+            self._effects.append(SelfChanged())
+        if self._persist_due:
+            self._persist_due = False
+            self._effects.append(Persist({name: peer.wanted for name, peer in self._peers.items()}))
+        self._plan_tick()
+        return self._effects
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case MessageReceived():
+                self._on_message(event.link, event.message)
+            case DatagramRefused():
+                self._drop(event.reason, event.origin, event.link)
+            case LinkChanged():
+                assert event.link in self._own_links
+                self._own_links[event.link] = event.up
+                if event.up:
+                    self._hasten()
+            case Publish():
+                self._on_publish(event.facts)
+            case Leave():
+                self._on_leave()
+            case Join():
+                self._on_join(event.generation)
+            case Suspect():
+                self._on_suspect(event.peer)
+            case Persisted():
+                self._on_persisted(event.marks)
+            case Tick():
+                pass  # what is due is done in every step
+
+    def _advance(self, now_ms: int) -> None:
+        gap_ms = max(0, now_ms - self._now_ms)
+        self._now_ms = max(self._now_ms, now_ms)
+        most_ms = PAUSE_KEEPALIVES * self._timings.keepalive_ms
+        self._awake_ms += min(gap_ms, most_ms)
+        if gap_ms <= most_ms:
+            return
+        self._pauses += 1
+        self._effects.append(Paused(gap_ms))
+        for peer in self._peers.values():
+            if not peer.graced:
+                peer.graced = True
+                grace_ms = GRACE_KEEPALIVES * self._timings.keepalive_ms
+                peer.deadline_ms = max(peer.deadline_ms, self._awake_ms + grace_ms)
+
+    # --- what is received ---------------------------------------------------------------------------------------------
+
+    def _on_message(self, link: str, message: Message) -> None:
+        try:
+            kind, source = message.required("t"), message.required("src")
+            generation = message.number("hg")
+            numbered = not kind.startswith("NS_")
+            sequence = message.number("seq") if numbered else 0
+        except WireError:
+            self._drop(Reason.MALFORMED, message.text("src") or "", link)
+            return
+        if source == self._settings.me:
+            own = message.binary("srcuuid") == self._settings.uuid
+            self._drop(Reason.OWN_ECHO if own else Reason.NAME_TAKEN, source, link)
+            return
+        peer = self._peers.get(source)
+        if peer is None:
+            self._drop(Reason.UNKNOWN_NODE, source, link)
+        elif not numbered:
+            self._on_unnumbered(kind, message)  # may be a replay: neither a sign of life nor anything else
+        else:
+            self._on_numbered(peer, link, message, Mark(generation, sequence))
+
+    def _on_unnumbered(self, kind: str, message: Message) -> None:
+        if kind != "NS_rexmit" or message.text("dest") != self._settings.me or self._left:
+            return
+        try:
+            first, last = message.decimal("firstseq"), message.decimal("lastseq")
+        except WireError:
+            return
+        self._effects.extend(self._outbox.again(first, last, self._awake_ms))
+
+    def _on_numbered(self, peer: Peer, link: str, message: Message, mark: Mark) -> None:
+        proven = outbox.heard_generation(message, self._settings.me) in self._own_generations
+        if peer.present is None or mark.generation >= peer.present.generation:
+            peer.answered_generation = mark.generation
+        if message.text(outbox.RELEVO) == "1" and not proven:
+            self._hasten()  # it does not know yet that we (in this run) are here
+        # a disk that hangs must not make a live peer look dead: after a while go on without it
+        since_ms = peer.unreserved_since_ms
+        impatient = since_ms is not None and self._awake_ms - since_ms >= self._timings.deadtime_ms // 2
+        uuid = message.binary("srcuuid") or b""
+        refusal = peer.refusal(uuid, mark, proven=proven, reserved=impatient)
+        if refusal in (None, Reason.DUPLICATE) and peer.present is not None:
+            self._note_link(peer, link, mark)
+        if refusal is not None:
+            if refusal is Reason.UNRESERVED:
+                peer.unreserved_since_ms = self._awake_ms if since_ms is None else since_ms
+                self._reserve(peer, mark)
+            self._drop(refusal, peer.name, link)
+            return
+        self._accept(peer, link, message, mark, proven=proven)
+
+    def _note_link(self, peer: Peer, link: str, mark: Mark) -> None:
+        assert peer.present is not None
+        record = peer.links[link]
+        if mark.generation == peer.present.generation and mark.sequence > record.sequence:
+            record.sequence = mark.sequence
+            record.heard_ms = self._awake_ms
+            record.up = self._own_links[link]
+
+    def _accept(self, peer: Peer, link: str, message: Message, mark: Mark, *, proven: bool) -> None:
+        state_before = peer.state
+        present = peer.present
+        begun = present is None or mark.generation > present.generation
+        if present is None or begun:
+            present = self._begin(peer, message, mark)
+        newest = present.window.accept(mark.sequence)
+        self._note_link(peer, link, mark)
+        self._reserve(peer, mark)
+        present.confirmed = present.confirmed or proven
+        if peer.state is PeerState.LEFT:
+            self._drop(Reason.AFTER_GOODBYE, peer.name, link)
+            return
+        self._learn(peer, message)
+        if newest:
+            peer.heard_ms = self._awake_ms
+            peer.deadline_ms = self._awake_ms + self._timings.deadtime_ms
+            peer.graced = False
+        self._on_content(peer, present, message, link, newest=newest, proven=proven)
+        if begun or (state_before not in ALIVE and peer.state in ALIVE):
+            self._hasten()
+            self._facts_due()
+        if mark.sequence % ACK_EVERY_MESSAGES == 0 and not self._left:
+            self._effects.append(self._outbox.acknowledgement(peer.name, present.uuid, mark.sequence))
+
+    def _begin(self, peer: Peer, message: Message, mark: Mark) -> Incarnation:
+        peer.present = Incarnation(mark.generation, message.binary("srcuuid") or b"")
+        peer.relevo = False
+        peer.boot_id = peer.config_hash = ""
+        for record in peer.links.values():
+            record.sequence = 0
+        self._sign(peer, Sign.BEGUN)
+        return peer.present
+
+    def _learn(self, peer: Peer, message: Message) -> None:
+        if message.text(outbox.RELEVO) == "1":
+            if not peer.relevo:
+                peer.relevo = True
+                self._facts_due()
+            peer.boot_id = message.text(outbox.BOOT) or peer.boot_id
+            peer.config_hash = message.text(outbox.CONFIG) or peer.config_hash
+
+    def _on_content(
+        self, peer: Peer, present: Incarnation, message: Message, link: str, *, newest: bool, proven: bool
+    ) -> None:
+        kind = message.text("t")
+        if kind == "shutdone":
+            self._sign(peer, Sign.GOODBYE)
+            return
+        if newest:  # an older message that was overtaken says nothing about now
+            self._sign(peer, _SAYS.get(message.text("st") or "", Sign.HEARD) if kind == "status" else Sign.HEARD)
+        if kind == outbox.RELEVO:
+            self._on_facts(peer, present, message, link, proven=proven)
+        elif kind == "reqnodes" and message.text("dest") == self._settings.me and not self._left:
+            names = sorted([self._settings.me, *self._peers])
+            self._effects.append(self._outbox.node_list(peer.name, names, self._heard()))
+
+    def _on_facts(self, peer: Peer, present: Incarnation, message: Message, link: str, *, proven: bool) -> None:
+        try:
+            number = message.number("no")
+            facts = json.loads(message.required("facts"))
+        except (WireError, ValueError, RecursionError):
+            self._drop(Reason.MALFORMED, peer.name, link)
+            return
+        if not isinstance(facts, dict):
+            self._drop(Reason.MALFORMED, peer.name, link)
+        elif not proven or number < present.facts_no:
+            self._drop(Reason.STALE_FACTS, peer.name, link)
+        elif number > present.facts_no:
+            present.facts, present.facts_no = facts, number
+            self._effects.append(FactsReceived(peer.name, number))
+
+    def _drop(self, reason: Reason, sender: str, link: str) -> None:
+        dropped = Dropped(reason, sender, link)
+        self._counters[reason] += 1
+        if reason not in (Reason.OWN_ECHO, Reason.DUPLICATE, Reason.AFTER_GOODBYE):
+            self._last_dropped = dropped
+        self._effects.append(dropped)
+
+    # --- marks on disk ------------------------------------------------------------------------------------------------
+
+    def _reserve(self, peer: Peer, mark: Mark) -> None:
+        """Ask for higher marks on disk when less than half of the reserve is left."""
+        need = Mark(mark.generation, mark.sequence + RESERVE_MESSAGES // 2)
+        if need > peer.wanted:  # a lower generation (accepted on proof only) never lowers the mark
+            peer.wanted = Mark(mark.generation, mark.sequence + RESERVE_MESSAGES)
+            self._persist_due = True
+
+    def _on_persisted(self, marks: Mapping[str, Mark]) -> None:
+        for name, mark in marks.items():
+            peer = self._peers.get(name)
+            if peer is not None and mark > peer.reserved:
+                peer.reserved = mark
+                peer.unreserved_since_ms = None
+
+    def final_marks(self) -> dict[str, Mark]:
+        """The exact marks, for the end of the process: ORDER: nothing may be received after this is called."""
+        marks = {}
+        for name, peer in self._peers.items():
+            marks[name] = peer.wanted
+            if peer.present is not None and peer.present.generation == peer.wanted.generation:
+                exact = Mark(peer.present.generation, peer.present.window.highest)
+                marks[name] = max(exact, peer.floor)
+        return marks
+
+    # --- our own wishes -----------------------------------------------------------------------------------------------
+
+    def _on_publish(self, facts: str) -> None:
+        self._facts = facts
+        self._facts_no += 1
+        self._facts_due()
+
+    def _on_leave(self) -> None:
+        if not self._left:
+            self._left = True
+            send = self._outbox.goodbye(self._heard(), self._everyone())
+            self._goodbye = (send, GOODBYES, self._awake_ms)
+
+    def _on_join(self, generation: int) -> None:
+        self._outbox.begin(generation)
+        self._own_generations.add(generation)
+        self._left = False
+        self._goodbye = None
+        self._own_state = PeerState.INIT
+        self._next_status_ms = self._awake_ms
+        self._facts_due()
+
+    def _on_suspect(self, name: str) -> None:
+        peer = self._peers.get(name)
+        if peer is None or self._left:
+            return
+        self._hasten()
+        self._effects.append(self._outbox.node_list_request(name, self._heard()))
+
+    # --- what time brings ---------------------------------------------------------------------------------------------
+
+    def _sign(self, peer: Peer, sign: Sign) -> None:
+        peer.state = TRANSITIONS.get((peer.state, sign), peer.state)
+
+    def _judge(self) -> None:
+        if self._awake_ms >= self._timings.initdead_ms:
+            self._initdead_passed = True
+        for peer in self._peers.values():
+            silent_ms = self._awake_ms - peer.heard_ms
+            if peer.state in ALIVE and self._awake_ms >= peer.deadline_ms:
+                self._sign(peer, Sign.SILENCE)
+            if self._initdead_passed:
+                self._sign(peer, Sign.INITDEAD)
+            peer.late = peer.state in ALIVE and silent_ms >= self._timings.warntime_ms
+            for name, record in peer.links.items():
+                silent = self._awake_ms - record.heard_ms >= self._timings.deadtime_ms
+                if silent or not self._own_links[name]:
+                    record.up = False
+        settled = self._initdead_passed or all(peer.state is not PeerState.UNKNOWN for peer in self._peers.values())
+        if self._own_state is PeerState.UP and settled:
+            self._own_state = PeerState.ACTIVE
+            self._hasten()
+
+    def _hasten(self) -> None:
+        self._next_status_ms = min(self._next_status_ms, max(self._awake_ms, self._last_status_ms + HASTEN_GAP_MS))
+
+    def _facts_due(self) -> None:
+        if self._facts is not None:
+            self._next_facts_ms = self._awake_ms
+
+    def _everyone(self) -> tuple[str, ...]:
+        return tuple(self._peers)
+
+    def _heard(self) -> dict[str, int]:
+        return {name: peer.answered_generation for name, peer in self._peers.items() if peer.answered_generation}
+
+    def _send_what_is_due(self) -> None:
+        if self._left:
+            self._repeat_goodbye()
+            return
+        if self._awake_ms >= self._next_status_ms:
+            deadtime_ms = self._timings.deadtime_ms
+            self._effects.append(
+                self._outbox.status(self._own_state.value, deadtime_ms, self._heard(), self._everyone())
+            )
+            self._last_status_ms = self._awake_ms
+            self._next_status_ms = self._awake_ms + self._timings.keepalive_ms
+            if self._own_state is PeerState.INIT:
+                self._own_state = PeerState.UP
+        if self._next_facts_ms is not None and self._awake_ms >= self._next_facts_ms:
+            self._send_facts()
+
+    def _send_facts(self) -> None:
+        assert self._facts is not None
+        to = tuple(name for name, peer in self._peers.items() if peer.relevo)
+        if not to:
+            self._next_facts_ms = None  # becomes due when a peer turns out to understand them
+            return
+        assert self._next_facts_ms is not None
+        new = self._facts_sent_no != self._facts_no
+        self._facts_sent_no = self._facts_no
+        self._effects.append(self._outbox.facts(self._facts, self._facts_no, self._heard(), to))
+        # new facts are repeated soon: a lost datagram must not cost a second
+        self._next_facts_ms = self._awake_ms + (self._timings.keepalive_ms if new else FACTS_INTERVAL_MS)
+
+    def _repeat_goodbye(self) -> None:
+        if self._goodbye is None:
+            return
+        send, times, at_ms = self._goodbye
+        if self._awake_ms < at_ms:
+            return
+        if times == 0:
+            self._goodbye = None
+            self._effects.append(SaidGoodbye())
+            return
+        self._effects.append(send)
+        self._goodbye = (send, times - 1, self._awake_ms + GOODBYE_GAP_MS)
+
+    def _plan_tick(self) -> None:
+        due = [] if self._left else [self._next_status_ms]
+        if self._goodbye is not None:
+            due.append(self._goodbye[2])
+        if self._next_facts_ms is not None and not self._left:
+            due.append(self._next_facts_ms)
+        if not self._initdead_passed:
+            due.append(self._timings.initdead_ms)
+        for peer in self._peers.values():
+            if peer.state in ALIVE:
+                due.append(peer.deadline_ms)
+                if not peer.late:
+                    due.append(peer.heard_ms + self._timings.warntime_ms)
+            due.extend(link.heard_ms + self._timings.deadtime_ms for link in peer.links.values() if link.up)
+        if due:
+            self._effects.append(NextTick(self._now_ms + max(0, min(due) - self._awake_ms)))
+
+    # --- what others may see ------------------------------------------------------------------------------------------
+
+    @property
+    def left(self) -> bool:
+        """We said goodbye and have not begun anew."""
+        return self._left
+
+    def _own_view(self) -> tuple[object, ...]:
+        return self._own_state, self._left, self._initdead_passed, tuple(self._own_links.values())
+
+    def view(self, now_ms: int) -> dict[str, Any]:
+        """The whole state as `watch` and `status` tell it (docs/internals/heartbeat.md)."""
+        gap_ms = min(max(0, now_ms - self._now_ms), PAUSE_KEEPALIVES * self._timings.keepalive_ms)
+        awake_ms = self._awake_ms + gap_ms
+        return {
+            "me": self._settings.me,
+            "boot_id": self._settings.boot_id,
+            "generation": self._outbox.generation,
+            "state": PeerState.LEFT.value if self._left else self._own_state.value,
+            "initdead_passed": self._initdead_passed,
+            "links": {name: "up" if up else "down" for name, up in self._own_links.items()},
+            "peers": {name: peer.view(awake_ms, self._settings.config_hash) for name, peer in self._peers.items()},
+            "counters": {reason.value: self._counters[reason] for reason in Reason},
+            "last_dropped": msgspec.structs.asdict(self._last_dropped) if self._last_dropped else None,
+            "pauses": self._pauses,
+        }
