@@ -27,9 +27,11 @@ class MirrorView(Protocol):
     @property
     def current_uuid(self) -> str: ...  # noqa: D102
     @property
-    def out_of_sync_bytes(self) -> int: ...  # noqa: D102
+    def bitmap_uuid(self) -> str: ...  # noqa: D102
     @property
     def split_brain(self) -> bool: ...  # noqa: D102
+    @property
+    def suspended(self) -> bool: ...  # noqa: D102
     @property
     def was_primary_at_start(self) -> bool: ...  # noqa: D102
     @property

@@ -137,11 +137,12 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One mirror on one node, as its daemon's status tells; names of states are DRBD's.
 
     Attributes:
-        current_uuid: generation of the data, hexadecimal.
+        current_uuid, bitmap_uuid: generation of the data, and the one from which the bitmap counts; hexadecimal.
         out_of_sync_bytes: what the peer's disk is known to lack or have differently.
         was_primary_at_start: the disk was Primary when it was last closed or lost, before this process attached it.
         peer_lost_since_connect: since this process was connected and UpToDate the peer fell silent, without goodbye.
         epoch: the highest epoch that the mirror has obeyed; 0 when it does not tell.
+        resync_total_bytes: what resyncs have fetched or given since the mirror's daemon runs.
     """
 
     role: str = "Secondary"
@@ -150,6 +151,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     disk: str = "Diskless"
     peer_disk: str = "DUnknown"
     current_uuid: str = ""
+    bitmap_uuid: str = ""
     out_of_sync_bytes: int = 0
     split_brain: bool = False
     suspended: bool = False
@@ -157,6 +159,8 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     peer_lost_since_connect: bool = False
     outdated: bool = False
     epoch: int = 0
+    size_bytes: int = 0
+    resync_total_bytes: int = 0
     problem: str = ""
 
 

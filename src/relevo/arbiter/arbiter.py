@@ -1,0 +1,250 @@
+"""The arbiter of one node: what is observed goes in, permissions and the duties that keep them true come out.
+
+It remembers little: the epochs (on stable storage before they count), which mirrors were in sync until their connection
+ended, and since when a connection is missing. The rules themselves are in `rules.py`.
+
+Epochs order the promotions of a mirror. A node that shall become Primary takes one above every one seen, puts it on
+stable storage and publishes it; its promotion carries it, and the mirror refuses a lower one. A peer that publishes
+having seen it has voted: together with "stopped" in the same facts this says that it holds no promotion of its own that
+could still be carried out, because its own epoch is lower now. Where the mirrors are connected the link settles a race
+and no vote is needed; where the peer is dead there is nobody to ask.
+"""
+
+from __future__ import annotations
+
+from relevo.arbiter import rules
+from relevo.arbiter.events import (
+    AllowAlone,
+    Effect,
+    Event,
+    MirrorView,
+    Observed,
+    Outdate,
+    Permission,
+    Permit,
+    Persist,
+    Persisted,
+    ProbeLink,
+    State,
+    Verdict,
+)
+from relevo.config.model import Config, MirrorResource
+
+REPEAT_MS = 1000
+"""A duty (mark outdated, probe a link, allow to go alone) that had no result is asked for again after this time."""
+
+EPOCH_PAUSE_MS = 1000
+"""A node takes at most one epoch per mirror in this time: two that disagree do not race through the numbers."""
+
+_SEVERITY = {Verdict.YES: 0, Verdict.WAIT: 1, Verdict.NO: 2}
+
+
+class _Memory:
+    """What is remembered about one mirror while its daemon answers."""
+
+    __slots__ = ("in_sync", "met", "taken_ms", "unlinked_since_ms")
+
+    def __init__(self) -> None:
+        self.met = False
+        self.in_sync = False
+        self.unlinked_since_ms: int | None = None
+        self.taken_ms: int | None = None
+
+    def forget_process(self) -> None:
+        """The daemon is gone: what its last process was proves nothing about the next."""
+        self.met = self.in_sync = False
+        self.unlinked_since_ms = None
+
+
+class Arbiter:
+    """The arbiter of one node.
+
+    Args:
+        config: the cluster.
+        me: this node.
+        state: what was on stable storage (`State()` the first time).
+
+    Attributes:
+        permissions: the latest word on each mirror of this node.
+    """
+
+    def __init__(self, config: Config, me: str, state: State) -> None:
+        self._me = me
+        self._mirrors = {name: mirror for name, mirror in config.mirrors.items() if name in config.nodes[me].disks}
+        self._peers = {
+            name: tuple(sorted(node for node in config.nodes if node != me and name in config.nodes[node].disks))
+            for name in self._mirrors
+        }
+        self._services = {
+            name: tuple(
+                sorted(
+                    service.name
+                    for service in config.services.values()
+                    if any(isinstance(part, MirrorResource) and part.mirror == name for part in service.resources)
+                )
+            )
+            for name in self._mirrors
+        }
+        self._seen = dict(state.seen)
+        self._mine = dict(state.mine)
+        self._stored = state
+        self._asked = state
+        self._memory = {name: _Memory() for name in self._mirrors}
+        self._duties_ms: dict[Effect, int] = {}
+        self._observed: Observed | None = None
+        self.permissions: dict[str, Permission] = {}
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """Mirror -> the highest epoch seen that is on stable storage: what is published as this node's vote."""
+        return dict(self._stored.seen)
+
+    def step(self, event: Event) -> tuple[Effect, ...]:
+        """Take in an event; the effects are unordered."""
+        match event:
+            case Observed():
+                self._observed = event
+                self._remember(event)
+                self._take_epochs(event)
+            case Persisted():
+                self._stored = event.state
+        if self._observed is None:
+            return ()
+        return (*self._persist(), *self._permit(self._observed), *self._duties(self._observed))
+
+    def _remember(self, seen: Observed) -> None:
+        for name, memory in self._memory.items():
+            mirror = seen.mirrors.get(name)
+            if mirror is None:
+                memory.forget_process()
+                continue
+            live = rules.is_live(mirror)
+            if live:
+                memory.met = True
+                memory.in_sync = mirror.disk == rules.UP_TO_DATE
+            alive = any(seen.peers[peer].alive == rules.ALIVE for peer in self._peers[name] if peer in seen.peers)
+            if live or not alive:
+                memory.unlinked_since_ms = None
+            elif memory.unlinked_since_ms is None:
+                memory.unlinked_since_ms = seen.now_ms
+
+    def _take_epochs(self, seen: Observed) -> None:
+        for name in self._mirrors:
+            known = [self._seen.get(name, 0)]
+            known += [node.facts.epochs.get(name, 0) for node in seen.peers.values() if node.facts is not None]
+            mirror = seen.mirrors.get(name)
+            known.append(mirror.epoch if mirror is not None else 0)
+            self._seen[name] = max(known)
+            memory = self._memory[name]
+            mine = self._mine.get(name, 0)
+            is_primary = mirror is not None and mirror.role == rules.PRIMARY
+            if name not in seen.wanted or mirror is None or (mine > 0 and (is_primary or mine == self._seen[name])):
+                continue
+            if memory.taken_ms is not None and seen.now_ms - memory.taken_ms < EPOCH_PAUSE_MS:
+                continue
+            memory.taken_ms = seen.now_ms
+            self._seen[name] += 1
+            self._mine[name] = self._seen[name]
+
+    def _persist(self) -> tuple[Effect, ...]:
+        state = State(seen=dict(self._seen), mine=dict(self._mine))
+        if state == self._asked:
+            return ()
+        self._asked = state
+        return (Persist(state=state),)
+
+    def _permit(self, seen: Observed) -> tuple[Effect, ...]:
+        permissions = {name: self._judge(name, seen) for name in self._mirrors}
+        if permissions == self.permissions:
+            return ()
+        self.permissions = permissions
+        return (Permit(permissions=permissions),)
+
+    def _cases(self, name: str, seen: Observed) -> list[rules.Case]:
+        memory = self._memory[name]
+        mirror = seen.mirrors.get(name)
+        since_ms = memory.unlinked_since_ms
+        lost = mirror is not None and (memory.in_sync or mirror.peer_lost_since_connect)
+        return [
+            rules.Case(
+                mirror=name,
+                alone=self._mirrors[name].alone,
+                services=self._services[name],
+                mine=mirror,
+                peer=peer,
+                node=seen.peers[peer],
+                initdead_passed=seen.initdead_passed,
+                forced=any(service in seen.forced for service in self._services[name]),
+                lost=lost,
+                met=memory.met or (mirror is not None and mirror.peer_lost_since_connect),
+                unlinked_ms=seen.now_ms - since_ms if since_ms is not None else 0,
+            )
+            for peer in self._peers[name]
+            if peer in seen.peers
+        ]
+
+    def _judge(self, name: str, seen: Observed) -> Permission:
+        cases = self._cases(name, seen)
+        answers = [rules.may_promote(case) for case in cases]
+        worst = max(answers, key=lambda answer: _SEVERITY[answer.verdict], default=None)
+        if worst is None:
+            worst = rules.Answer(Verdict.YES, "no_peer", f"No other node has a disk for the mirror {name}.")
+        voted = all(
+            not answer.needs_vote or self._has_voted(case, name) for case, answer in zip(cases, answers, strict=True)
+        )
+        return rules.permission(
+            worst,
+            epoch=self._usable_epoch(name, seen.mirrors.get(name)) if voted else 0,
+            may_continue_alone=all(rules.may_continue_alone(case) for case in cases),
+        )
+
+    def _has_voted(self, case: rules.Case, name: str) -> bool:
+        facts = case.node.facts
+        return facts is not None and facts.epochs.get(name, 0) >= self._mine.get(name, 0) > 0
+
+    def _usable_epoch(self, name: str, mirror: MirrorView | None) -> int:
+        """This node's own epoch while it is the highest and on stable storage; a Primary's needs no renewal."""
+        mine = self._mine.get(name, 0)
+        if mirror is not None and mirror.role == rules.PRIMARY:
+            return mine
+        return mine if mine == self._seen.get(name, 0) == self._stored.mine.get(name, 0) else 0
+
+    def _duties(self, seen: Observed) -> tuple[Effect, ...]:
+        wanted: list[Effect] = []
+        for name in self._mirrors:
+            for case in self._cases(name, seen):
+                wanted += self._duties_of(name, case)
+        due = []
+        for duty in wanted:
+            last_ms = self._duties_ms.get(duty)
+            if last_ms is None or seen.now_ms - last_ms >= REPEAT_MS:
+                self._duties_ms[duty] = seen.now_ms
+                due.append(duty)
+        for duty in self._duties_ms.keys() - set(wanted):
+            del self._duties_ms[duty]
+        return tuple(due)
+
+    def _duties_of(self, name: str, case: rules.Case) -> list[Effect]:
+        mine = case.mine
+        if mine is None:
+            return []
+        live = rules.is_live(mine)
+        duties: list[Effect] = []
+        if live and (case.node.late or case.node.alive == rules.DEAD):
+            duties.append(ProbeLink(mirror=name))
+        if not live and mine.role != rules.PRIMARY and mine.disk == rules.UP_TO_DATE and _is_behind(case, mine):
+            duties.append(Outdate(mirror=name))
+        if mine.role == rules.PRIMARY and mine.suspended and not live and rules.may_continue_alone(case):
+            duties.append(AllowAlone(mirror=name, epoch=self._usable_epoch(name, mine)))
+        return duties
+
+
+def _is_behind(case: rules.Case, mine: MirrorView) -> bool:
+    """The peer lives, says that it goes on alone, and its data grew out of ours (it did not merely diverge)."""
+    facts = case.node.facts
+    if case.node.alive != rules.ALIVE or facts is None or mine.split_brain:
+        return False
+    theirs = facts.mirrors.get(case.mirror)
+    if theirs is None or not rules.goes_alone(theirs):
+        return False
+    return not mine.current_uuid or rules.derives_from(theirs, mine)

@@ -1,0 +1,242 @@
+"""`plan`: from a snapshot to where each service belongs, why, and what this node has to do next for it.
+
+Level-triggered: it compares what is with what should be, remembers nothing, and answers the same to the same snapshot.
+Each node plans for all and acts only for itself. Two nodes whose knowledge differs for a moment may disagree for that
+moment; what must not happen then is kept apart by rules that need no agreement: nothing starts here while an alive peer
+has not declared it stopped, and no mirror is promoted without the arbiter's permission.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relevo.config.model import MirrorResource, Service
+from relevo.manager.model import (
+    Alive,
+    Decision,
+    Plan,
+    Record,
+    ResourceState,
+    ServiceState,
+    Snapshot,
+    Step,
+    Verdict,
+)
+from relevo.manager.record import newest, with_forced
+from relevo.manager.standing import Standing, mirrors_of
+from relevo.manager.steps import Work, steps_of
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """What follows from a snapshot."""
+    record = _newest_record(snapshot)
+    snapshot = msgspec.structs.replace(snapshot, record=record)
+    decisions: dict[str, Decision] = {}
+    steps: list[Step] = []
+    wanted: set[str] = set()
+    for name, service in sorted(snapshot.services.items()):
+        if snapshot.me not in snapshot.hosts[name]:
+            continue
+        standings = {node: Standing(snapshot, service, node) for node in snapshot.hosts[name]}
+        decision = _decide(snapshot, service, standings)
+        work = _work(snapshot, service, standings, decision)
+        decisions[name] = _explained(decision, work)
+        steps += work.steps
+        if decision.target == snapshot.me:
+            wanted |= _wanted(service, standings[snapshot.me])
+            record = _settled(record, snapshot, service, standings)
+    return Plan(
+        steps=tuple(steps),
+        decisions=decisions,
+        wanted=frozenset(wanted),
+        record=record,
+        alarms=_alarms(snapshot),
+    )
+
+
+def _newest_record(snapshot: Snapshot) -> Record:
+    told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
+    return newest([snapshot.record, *told])
+
+
+def _settled(record: Record, snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Record:
+    """Without the word of a person that has been carried out."""
+    mine = standings[snapshot.me].state
+    if record.forced.get(service.name) == snapshot.me and mine is ServiceState.STARTED:
+        return with_forced(record, service.name, None, by=snapshot.me)
+    return record
+
+
+def _wanted(service: Service, mine: Standing) -> set[str]:
+    """The mirrors of which this node shall become Primary and of which it is not in charge yet."""
+    resources = mine.told.resources if mine.told is not None else {}
+    parts = [part for part in service.resources if isinstance(part, MirrorResource)]
+    return {part.mirror for part in parts if resources.get(part.id) is not ResourceState.STARTED}
+
+
+def _decide(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Decision:
+    """Where the service belongs."""
+    mine = standings[snapshot.me]
+    if not mine.known:
+        return Decision(service=service.name, target=None, reason=f"{snapshot.me} is still looking what runs here.")
+    forced = snapshot.record.forced.get(service.name)
+    if forced in standings and not standings[forced].absence:
+        return Decision(service=service.name, target=forced, reason=f"A person forces it onto {forced}.")
+    active = [standing for standing in standings.values() if standing.active]
+    if len(active) > 1:
+        winner = max(active, key=lambda standing: standing.claim)
+        others = ", ".join(standing.node for standing in active if standing is not winner)
+        return Decision(
+            service=service.name, target=winner.node, reason=f"It runs twice; {winner.node} keeps it, {others} stops."
+        )
+    if active:
+        return _stay_or_move(snapshot, service, active[0], standings)
+    return _place(service, standings)
+
+
+def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standings: dict[str, Standing]) -> Decision:
+    """It runs on one node: is there a reason to go, and someone to take it?"""
+    heirs = [one for one in _in_order(service, standings) if one is not holder]
+    obstacles = [(heir, heir.absence or heir.reluctance or heir.unready_data) for heir in heirs]
+    ready = [heir for heir, obstacle in obstacles if not obstacle]
+    leaving = holder.facts is not None and holder.facts.leaving
+    cause = f"{holder.node} is leaving" if leaving else holder.reluctance
+    if cause and ready:
+        return Decision(service=service.name, target=ready[0].node, reason=f"It moves to {ready[0].node}: {cause}.")
+    hindrance = "; ".join(obstacle for _, obstacle in obstacles) or "there is no other node for it"
+    if leaving:
+        return Decision(service=service.name, target=None, reason=f"It stops: {cause}, and {hindrance}.")
+    if cause:
+        reason = f"It stays on {holder.node} although {cause}: {hindrance}."
+        return Decision(
+            service=service.name, target=holder.node, reason=reason, remedy=f"Repair {heirs[0].node}." if heirs else ""
+        )
+    if holder.node == service.prefer or service.prefer not in standings:
+        return Decision(service=service.name, target=holder.node, reason=f"It runs on {holder.node}.")
+    obstacle = _failback_obstacle(snapshot, service, holder, standings[service.prefer])
+    if obstacle:
+        reason = f"It runs on {holder.node} and stays there: {obstacle}."
+        remedy = _split_remedy(service, holder) if holder.split else ""
+        return Decision(service=service.name, target=holder.node, reason=reason, remedy=remedy)
+    reason = f"It goes back to {service.prefer}, where it belongs: its data is up to date."
+    return Decision(service=service.name, target=service.prefer, reason=reason)
+
+
+def _failback_obstacle(snapshot: Snapshot, service: Service, holder: Standing, home: Standing) -> str:
+    if not service.auto_failback:
+        return "it goes back only by hand"
+    if home.absence or home.reluctance or home.unready_data:
+        return home.absence or home.reluctance or home.unready_data
+    if home.unsettled or holder.unsettled:
+        return home.unsettled or holder.unsettled
+    if holder.state is not ServiceState.STARTED:
+        return f"it is {holder.state} on {holder.node}"
+    hashes = {standing.facts.config_hash for standing in (holder, home) if standing.facts is not None}
+    if hashes != {snapshot.config_hash}:
+        return "the configurations of the nodes differ"
+    return ""
+
+
+def _split_remedy(service: Service, holder: Standing) -> str:
+    names = ", ".join(mirrors_of(service))
+    return f"Keep one copy of {names} with `relevo mirror resolve --keep NODE`, for instance {holder.node}."
+
+
+def _in_order(service: Service, standings: dict[str, Standing]) -> list[Standing]:
+    """The nodes in the order in which they are asked: where it belongs first, else where it ran last."""
+
+    def rank(standing: Standing) -> tuple[bool, int, str]:
+        epoch = standing.told.epoch if standing.told is not None else 0
+        home = standing.node == service.prefer
+        return (
+            (not home, -epoch, standing.node)
+            if service.auto_failback
+            else (False, -epoch, ("" if home else standing.node))
+        )
+
+    return sorted(standings.values(), key=rank)
+
+
+def _place(service: Service, standings: dict[str, Standing]) -> Decision:
+    """It runs nowhere: the first node that can have it."""
+    silent = [one for one in standings.values() if not one.known]
+    if silent:
+        names = " and ".join(one.node for one in silent)
+        waiting = f"Waiting until {names} " + ("tell" if len(silent) > 1 else "tells") + " whether it runs there."
+        return Decision(service=service.name, target=None, reason=waiting)
+    order = _in_order(service, standings)
+    if any(one.split for one in order):
+        order = sorted(order, key=lambda one: one.claim, reverse=True)
+    refusals: list[Decision] = []
+    for reluctant in (False, True):
+        for one in order:
+            if bool(one.reluctance) is not reluctant:
+                continue
+            if one.absence:
+                refusals.append(Decision(service=service.name, target=None, reason=f"{one.absence.capitalize()}."))
+                continue
+            word = one.permission()
+            although = f" (although {one.reluctance})" if reluctant else ""
+            if word.verdict is Verdict.YES:
+                reason = f"It starts on {one.node}{although}: {word.reason}"
+                return Decision(service=service.name, target=one.node, reason=reason)
+            if word.verdict is Verdict.WAIT:
+                reason = f"{one.node} waits: {word.reason}"
+                return Decision(service=service.name, target=None, reason=reason)
+            reason = f"{one.node} may not run it: {word.reason}"
+            refusals.append(Decision(service=service.name, target=None, reason=reason, remedy=word.remedy))
+    remedy = next((refusal.remedy for refusal in refusals if refusal.remedy), "")
+    reason = " ".join(refusal.reason for refusal in refusals)
+    return Decision(service=service.name, target=None, reason=reason, remedy=remedy, blocked=True)
+
+
+def _work(snapshot: Snapshot, service: Service, standings: dict[str, Standing], decision: Decision) -> Work:
+    """What this node does about the decision."""
+    mine = standings[snapshot.me]
+    told = mine.told
+    if told is None or not mine.known:
+        return Work()
+    others = [standing for standing in standings.values() if standing is not mine]
+    here = decision.target == snapshot.me
+    winner = standings[decision.target] if decision.target is not None else None
+    if not here and mine.active and winner is not None and winner.active and winner.target != winner.node:
+        return Work(waits_for=f"{winner.node} has not said yet that it keeps it")
+    if here and not mine.active:
+        for other in others:
+            if not other.known and not _is_forced_past(snapshot, service, other):
+                return Work(waits_for=f"{other.node} has not told whether it runs there")
+            if other.active:
+                return Work(
+                    waits_for=f"{other.node} has not stopped it yet (step {other.told.step if other.told else 0})"
+                )
+    return steps_of(snapshot, service, told, here=here)
+
+
+def _is_forced_past(snapshot: Snapshot, service: Service, other: Standing) -> bool:
+    """A person may pass over a node that was never heard, not over one that is alive."""
+    return snapshot.record.forced.get(service.name) == snapshot.me and other.alive is Alive.UNKNOWN
+
+
+def _explained(decision: Decision, work: Work) -> Decision:
+    if not work.waits_for:
+        return decision
+    reason = f"{decision.reason.removesuffix('.')}; {work.waits_for}."
+    return msgspec.structs.replace(
+        decision, reason=reason, remedy=decision.remedy or work.remedy, blocked=decision.blocked or work.blocked
+    )
+
+
+def _alarms(snapshot: Snapshot) -> tuple[str, ...]:
+    alarms = []
+    for name, view in sorted(snapshot.nodes.items()):
+        facts = view.facts
+        if facts is None or view.alive is not Alive.ALIVE:
+            continue
+        if facts.config_hash != snapshot.config_hash:
+            alarms.append(f"The configuration of {name} differs from that of {snapshot.me}: services do not go back.")
+        for mirror, state in sorted(facts.mirrors.items()):
+            if state is not None and state.split_brain:
+                alarms.append(f"Split brain: {name} holds changes of {mirror} that its peer does not have.")
+            if state is not None and state.problem:
+                alarms.append(f"The mirror {mirror} on {name}: {state.problem}")
+    return tuple(alarms)
