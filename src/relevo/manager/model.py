@@ -171,6 +171,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         epoch, counter, node: its version, compared in this order; `node` wrote it.
         standby: nodes that shall run nothing as long as another can, sorted.
         forced: service -> the node on which a person wants it now, although its copy may be stale.
+        kept: mirror -> the node whose changes a person wants to keep after a split brain, until the copies are one again.
     """
 
     epoch: int = 0
@@ -178,6 +179,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: str = ""
     standby: tuple[str, ...] = ()
     forced: dict[str, str] = {}
+    kept: dict[str, str] = {}
 
     @property
     def version(self) -> tuple[int, int, str]:

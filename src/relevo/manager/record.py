@@ -44,3 +44,11 @@ def with_forced(record: Record, service: str, node: str | None, *, by: str, epoc
     if node is not None:
         forced[service] = node
     return _changed(record, by, epoch, forced=forced)
+
+
+def with_kept(record: Record, mirror: str, node: str | None, *, by: str, epoch: int = 0) -> Record:
+    """The record in which a split brain of a mirror is resolved in favour of a node (None: it is resolved)."""
+    kept = {name: where for name, where in record.kept.items() if name != mirror}
+    if node is not None:
+        kept[mirror] = node
+    return _changed(record, by, epoch, kept=kept)
