@@ -171,7 +171,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         epoch, counter, node: its version, compared in this order; `node` wrote it.
         standby: nodes that shall run nothing as long as another can, sorted.
         forced: service -> the node on which a person wants it now, although its copy may be stale.
-        kept: mirror -> the node whose changes a person wants to keep after a split brain, until the copies are one again.
+        kept: mirror -> the node whose changes a person keeps after a split brain, until the copies are one again.
     """
 
     epoch: int = 0

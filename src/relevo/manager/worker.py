@@ -45,9 +45,6 @@ class Worker:
         now_ms: this node's monotonic clock.
         changed: called at each change of the facts.
         failures: what was counted before this daemon was restarted.
-
-    Attributes:
-        probed: set when it is known what was here at the start.
     """
 
     def __init__(
@@ -74,7 +71,6 @@ class Worker:
         self._reason = ""
         self._monitor_at_ms: dict[str, int] = {}
         self._wake = asyncio.Event()
-        self.probed = asyncio.Event()
 
     # --- what others see and ask for ----------------------------------------------------------------------------------
 
@@ -144,7 +140,6 @@ class Worker:
         """Look what is here, then do what is planned and monitor, until cancelled; what runs goes on running."""
         try:
             await asyncio.gather(*(self._probe(name) for name in self._resources))
-            self.probed.set()
             while True:
                 if self._doing is not None:
                     await self._carry_out(self._doing)
