@@ -116,7 +116,7 @@ def online(
 
 
 def leave(ctx: typer.Context) -> None:
-    """Hand over what runs here, mark this copy as no longer current, and say goodbye: before a shutdown of this server."""
+    """Hand over what runs here, mark this copy as no longer current, say goodbye: before a shutdown of this server."""
     typer.echo(call(of(ctx).paths.socket("node"), "leave", timeout_s=120)["what"])
 
 

@@ -25,7 +25,7 @@ def _known(context: Context, name: str) -> None:
         raise NoSuchMirror(f"There is no mirror {name!r} in {context.paths.config}.", f"Known: {', '.join(mirrors)}.")
 
 
-def _ask(ctx: typer.Context, name: str, do: str, **arguments: object) -> Message:
+def _ask(ctx: typer.Context, name: str, do: str, **arguments: bool | int) -> Message:
     context = of(ctx)
     _known(context, name)
     return call(context.paths.socket(f"mirror-{name}"), do, **arguments)
@@ -80,8 +80,10 @@ def status(
 
 def _sentence(found: dict[str, Any]) -> str:
     lines = [
-        (f"{found['name']}: {found['connection']} ro:{found['role']}/{found['peer_role']} "
-        f"ds:{found['disk']}/{found['peer_disk']} oos:{format_bytes(found['out_of_sync_bytes'])}")
+        (
+            f"{found['name']}: {found['connection']} ro:{found['role']}/{found['peer_role']} "
+            f"ds:{found['disk']}/{found['peer_disk']} oos:{format_bytes(found['out_of_sync_bytes'])}"
+        )
     ]
     if found.get("resync"):
         done, total = found["resync"]["done_bytes"], found["resync"]["total_bytes"]

@@ -62,8 +62,8 @@ class Story:
             process = self._lab.popen(node, command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             watchdog = threading.Timer(max(0.1, end - time.monotonic()), process.kill)
             watchdog.start()
+            assert process.stdout is not None
             try:
-                assert process.stdout is not None
                 for last in _documents(process.stdout):
                     if wanted(last):
                         return last

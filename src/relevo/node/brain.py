@@ -1,0 +1,192 @@
+"""Arbiter and manager of this node around one round: what is seen goes in, the plan comes out.
+
+What the two ask to be put on stable storage is there before anything is done that depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from relevo.arbiter.arbiter import Arbiter
+from relevo.arbiter.events import AllowAlone, Event, Observed, Outdate, Permit, Persist, Persisted, ProbeLink, State
+from relevo.base.control import Message
+from relevo.base.paths import Paths
+from relevo.config.model import Config
+from relevo.manager.model import (
+    PRIMARY,
+    Alive,
+    MirrorFacts,
+    NodeFacts,
+    NodeView,
+    Permission,
+    Plan,
+    Record,
+    ServiceFacts,
+    ServiceState,
+    Snapshot,
+)
+from relevo.manager.planner import plan as make_plan
+from relevo.manager.record import with_kept
+from relevo.manager.standing import LIVE
+from relevo.node import views
+from relevo.node.duties import Duties
+from relevo.node.history import History
+from relevo.node.store import Store
+
+MAX_PASSES = 4
+"""Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
+
+
+class Brain:
+    """What this node knows and decides.
+
+    Attributes:
+        plan: the last one.
+        record: the newest cluster record, on stable storage here.
+        leaving: this node is on its way out.
+    """
+
+    def __init__(self, *, config: Config, me: str, boot_id: str, store: Store, paths: Paths, history: History) -> None:
+        self._config = config
+        self._me = me
+        self._boot_id = boot_id
+        self._store = store
+        self._history = history
+        self._arbiter = Arbiter(config, me, store.load("arbiter", State, State()))
+        self._hosts = views.hosts(config)
+        self._duties = Duties(paths)
+        self._mirrors: dict[str, MirrorFacts | None] = {}
+        self.nodes: dict[str, NodeView] = {}
+        self.plan = Plan()
+        self.record = store.load("record", Record, Record())
+        self.leaving = False
+
+    async def think(
+        self,
+        now_ms: int,
+        heartbeat: Message | None,
+        mirrors: dict[str, Message | None],
+        services: dict[str, ServiceFacts],
+    ) -> Plan:
+        """One round.
+
+        Args:
+            now_ms: this node's clock.
+            heartbeat: the heartbeat daemon's state; None when it does not answer.
+            mirrors: the status of each mirror's daemon; None when it does not answer.
+            services: what the executor knows of this node's services.
+        """
+        self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
+        peers = views.peer_views(self._config, self._me, heartbeat)
+        initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
+        for _ in range(MAX_PASSES):
+            seen = Observed(
+                now_ms=now_ms,
+                initdead_passed=initdead_passed,
+                peers=peers,
+                mirrors=self._mirrors,
+                wanted=self.plan.wanted,
+                forced=frozenset(name for name, node in self.record.forced.items() if node == self._me),
+            )
+            await self._tell_arbiter(seen)
+            wanted = self.plan.wanted
+            self.plan = make_plan(self._snapshot(now_ms, peers, services))
+            if self.plan.record != self.record:
+                self._keep(self.plan.record)
+            elif self.plan.wanted == wanted:
+                break
+        self._resolve(services)
+        self._tell()
+        return self.plan
+
+    def facts(self, services: dict[str, ServiceFacts]) -> NodeFacts:
+        """What this node publishes."""
+        targets = {name: decision.target for name, decision in self.plan.decisions.items()}
+        return NodeFacts(
+            boot_id=self._boot_id,
+            config_hash=self._config.hash,
+            ready=all(told.state != "unknown" for told in services.values()),
+            leaving=self.leaving,
+            services={name: msgspec.structs.replace(told, target=targets.get(name)) for name, told in services.items()},
+            mirrors=self._mirrors,
+            epochs=self._arbiter.epochs,
+            permissions=self._permissions(),
+            record=self.record,
+        )
+
+    def change_record(self, record: Record) -> None:
+        """Keep a newer record: it is on stable storage when this returns. Raises OSError."""
+        assert record.version > self.record.version, "a record only grows"
+        self._keep(record)
+
+    def highest_epoch(self) -> int:
+        """The highest epoch that this node knows, of any mirror."""
+        return max(self._arbiter.epochs.values(), default=0)
+
+    def mirror(self, name: str) -> MirrorFacts | None:
+        """The last word of a mirror's daemon here."""
+        return self._mirrors.get(name)
+
+    def _keep(self, record: Record) -> None:
+        self._store.save("record", record)
+        self.record = record
+
+    def _permissions(self) -> dict[str, Permission]:
+        return {
+            name: msgspec.convert(msgspec.to_builtins(given), Permission)
+            for name, given in self._arbiter.permissions.items()
+        }
+
+    def _snapshot(self, now_ms: int, peers: dict[str, NodeView], services: dict[str, ServiceFacts]) -> Snapshot:
+        self.nodes = {**peers, self._me: NodeView(alive=Alive.ALIVE, facts=self.facts(services))}
+        return Snapshot(
+            me=self._me,
+            now_ms=now_ms,
+            config_hash=self._config.hash,
+            services=self._config.services,
+            hosts=self._hosts,
+            nodes=self.nodes,
+            permissions=self._permissions(),
+            record=self.record,
+        )
+
+    async def _tell_arbiter(self, event: Event) -> None:
+        waiting: list[Event] = [event]
+        while waiting:
+            for effect in self._arbiter.step(waiting.pop()):
+                match effect:
+                    case Persist():
+                        await asyncio.to_thread(self._store.save, "arbiter", effect.state)
+                        waiting.append(Persisted(state=effect.state))
+                    case Permit():
+                        pass  # read from the arbiter when facts and snapshot are made
+                    case Outdate():
+                        self._duties.begin(effect.mirror, "outdate")
+                    case ProbeLink():
+                        self._duties.begin(effect.mirror, "probe")
+                    case AllowAlone():
+                        self._duties.begin(effect.mirror, "allow_alone", epoch=effect.epoch)
+
+    def _resolve(self, services: dict[str, ServiceFacts]) -> None:
+        """What a person decided about a split brain: one side keeps its changes, the other gives its up."""
+        for name, keeper in self.record.kept.items():
+            mirror = self._mirrors.get(name)
+            if mirror is None:
+                continue
+            if keeper == self._me and mirror.connection in LIVE and not mirror.split_brain:
+                self._keep(with_kept(self.record, name, None, by=self._me, epoch=self.highest_epoch()))
+            elif mirror.connection == "StandAlone":
+                if keeper == self._me:
+                    self._duties.begin(name, "keep")
+                elif mirror.role != PRIMARY and all(told.state is ServiceState.STOPPED for told in services.values()):
+                    self._duties.begin(name, "discard")
+
+    def _tell(self) -> None:
+        for name, decision in self.plan.decisions.items():
+            self._history.add_changed(name, f"{name}: {decision.reason}")
+        self._history.add_changed("alarms", "; ".join(self.plan.alarms) or "No alarms.")
+        for name, view in self.nodes.items():
+            if name != self._me:
+                self._history.add_changed(f"node {name}", f"{name} is {view.alive}.")

@@ -1,0 +1,162 @@
+"""`relevo node run`: what the other daemons report goes through arbiter and manager; what they decide is carried out.
+
+One loop: something changed (or a second has passed, because waits have an end) -> the arbiter is told, the plan is
+made, the executor gets this node's steps, the facts are published. Nothing is remembered between two rounds but what the
+two cores keep themselves; the daemon may be killed at any moment, and adopts what runs when it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+
+from relevo.agents.build import build
+from relevo.base.bootid import boot_id
+from relevo.base.control import ControlServer, Message
+from relevo.base.paths import Paths
+from relevo.config.model import Config
+from relevo.manager.executor import Executor
+from relevo.manager.standing import mirrors_of
+from relevo.node import views
+from relevo.node.brain import Brain
+from relevo.node.history import History
+from relevo.node.inputs import Feed
+from relevo.node.publisher import Publisher
+from relevo.node.requests import Requests
+from relevo.node.status import status_of
+from relevo.node.store import Store
+
+ROUND_MS = 1000
+"""A round is made this often even when nothing changed: waits of the cores end by time."""
+_log = structlog.get_logger()
+
+
+def now_ms() -> int:
+    """This server's clock for durations; it goes on while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+async def run(config: Config, me: str, paths: Paths) -> None:
+    """Decide and act until SIGTERM or SIGINT; what runs on this server goes on running."""
+    daemon = Daemon(config, me, paths)
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await daemon.run()
+
+
+class Daemon:
+    """The node daemon.
+
+    Args:
+        config: the cluster.
+        me: this node.
+        paths: where state and sockets lie.
+    """
+
+    def __init__(self, config: Config, me: str, paths: Paths) -> None:
+        self._config = config
+        self._me = me
+        self._changed = asyncio.Event()
+        self._told = asyncio.Condition()
+        self._history = History()
+        self._heartbeat = Feed(paths.socket("heartbeat"), self._changed)
+        self._mirrors = {name: Feed(paths.socket(f"mirror-{name}"), self._changed) for name in config.nodes[me].disks}
+        hosted = {name: config.services[name] for name, where in views.hosts(config).items() if me in where}
+        agents = {
+            name: {resource.id: build(resource, config, paths) for resource in service.resources}
+            for name, service in hosted.items()
+        }
+        self._executor = Executor(hosted, agents, now_ms, self._changed.set)
+        self._services_of = {
+            mirror: [name for name, service in hosted.items() if mirror in mirrors_of(service)]
+            for mirror in self._mirrors
+        }
+        self._roles: dict[str, object] = {}
+        self._publisher = Publisher(paths.socket("heartbeat"))
+        self._brain = Brain(
+            config=config,
+            me=me,
+            boot_id=boot_id(paths.run),
+            store=Store(paths.state / "node"),
+            paths=paths,
+            history=self._history,
+        )
+        requests = Requests(
+            config=config,
+            me=me,
+            paths=paths,
+            brain=self._brain,
+            executor=self._executor,
+            history=self._history,
+            changed=self._changed.set,
+            told=self._told,
+        )
+        self._control = ControlServer(
+            paths.socket("node"), {"status": self._status, **requests.handlers()}, {"watch": self._watch}
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._control.start()
+        self._history.add(f"The node daemon of {self._me} runs.")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for feed in (self._heartbeat, *self._mirrors.values()):
+                    tasks.create_task(feed.run())
+                tasks.create_task(self._publisher.run())
+                tasks.create_task(self._executor.run())
+                tasks.create_task(self._rounds())
+        finally:
+            await self._control.stop()
+
+    async def _rounds(self) -> None:
+        while True:
+            self._changed.clear()
+            await self._round()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROUND_MS / 1000):
+                    await self._changed.wait()
+
+    async def _round(self) -> None:
+        mirrors = {name: feed.latest for name, feed in self._mirrors.items()}
+        self._notice_mirrors(mirrors)
+        plan = await self._brain.think(now_ms(), self._heartbeat.latest, mirrors, self._executor.facts())
+        self._executor.apply(plan)
+        # The facts that announce a step are on their way before the step begins.
+        self._publisher.publish(self._brain.facts(self._executor.facts()))
+        async with self._told:
+            self._told.notify_all()
+
+    def _notice_mirrors(self, mirrors: dict[str, Message | None]) -> None:
+        """A mirror that changed its role, its device or its process is looked at now, not at the next interval."""
+        for name, status in mirrors.items():
+            role = (status["role"], status["device"]) if status is not None else None
+            if self._roles.setdefault(name, role) != role:
+                self._roles[name] = role
+                for service in self._services_of[name]:
+                    self._executor.check_soon(service)
+
+    def _state(self) -> Message:
+        return status_of(self._config, self._me, self._brain, self._heartbeat.latest, self._history)
+
+    async def _status(self, _request: Message) -> Message:
+        return self._state()
+
+    async def _watch(self, _request: Message) -> AsyncIterator[Message]:
+        last: Message | None = None
+        while True:
+            state = self._state()
+            if state != last:
+                last = state
+                yield state
+            async with self._told:
+                await self._told.wait()

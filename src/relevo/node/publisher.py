@@ -1,0 +1,58 @@
+"""This node's facts on their way to its heartbeat daemon, the newest always replacing what was not sent yet."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+
+import structlog
+
+from relevo.base.control import acall
+from relevo.base.errors import RelevoError
+from relevo.manager.model import NodeFacts, encode_facts
+
+RETRY_MS = 100
+REFRESH_MS = 2000
+"""The same facts are given again after this time: a heartbeat daemon that was restarted has none."""
+_log = structlog.get_logger()
+
+
+class Publisher:
+    """Gives the newest facts to the heartbeat daemon, which repeats them.
+
+    Args:
+        path: its control socket.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._facts: NodeFacts | None = None
+        self._sent: NodeFacts | None = None
+        self._news = asyncio.Event()
+
+    def publish(self, facts: NodeFacts) -> None:
+        """These are the facts from now on."""
+        self._facts = facts
+        if facts != self._sent:
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(REFRESH_MS / 1000):
+                    await self._news.wait()
+            except TimeoutError:
+                self._sent = None
+            self._news.clear()
+            facts = self._facts
+            if facts is None or facts == self._sent:
+                continue
+            try:
+                await acall(self._path, "publish", facts=encode_facts(facts))
+                self._sent = facts
+            except RelevoError as error:
+                self._sent = None
+                _log.warning("facts_not_published", why=str(error))
+                await asyncio.sleep(RETRY_MS / 1000)
+                self._news.set()

@@ -1,0 +1,167 @@
+"""What people ask of the node daemon: standby, online, leave, force, cleanup, resolve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from relevo.base.control import Handler, Message, acall
+from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
+from relevo.config.model import Config
+from relevo.manager.executor import Executor
+from relevo.manager.model import CONNECTED, UP_TO_DATE, Alive, Record, ServiceState
+from relevo.manager.record import with_forced, with_kept, with_standby
+from relevo.manager.standing import mirrors_of
+from relevo.node.brain import Brain
+from relevo.node.history import History
+
+LEAVE_LIMIT_S = 90.0
+"""How long an orderly leave may take until it goes without having handed over."""
+
+
+class NoSuchName(RelevoError):
+    """A request names a node, service or mirror that the configuration does not have."""
+
+
+class StillRunning(RelevoError):
+    """A node that leaves could not stop everything in time."""
+
+
+class Requests:
+    """Carries out what people ask.
+
+    Args:
+        config: the cluster.
+        me: this node.
+        paths: where the other daemons' sockets lie.
+        brain: what this node knows.
+        executor: what this node runs.
+        history: where a person's orders are noted.
+        changed: call-back that starts a new round.
+        told: notified after each round.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        me: str,
+        paths: Paths,
+        brain: Brain,
+        executor: Executor,
+        history: History,
+        changed: Callable[[], None],
+        told: asyncio.Condition,
+    ) -> None:
+        self._config = config
+        self._me = me
+        self._paths = paths
+        self._brain = brain
+        self._executor = executor
+        self._history = history
+        self._changed = changed
+        self._told = told
+
+    def handlers(self) -> dict[str, Handler]:
+        """Request name -> handler, for the control socket."""
+        return {
+            "standby": self._standby,
+            "online": self._online,
+            "leave": self._leave,
+            "force": self._force,
+            "cleanup": self._cleanup,
+            "resolve": self._resolve,
+        }
+
+    def _named(self, request: Message, key: str, known: dict[str, object]) -> str:
+        name = request.get(key)
+        if not isinstance(name, str) or name not in known:
+            raise NoSuchName(
+                f"There is no {key} {name!r} in cluster {self._config.cluster}.", f"Known: {', '.join(known)}."
+            )
+        return name
+
+    def _done(self, what: str) -> Message:
+        self._history.add(what)
+        self._changed()
+        return {"what": what}
+
+    async def _standby(self, request: Message) -> Message:
+        node = self._named(request, "node", dict(self._config.nodes))
+        self._set_standby(node, standby=True)
+        return self._done(
+            f"{node} is in standby: services move away in order and stay away until `relevo online {node}`."
+        )
+
+    async def _online(self, request: Message) -> Message:
+        node = self._named(request, "node", dict(self._config.nodes))
+        self._set_standby(node, standby=False)
+        return self._done(f"{node} may run services.")
+
+    def _set_standby(self, node: str, *, standby: bool) -> None:
+        record = with_standby(self._brain.record, node, standby, by=self._me, epoch=self._brain.highest_epoch())
+        self._brain.change_record(record)
+
+    async def _force(self, request: Message) -> Message:
+        service = self._named(request, "service", dict(self._config.services))
+        record = with_forced(self._brain.record, service, self._me, by=self._me, epoch=self._brain.highest_epoch())
+        self._brain.change_record(record)
+        return self._done(f"{service} is forced onto {self._me}; its copy of the data counts from now on.")
+
+    async def _cleanup(self, request: Message) -> Message:
+        service = self._named(request, "service", dict(self._config.services))
+        self._executor.clean_up(service)
+        return self._done(f"The failures of {service} on {self._me} are forgotten.")
+
+    async def _resolve(self, request: Message) -> Message:
+        mirror = self._named(request, "mirror", dict(self._config.mirrors))
+        keep = self._named(request, "keep", dict(self._config.nodes))
+        self._brain.change_record(self._resolved(mirror, keep))
+        return self._done(f"The changes of {keep} on {mirror} stay; those of the other node are given up.")
+
+    def _resolved(self, mirror: str, keep: str) -> Record:
+        """The record with the decision, and with the services of that mirror forced onto the node that keeps."""
+        epoch = self._brain.highest_epoch()
+        record = with_kept(self._brain.record, mirror, keep, by=self._me, epoch=epoch)
+        for service in self._config.services.values():
+            if mirror in mirrors_of(service):
+                record = with_forced(record, service.name, keep, by=self._me, epoch=epoch)
+        return record
+
+    async def _leave(self, _request: Message) -> Message:
+        """Hand over, mark this copy as no longer current where another goes on, say goodbye."""
+        self._brain.leaving = True
+        self._changed()
+        try:
+            async with asyncio.timeout(LEAVE_LIMIT_S), self._told:
+                await self._told.wait_for(self._is_free)
+        except TimeoutError:
+            self._brain.leaving = False
+            self._changed()
+            raise StillRunning(
+                f"{self._me} could not stop everything within {LEAVE_LIMIT_S:.0f} s.", "See `relevo status`."
+            ) from None
+        for name in self._config.nodes[self._me].disks:
+            mirror = self._brain.mirror(name)
+            if mirror is not None and mirror.connection == CONNECTED and mirror.peer_disk == UP_TO_DATE:
+                await acall(self._paths.socket(f"mirror-{name}"), "outdate")
+        await acall(self._paths.socket("heartbeat"), "leave")
+        return self._done(f"{self._me} has left in order.")
+
+    def _is_free(self) -> bool:
+        """Nothing runs here, and each service that another node can run is running there."""
+        mine = self._executor.facts()
+        if any(told.state is not ServiceState.STOPPED for told in mine.values()):
+            return False
+        waited = [name for name, found in self._brain.plan.decisions.items() if found.target not in {None, self._me}]
+        return all(self._runs_elsewhere(name) for name in waited)
+
+    def _runs_elsewhere(self, service: str) -> bool:
+        for name, view in self._brain.nodes.items():
+            if name == self._me or view.facts is None or view.alive is not Alive.ALIVE:
+                continue
+            told = view.facts.services.get(service)
+            if told is not None and told.state is ServiceState.STARTED:
+                return True
+        return False

@@ -1,0 +1,95 @@
+"""The cluster as one JSON object, for `relevo status` and everybody who watches."""
+
+from __future__ import annotations
+
+from relevo.base.control import Message
+from relevo.config.model import Config
+from relevo.manager.model import NodeFacts
+from relevo.node.brain import Brain
+from relevo.node.history import History
+
+_RUNNING = frozenset({"started"})
+
+
+def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, history: History) -> Message:
+    """What `relevo status --json` prints.
+
+    Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `history`.
+    """
+    facts = {name: view.facts for name, view in brain.nodes.items()}
+    alarms = list(brain.plan.alarms)
+    if heartbeat is None:
+        alarms.append(f"The heartbeat daemon of {me} does not answer: nobody hears this server.")
+    return {
+        "cluster": config.cluster,
+        "me": me,
+        "config_hash": config.hash,
+        "alarms": alarms,
+        "risks": _risks(config),
+        "nodes": _nodes(config, me, brain, heartbeat),
+        "services": {name: _service(config, name, brain, facts) for name in config.services},
+        "mirrors": {name: _sides(config, name, facts) for name in config.mirrors},
+        "history": history.events(),
+    }
+
+
+def _risks(config: Config) -> list[str]:
+    return [
+        f'Mirror {mirror.name}: alone = "risk": a server that sees the other fall silent takes over without proof; '
+        "if only the network is cut, both go on."
+        for mirror in config.mirrors.values()
+        if mirror.alone == "risk"
+    ]
+
+
+def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> Message:
+    peers = heartbeat["peers"] if heartbeat is not None else {}
+    found: Message = {}
+    for name in config.nodes:
+        peer = peers.get(name, {})
+        view = brain.nodes.get(name)
+        unknown = dict.fromkeys(config.links, "unknown")
+        found[name] = {
+            "state": "active" if name == me else peer.get("state", "unknown"),
+            "late": bool(peer.get("late", False)),
+            "standby": name in brain.record.standby,
+            "links": dict.fromkeys(config.links, "-") if name == me else peer.get("links", unknown),
+            "same_config": view is None or view.facts is None or view.facts.config_hash == config.hash,
+        }
+    return found
+
+
+def _service(config: Config, name: str, brain: Brain, facts: dict[str, NodeFacts | None]) -> Message:
+    told = {node: known.services[name] for node, known in facts.items() if known is not None and name in known.services}
+    alive = {node for node, view in brain.nodes.items() if view.alive == "alive"}
+    decision = brain.plan.decisions.get(name)
+    running = [node for node, word in told.items() if word.state in _RUNNING and node in alive]
+    return {
+        "node": running[0] if len(running) == 1 else None,
+        "target": decision.target if decision is not None else None,
+        "reason": decision.reason if decision is not None else "Not decided yet.",
+        "remedy": decision.remedy if decision is not None else "",
+        "blocked": decision is not None and decision.blocked,
+        "resources": [resource.id for resource in config.services[name].resources],
+        "states": {
+            node: (str(told[node].state) if node in told and node in alive else "unknown") for node in config.nodes
+        },
+        "resource_states": {
+            node: {key: str(state) for key, state in word.resources.items()} for node, word in told.items()
+        },
+        "failures": {
+            node: {key: failure.count for key, failure in word.failures.items()} for node, word in told.items()
+        },
+        "problems": {node: word.reason for node, word in told.items() if word.reason},
+    }
+
+
+def _sides(config: Config, name: str, facts: dict[str, NodeFacts | None]) -> Message:
+    found: Message = {}
+    for node in config.nodes:
+        known = facts.get(node)
+        side = known.mirrors.get(name) if known is not None else None
+        if side is not None:
+            # Field by field: the encoding of facts leaves out what has its default.
+            found[node] = {field: getattr(side, field) for field in side.__struct_fields__}
+    return found

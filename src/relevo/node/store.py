@@ -1,0 +1,42 @@
+"""What the node daemon must find again after a power cut: the cluster record and the arbiter's state."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from relevo.base.durable import write_durably
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+
+class Store:
+    """A folder of small JSON files, each replaced whole and fsynced.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+
+    def load(self, name: str, kind: type[T], otherwise: T) -> T:
+        """The value stored under a name; `otherwise` when there is none. A damaged one is put aside, and said."""
+        path = self._folder / f"{name}.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return otherwise
+        except msgspec.DecodeError as error:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            _log.error("damaged_state", file=str(path), put_aside=str(aside), why=str(error))
+            return otherwise
+
+    def save(self, name: str, value: object) -> None:
+        """Put a value on stable storage. Raises OSError; the old value is then still there."""
+        write_durably(self._folder / f"{name}.json", msgspec.json.encode(value))

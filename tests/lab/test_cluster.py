@@ -1,0 +1,298 @@
+"""The whole of two servers with real processes: what the manual promises, under load, with faults of each kind."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from relevo.lab.lab import Lab, Options
+
+from relevo.lab import compare, poll
+from relevo.lab.demo import polling
+from relevo.lab.story import MIRROR, URL, StageFailed, Story, other_than
+from relevo.lab.verify import Verdict, Wanted
+
+STORED_BEFORE = 5
+PROBE = "probe.txt"
+
+
+class Cluster:
+    """Two servers that serve, a client that stores files, and the judgement at the end."""
+
+    def __init__(self, lab: Lab, scratch: pathlib.Path) -> None:
+        self.lab = lab
+        self.scratch = scratch
+        self.story = Story(lab)
+        self.acknowledged: list[Wanted] = []
+        self._loads = 0
+
+    @contextlib.contextmanager
+    def load(self, *, at_least: int = STORED_BEFORE) -> Iterator[None]:
+        """A client stores files during the body, which begins when the first ones are acknowledged.
+
+        At the end at least as many again have to be acknowledged: the service goes on.
+        """
+        self._loads += 1
+        log = self.scratch / f"load-{self._loads}.jsonl"
+        command = [sys.executable, "-m", "relevo.lab.load", URL, "--folder", f"load{self._loads}"]
+        with log.open("wb") as out:
+            process = self.lab.popen("client", command, stdout=out)
+            try:
+                _await_lines(log, at_least)
+                yield
+                _await_lines(log, _lines(log) + at_least)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+                lines = [line for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+                self.acknowledged += [msgspec.json.decode(line, type=Wanted) for line in lines]
+
+    def verify(self) -> None:
+        """Everything that was acknowledged is there, whole, through the virtual IP."""
+        lines = b"\n".join(msgspec.json.encode(item) for item in self.acknowledged)
+        command = [sys.executable, "-m", "relevo.lab.verify", URL]
+        done = self.lab.run("client", command, stdin=lines, capture=True)
+        assert done.returncode == 0, done.stderr.decode()
+        verdict = msgspec.json.decode(done.stdout, type=Verdict)
+        assert not verdict.lost
+        assert not verdict.corrupt
+        assert verdict.files == len(self.acknowledged) > 0
+
+    def judge(self) -> None:
+        """All that was acknowledged is there; after an orderly stop both disks are equal and fsck finds nothing."""
+        self.verify()
+        state = self.story.stop_service()
+        size_bytes = state["mirrors"][MIRROR]["nodo1"]["size_bytes"]
+        images = [self.lab.image(node) for node in ("nodo1", "nodo2")]
+        differing = list(compare.differing_blocks(*images, size_bytes))
+        assert differing == []
+        for image in images:
+            _fsck(image, size_bytes, self.scratch)
+        for node in ("nodo1", "nodo2"):
+            self.lab.run("nodo1", ["relevo", "online", node], check=True, capture=True)
+
+    def holders(self) -> list[str]:
+        """The nodes that hold the virtual IP at this moment."""
+        found = []
+        for node in ("nodo1", "nodo2"):
+            done = self.lab.run(node, ["ip", "-4", "-o", "addr", "show", "dev", "eth0"], capture=True)
+            if b"192.168.0.29/" in done.stdout:
+                found.append(node)
+        return found
+
+
+def _lines(log: pathlib.Path) -> int:
+    return log.read_bytes().count(b"\n")
+
+
+def _await_lines(log: pathlib.Path, wanted: int, limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while _lines(log) < wanted:
+        assert time.monotonic() < end, f"{_lines(log)} of {wanted} files were acknowledged within {limit_s:.0f} s"
+        time.sleep(0.02)  # a file that grows has no event to wait for
+
+
+def _fsck(image: pathlib.Path, size_bytes: int, scratch: pathlib.Path) -> None:
+    """A copy of the data area has a clean ext4."""
+    copy = scratch / "fsck.img"
+    with image.open("rb") as source, copy.open("wb") as target:
+        remaining = size_bytes
+        while chunk := source.read(min(4 << 20, remaining)):
+            target.write(chunk)
+            remaining -= len(chunk)
+    done = subprocess.run(["e2fsck", "-f", "-n", str(copy)], capture_output=True, text=True)
+    copy.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One lab for all tests of this file: each of them leaves both servers up, current, the service on nodo1."""
+    scratch = tmp_path_factory.mktemp("cluster")
+    lab = Lab(scratch / "lab", Options())
+    try:
+        lab.up()
+        cluster = Cluster(lab, scratch)
+        (scratch / PROBE).write_text("Relevo\n")
+        lab.run("client", ["relevo", "put", "--quiet", str(scratch / PROBE), URL], check=True, capture=True)
+        yield cluster
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def cluster(running: Cluster) -> Cluster:
+    running.story.await_service_on("nodo1")
+    running.acknowledged.clear()
+    return running
+
+
+def test_an_orderly_hand_over_and_back(cluster: Cluster) -> None:
+    with cluster.load():
+        cluster.lab.run("nodo1", ["relevo", "standby", "nodo1"], check=True, capture=True)
+        cluster.story.await_service_away_from("nodo1")
+        assert cluster.holders() == ["nodo2"]
+        cluster.lab.run("nodo2", ["relevo", "online", "nodo1"], check=True, capture=True)
+        cluster.story.await_service_on("nodo1")
+        assert cluster.holders() == ["nodo1"]
+    cluster.judge()
+
+
+def test_an_orderly_stop_of_the_active_server(cluster: Cluster) -> None:
+    with cluster.load():
+        cluster.lab.stop("nodo1")
+        cluster.story.await_service_away_from("nodo1")
+    with cluster.load():
+        cluster.lab.boot("nodo1")
+        cluster.story.await_service_on("nodo1")
+    cluster.judge()
+
+
+def test_a_power_cut_of_the_active_server_and_a_second_one_right_after(cluster: Cluster) -> None:
+    with cluster.load():
+        cluster.lab.crash("nodo1")
+        cluster.story.await_service_away_from("nodo1")
+    with cluster.load():
+        cluster.lab.boot("nodo1")
+        cluster.story.await_both_current("nodo2")
+        cluster.lab.crash("nodo2")
+        cluster.story.await_service_away_from("nodo2")
+        cluster.lab.boot("nodo2")
+        cluster.story.await_service_on("nodo1")
+    cluster.judge()
+
+
+def test_a_power_cut_of_the_passive_server_is_not_noticed(cluster: Cluster) -> None:
+    log = cluster.scratch / "passive.jsonl"
+    with polling(cluster.lab, log, URL + PROBE), cluster.load():
+        cluster.lab.crash("nodo2")
+        cluster.story.await_status("nodo2 dead", "nodo1", lambda state: state["nodes"]["nodo2"]["state"] == "dead")
+        cluster.lab.boot("nodo2")
+        cluster.story.await_service_on("nodo1")
+    polls = poll.read_polls(log.open("rb"))
+    assert [found.why for found in polls if found.why in {"ConnectionRefusedError", "503"}] == []
+    cluster.judge()
+
+
+@pytest.mark.parametrize("link", ["eth0", "eth1"])
+@pytest.mark.parametrize("node", ["nodo1", "nodo2"])
+def test_one_cut_link_splits_nothing(cluster: Cluster, node: str, link: str) -> None:
+    name = {"eth0": "users", "eth1": "cross"}[link]
+    other = other_than(node)
+    cluster.lab.cut(node, link)
+    state = cluster.story.await_status(
+        f"{name} down", other, lambda state: state["nodes"][node]["links"][name] == "down"
+    )
+    assert state["nodes"][node]["state"] == "active"
+    assert state["services"]["web"]["node"] == "nodo1"
+    cluster.lab.heal(node)
+    cluster.story.await_service_on("nodo1", seen_from=other)
+    with cluster.load():
+        pass
+    cluster.judge()
+
+
+def test_a_pulled_users_cable_moves_the_service(cluster: Cluster) -> None:
+    with cluster.load():
+        cluster.lab.cut("nodo1", "eth0", cable=True)
+        cluster.story.await_service_away_from("nodo1")
+        cluster.lab.heal("nodo1")
+        cluster.lab.run("nodo1", ["relevo", "cleanup", "web"], check=True, capture=True)
+        cluster.story.await_service_on("nodo1")
+    cluster.judge()
+
+
+def test_both_links_cut_is_a_split_brain_that_keeps_everything_until_it_is_resolved(cluster: Cluster) -> None:
+    with cluster.load():
+        cluster.lab.cut("nodo1")
+        cluster.story.await_service_away_from("nodo1")
+    kept = list(cluster.acknowledged)
+    cluster.lab.heal("nodo1")
+    state = cluster.story.await_status(
+        "Exactly one server",
+        "nodo2",
+        lambda state: (
+            state["mirrors"][MIRROR]["nodo2"]["split_brain"]
+            and sorted(state["services"]["web"]["states"].values()) == ["started", "stopped"]
+        ),
+    )
+    serving = state["services"]["web"]["node"]
+    assert cluster.holders() == [serving]
+    resolve = ["relevo", "mirror", "resolve", MIRROR, "--keep", "nodo2", "--yes"]
+    cluster.lab.run("nodo2", resolve, check=True, capture=True)
+    cluster.story.await_service_on("nodo1")
+    cluster.acknowledged = kept
+    cluster.judge()
+
+
+def test_the_node_daemon_dies_and_nobody_notices(cluster: Cluster) -> None:
+    log = cluster.scratch / "node-daemon.jsonl"
+    with polling(cluster.lab, log, URL + PROBE), cluster.load():
+        for node in ("nodo1", "nodo2"):
+            cluster.lab.unit(node, "node", "kill")
+            cluster.story.await_service_on("nodo1", seen_from=node)
+    polls = poll.read_polls(log.open("rb"))
+    bad = [found.why for found in polls if not found.good and found.why != "time limit"]
+    assert bad == []
+    cluster.judge()
+
+
+@pytest.mark.parametrize("unit", ["heartbeat", "files", "mirror"])
+@pytest.mark.parametrize("node", ["nodo1", "nodo2"])
+def test_a_killed_daemon_loses_nothing(cluster: Cluster, node: str, unit: str) -> None:
+    with cluster.load():
+        cluster.lab.unit(node, unit, "kill")
+        cluster.story.await_both_current("nodo1")
+        assert len(cluster.holders()) <= 1
+    cluster.lab.run("nodo1", ["relevo", "cleanup", "web"], check=True, capture=True)
+    cluster.story.await_service_on("nodo1")
+    cluster.judge()
+
+
+def test_a_power_cut_right_after_each_201(cluster: Cluster) -> None:
+    """The acknowledged file is there although the power went the moment after its answer."""
+    active = "nodo1"
+    for number in range(3):
+        name = f"after-201-{number}.bin"
+        data = f"{number}".encode() * 100_000
+        command = ["curl", "-sf", "-o", "/dev/null", "-T", "-", URL + name]
+        assert cluster.lab.run("client", command, stdin=data, capture=True).returncode == 0
+        cluster.lab.crash(active)
+        cluster.story.await_service_away_from(active)
+        got = cluster.lab.run("client", ["curl", "-sf", URL + name], capture=True)
+        assert got.stdout == data
+        cluster.lab.boot(active)
+        cluster.story.await_service_on("nodo1")
+    with cluster.load():
+        pass
+    cluster.judge()
+
+
+def test_a_large_upload_and_a_large_download_run_through_a_failover(cluster: Cluster) -> None:
+    large = cluster.scratch / "large.bin"
+    large.write_bytes(b"".join(number.to_bytes(8, "big") for number in range(6 << 20)))
+    up = cluster.lab.popen("client", ["relevo", "put", "--quiet", str(large), URL])
+    time.sleep(0.3)  # somewhere in the middle; any moment will do
+    cluster.lab.crash("nodo1")
+    assert up.wait(timeout=90) == 0
+    fetched = cluster.scratch / "fetched.bin"
+    cluster.lab.boot("nodo1")
+    cluster.story.await_both_current("nodo2")
+    down = cluster.lab.popen("client", ["relevo", "get", "--quiet", URL + "large.bin", str(fetched)])
+    time.sleep(0.1)  # likewise
+    cluster.lab.crash(cluster.story.status("nodo2")["services"]["web"]["node"] or "nodo2")
+    assert down.wait(timeout=90) == 0
+    assert fetched.read_bytes() == large.read_bytes()
+    for node in ("nodo1", "nodo2"):
+        with contextlib.suppress(StageFailed):
+            cluster.story.status(node)
+            continue
+        cluster.lab.boot(node)
+    cluster.story.await_service_on("nodo1")
