@@ -60,7 +60,7 @@ def heard(sock: socket.socket, count: int) -> list[bytes]:
 
 
 def drain(sock: socket.socket) -> None:
-    sock.setblocking(False)
+    sock.settimeout(0)
     with contextlib.suppress(BlockingIOError):
         while True:
             sock.recv(2048)
@@ -78,7 +78,7 @@ def test_start_announces_in_a_burst_and_stop_removes() -> None:
         with listening() as sock:
             assert (await own.probe()).state is State.STOPPED
             await own.start(CONTEXT)
-            sock.setblocking(False)
+            sock.settimeout(0)
             first = heard(sock, 2)  # they were on the wire before start returned
             sock.settimeout(WAIT_S)
             began = time.monotonic()
