@@ -1,4 +1,4 @@
-"""What the demonstration, the measurements and the lab's tests have in common: follow a cluster until it is as wanted."""
+"""Follow a lab until it is as wanted: what the demonstration, the measurements and the tests have in common."""
 
 from __future__ import annotations
 
