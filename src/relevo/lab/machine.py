@@ -1,0 +1,292 @@
+"""One machine of a lab, seen from outside: switch it on, ask its PID 1, switch it off in order, cut its power."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable
+
+import msgspec
+
+from relevo.base.control import DaemonUnreachable, Message
+from relevo.lab import fusectl, loops
+from relevo.lab.disk import Disk
+from relevo.lab.errors import LabFailed, MachineOff, MachineOn
+from relevo.lab.folder import LabFolder, program_folders, python
+from relevo.lab.mounts import fuse_minors
+from relevo.lab.process import MARK, Process, arguments, inside, marked, pid_namespace, wait_until
+from relevo.lab.root import MASKED_TREES, ROOT, UPPER, WORK
+from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, Unit
+from relevo.lab.switch import Switch
+
+GONE_LIMIT_S = 10.0
+"""How long a machine may take to end after its power was cut."""
+ABORT_AFTER_S = 1.0
+"""How long to wait for its processes before every FUSE connection it is known to have had is aborted again."""
+STOP_LIMIT_S = 90.0
+_OPAQUE = "trusted.overlay.opaque"
+
+
+class Machine:
+    """A server or the client.
+
+    Args:
+        folder: the lab's folder.
+        switch: the lab's network.
+        name: `nodo1`, `nodo2` or `client`.
+    """
+
+    def __init__(self, folder: LabFolder, switch: Switch, name: str) -> None:
+        self.name = name
+        self._lab = folder
+        self._folder = folder.machine(name)
+        self._switch = switch
+        self._units_name = f"machines/{name}/units.json"
+        self.disk = Disk(folder, name) if name in SERVERS else None
+
+    @property
+    def process(self) -> Process | None:
+        """Its PID 1, as the host numbers it, when it is on."""
+        return self._lab.process(f"machines/{self.name}/process.json")
+
+    def power(self) -> Process:
+        """Its PID 1.
+
+        Raises:
+            MachineOff: it has none.
+        """
+        process = self.process
+        if process is None:
+            raise MachineOff(f"{self.name} is off.", f"Switch it on: relevo lab boot {self.name}.")
+        return process
+
+    # Making it.
+
+    def create(self, files: dict[str, str]) -> None:
+        """Make a fresh machine, switched off.
+
+        Args:
+            files: path -> text, of secret files that it finds when it is switched on.
+        """
+        for name in (ROOT, UPPER):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._make_upper()
+        upper = self._folder / UPPER / UPPER
+        for path in ("etc", "etc/relevo", "var", "var/lib", "var/lib/relevo", "srv", "srv/relevo"):
+            (upper / path).mkdir(mode=0o755)
+        for path in ("etc/relevo", "var/lib/relevo"):  # whatever the host has there is not the machine's
+            os.setxattr(upper / path, _OPAQUE, b"y")
+        (upper / "etc/hostname").write_text(f"{self.name}\n")
+        (upper / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
+        (upper / "etc/resolv.conf").write_text("")
+        hosts = "".join(f"{cards['eth0'].partition('/')[0]} {name}\n" for name, cards in ADDRESSES.items())
+        (upper / "etc/hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        for path, text in files.items():
+            target = upper / path.lstrip("/")
+            target.touch(mode=0o600)
+            target.write_text(text)
+
+    def _make_upper(self) -> None:
+        """The overlay's upper layer: in the lab's folder, or in memory where that file system cannot be one."""
+        base = self._folder / UPPER
+        for _ in range(2):
+            for name in (UPPER, WORK):
+                (base / name).mkdir(mode=0o755, exist_ok=True)
+            options = f"lowerdir=/,upperdir={UPPER}/{UPPER},workdir={UPPER}/{WORK}"
+            probe = ["unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", options, ROOT]
+            done = subprocess.run(probe, cwd=self._folder, capture_output=True)
+            if done.returncode == 0:
+                return
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(base)], check=True)
+        raise LabFailed(f"No overlay over / can be mounted: {done.stderr.decode(errors='replace').strip()}.")
+
+    # Switching it on.
+
+    def boot(self) -> None:
+        """Switch it on: its disk, its namespaces and PID 1, its network cards. Its units are not started.
+
+        Raises:
+            MachineOn: it is on.
+            LabFailed: a part of it could not be made.
+        """
+        if self.process is not None:
+            raise MachineOn(f"{self.name} is on already.")
+        self._forget()
+        disks = {} if self.disk is None else {DISK_PATH: str(self.disk.power_on())}
+        spec = {
+            "name": self.name,
+            "lab": str(self._lab.path),
+            "folder": str(self._folder),
+            "disks": disks,
+            "shared": [str(self._lab.shared)],
+            "needed": program_folders((*MASKED_TREES, str(self._lab.path))),
+            "boot_id": str(uuid.uuid4()),
+            "env": environment(),
+            "units": self._lab.load(self._units_name, []),
+        }
+        (self._folder / "boot.json").write_bytes(msgspec.json.encode(spec))
+        self._lab.spawn("relevo.lab.init", str(self._folder / "boot.json"))
+        self._switch.plug_in(self.name, self.power())
+
+    def ask(self, do: str, *, timeout_s: float = 30.0, **arguments: object) -> Message:
+        """Ask its PID 1.
+
+        Raises:
+            MachineOff: there is none.
+            Refused: it says no.
+        """
+        self.power()
+        return self._lab.ask(self._folder / "control.sock", do, timeout_s=timeout_s, **arguments)
+
+    def define(self, units: Iterable[Unit]) -> None:
+        """Give its PID 1 further units, now and at every boot; they are not started."""
+        more = [msgspec.to_builtins(unit) for unit in units]
+        self.ask("define", units=more)
+        self._lab.save(self._units_name, [*self._lab.load(self._units_name, []), *more])
+
+    def root(self) -> pathlib.Path:
+        """Its file tree, as far as the host can reach it while it is on."""
+        return pathlib.Path(f"/proc/{self.power().pid}/root")
+
+    def command(self, argv: Iterable[str]) -> list[str]:
+        """The command line, on the host, that runs `argv` in it.
+
+        Raises:
+            MachineOff: it is off.
+        """
+        process = self.power()
+        mark = f"{MARK}{self._lab.path}"
+        return [*python("relevo.lab.enter"), mark, str(process.pid), str(process.start), "--", *argv]
+
+    # Switching it off.
+
+    def shut_down(self) -> None:
+        """Power off in order.
+
+        Raises:
+            MachineOff: it is off.
+            LabFailed: it did not end; it is still on.
+        """
+        process = self.power()
+        try:
+            self.ask("shutdown")
+        except DaemonUnreachable:
+            process.send(signal.SIGTERM)
+        if not process.wait_gone(STOP_LIMIT_S):
+            raise LabFailed(
+                f"{self.name} has not powered off after {STOP_LIMIT_S:.0f} s.", f"relevo lab crash {self.name}"
+            )
+        self._await_end(set(), [])
+
+    def crash(self) -> Message:
+        """Cut its power: first no packet leaves, then its disk refuses and forgets, then everything is killed.
+
+        When this returns nothing of it is left: no process, no FUSE connection, no loop device.
+
+        Returns:
+            What its disk forgot: `unflushed_blocks` and `lost_blocks` (nothing, when it has no test disk).
+
+        Raises:
+            MachineOff: it is off.
+            LabFailed: something of it does not end.
+        """
+        process = self.power()
+        self._switch.power_off(self.name)
+        forgot = (self.disk.crash() if self.disk is not None else None) or {}
+        minors = self._connections(process)
+        devices = loops.of_connections(minors)
+        fusectl.abort(minors)
+        process.send(signal.SIGKILL)
+        self._await_end(minors, devices)
+        return {key: forgot[key] for key in ("unflushed_blocks", "lost_blocks") if key in forgot}
+
+    def _connections(self, process: Process) -> set[int]:
+        """The FUSE connections made in it: what is mounted there now, and what its PID 1 wrote down."""
+        return fuse_minors(process.pid) - self._of_disk() | self._noted()
+
+    def _noted(self) -> set[int]:
+        return set(self._lab.load(f"machines/{self.name}/fuse.json", [])) - self._of_disk()
+
+    def _of_disk(self) -> set[int]:
+        minor = None if self.disk is None else self.disk.minor
+        return set() if minor is None else {minor}
+
+    def _record(self) -> dict[str, int]:
+        return dict(self._lab.load(f"machines/{self.name}/process.json", {}))
+
+    def _await_end(self, minors: set[int], devices: list[loops.Loop]) -> None:
+        namespace = self._record().get("pid_namespace", 0)
+        if not wait_until(lambda: not inside({namespace}), ABORT_AFTER_S):
+            fusectl.abort(minors | self._noted())
+            if not wait_until(lambda: not inside({namespace}), GONE_LIMIT_S):
+                left = ", ".join(str(found.pid) for found in inside({namespace}))
+                raise LabFailed(f"Processes of {self.name} do not end: {left}.", "relevo lab down")
+        if not wait_until(lambda: not any(loop.bound for loop in devices), ABORT_AFTER_S):
+            for loop in devices:
+                loop.detach()
+        if not wait_until(lambda: not fusectl.living(minors) and not any(loop.bound for loop in devices), GONE_LIMIT_S):
+            raise LabFailed(f"The devices of {self.name} do not end.", "relevo lab down")
+        self._forget()
+        self._switch.unplug(self.name)
+        if self.disk is not None:
+            self.disk.power_off()
+
+    def _forget(self) -> None:
+        for name in ("process.json", "fuse.json", "control.sock"):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def clean_up(self) -> None:
+        """End whatever is left of it, in whatever state it is; for `lab down`."""
+        record = self._record()
+        minors = self._noted()
+        process = self.process
+        if process is not None:
+            minors |= self._connections(process)
+        namespaces = {record["pid_namespace"]} if "pid_namespace" in record else set()
+        for mine in boot_processes(self._lab.path, self._folder):
+            namespaces |= _namespace(mine)
+            mine.send(signal.SIGKILL)
+        left = inside(namespaces)
+        if left:  # only then do the minors still mean this machine
+            fusectl.abort(minors)
+        devices = loops.of_connections(minors) if left else []
+        for found in left:
+            found.send(signal.SIGKILL)
+        self._await_end(minors if left else set(), devices)
+
+    def erase(self) -> None:
+        """Remove what it has in the lab's folder, but for its log."""
+        subprocess.run(["umount", str(self._folder / UPPER)], capture_output=True)
+        for name in (UPPER, ROOT, "disk"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        for name in ("boot.json", "units.json", "boots.json", "disk.img", "disk.json", "disk.log"):
+            (self._folder / name).unlink(missing_ok=True)
+
+
+def boot_processes(lab: pathlib.Path, machine: pathlib.Path) -> list[Process]:
+    """The processes that are, or start, the PID 1 of a machine, however little of a record there is."""
+    spec = str(machine / "boot.json")
+    return [found for found in marked(lab) if spec in arguments(found.pid)]
+
+
+def _namespace(process: Process) -> set[int]:
+    own, found = pid_namespace(os.getpid()), pid_namespace(process.pid)
+    return set() if found is None or found == own else {found}
+
+
+def environment() -> dict[str, str]:
+    """The environment of a machine's daemons and commands: this program's commands come first in PATH."""
+    folder = pathlib.Path(sys.executable).parent
+    path = f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+
+
+def read_log(path: pathlib.Path) -> str:
+    """The whole log of a machine; empty when it was never on."""
+    older = path.with_name(path.name + ".1")
+    return "".join(part.read_text(errors="replace") for part in (older, path) if part.exists())
