@@ -139,5 +139,5 @@ def _toml(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    special = {"\\": "\\\\", '"': '\\"'}
-    return '"' + "".join(special.get(char, char if ord(char) >= 32 else f"\\u{ord(char):04x}") for char in text) + '"'
+    # TOML lets no control character stand in a text, DEL included.
+    return '"' + "".join(f"\\u{ord(char):04x}" if ord(char) < 32 or char in '"\\\x7f' else char for char in text) + '"'

@@ -1,0 +1,462 @@
+"""The configuration: what is right is understood, and every mistake is one sentence with file, line and remedy."""
+
+from __future__ import annotations
+
+import pathlib
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relevo.config.errors import ConfigErrors, UnknownNode
+from relevo.config.load import hash_of, load, warnings, whoami
+from relevo.config.model import (
+    AddressResource,
+    Config,
+    FilesResource,
+    FilesystemResource,
+    HeartbeatTimings,
+    MirrorResource,
+)
+from relevo.config.render import RenderedLink, _quoted, render
+
+RIGHT = """\
+[cluster]
+name = "oficina"
+
+[heartbeat]
+keepalive = "200 ms"
+warntime = "1 s"
+deadtime = "2 s"
+initdead = "10 s"
+
+[links.users]
+interface = "eth0"
+network = "192.168.0.0/24"
+[links.cross]
+interface = "eth1"
+network = "10.27.0.0/24"
+
+[nodes.nodo1]
+addresses = { users = "192.168.0.27", cross = "10.27.0.1" }
+disks = { r0 = "/dev/relevo/r0" }
+[nodes.nodo2]
+addresses = { users = "192.168.0.28", cross = "10.27.0.2" }
+disks = { r0 = "/dev/relevo/r0" }
+
+[mirrors.r0]
+link = "cross"
+port = 7788
+alone = "risk"
+
+[services.web]
+prefer = "nodo1"
+[[services.web.resources]]
+type = "mirror"
+mirror = "r0"
+[[services.web.resources]]
+type = "filesystem"
+mirror = "r0"
+mountpoint = "/srv/relevo"
+[[services.web.resources]]
+type = "files"
+root = "/srv/relevo"
+mirror = "r0"
+stop_timeout = "5 s"
+[[services.web.resources]]
+type = "address"
+address = "192.168.0.29/24"
+link = "users"
+"""
+SECRETS = '[mirror]\nr0 = "not a word"\n'
+AUTHKEYS = "# comment\nauth 1\n1 sha1 HI!\n2 crc\n"
+
+
+def written(folder: pathlib.Path, toml: str = RIGHT, secrets: str = SECRETS, authkeys: str = AUTHKEYS) -> pathlib.Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in (("relevo.toml", toml), ("secrets.toml", secrets), ("authkeys", authkeys)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    return folder / "relevo.toml"
+
+
+def mistakes(path: pathlib.Path) -> list[tuple[str, int | None, str, str]]:
+    with pytest.raises(ConfigErrors) as caught:
+        load(path)
+    return [(error.file.name, error.line, error.mistake, error.remedy) for error in caught.value.errors]
+
+
+def line_of(toml: str, part: str) -> int:
+    return toml[: toml.index(part)].count("\n") + 1
+
+
+def test_everything_is_understood(tmp_path: pathlib.Path) -> None:
+    config = load(written(tmp_path))
+    assert config.cluster == "oficina"
+    assert config.heartbeat == HeartbeatTimings(
+        keepalive_ms=200, warntime_ms=1000, deadtime_ms=2000, initdead_ms=10_000
+    )
+    assert config.links["cross"].network == IPv4Network("10.27.0.0/24")
+    assert config.links["users"].port == 694
+    assert config.nodes["nodo2"].addresses["users"] == IPv4Address("192.168.0.28")
+    assert config.nodes["nodo1"].disks == {"r0": pathlib.Path("/dev/relevo/r0")}
+    assert config.mirrors["r0"].secret == "not a word"
+    assert config.mirrors["r0"].alone == "risk"
+    assert config.authkeys.signing.method == "sha1"
+    assert config.authkeys.signing.secret == "HI!"
+    assert sorted(config.authkeys.accepted) == [1, 2]
+    mirror, filesystem, files, address = config.services["web"].resources
+    assert isinstance(mirror, MirrorResource)
+    assert isinstance(filesystem, FilesystemResource)
+    assert isinstance(files, FilesResource)
+    assert isinstance(address, AddressResource)
+    assert files.operation.stop_timeout_ms == 5000
+    assert [resource.id for resource in config.services["web"].resources] == [
+        "mirror",
+        "filesystem",
+        "files",
+        "address",
+    ]
+    assert address.address == IPv4Interface("192.168.0.29/24")
+    assert config.peers_of("nodo1") == (config.nodes["nodo2"],)
+
+
+def test_profiles(tmp_path: pathlib.Path) -> None:
+    bare = RIGHT[: RIGHT.index("[heartbeat]")] + RIGHT[RIGHT.index("[links.users]") :]
+    assert load(written(tmp_path, bare)).heartbeat == HeartbeatTimings()
+    fast = load(written(tmp_path, bare.replace('"oficina"', '"oficina"\nprofile = "fast"'))).heartbeat
+    assert (fast.keepalive_ms, fast.warntime_ms, fast.deadtime_ms, fast.initdead_ms) == (200, 600, 1200, 10_000)
+    slow = load(
+        written(tmp_path, bare.replace("[links.users]", '[heartbeat]\ndeadtime = "30 s"\n[links.users]'))
+    ).heartbeat
+    assert (slow.warntime_ms, slow.deadtime_ms, slow.initdead_ms) == (15_000, 30_000, 60_000)
+
+
+def test_hash_is_of_the_meaning(tmp_path: pathlib.Path) -> None:
+    first = load(written(tmp_path / "a"))
+    assert len(first.hash) == 64
+    respelled = RIGHT.replace('"2 s"', '"2000 ms"').replace("[mirrors.r0]", "# a comment\n[mirrors.r0]")
+    moved = respelled[: respelled.index("[links.users]")] + respelled[respelled.index("[links.cross]") :]
+    moved += '[links.users]\nnetwork = "192.168.0.0/24"\ninterface = "eth0"\n'
+    assert load(written(tmp_path / "b", moved)).hash == first.hash
+    for changes in (
+        {"toml": RIGHT.replace('"2 s"', '"3 s"')},
+        {"secrets": SECRETS.replace("word", "text")},
+        {"authkeys": AUTHKEYS.replace("HI!", "HO!")},
+        {"toml": RIGHT.replace("/dev/relevo/r0", "/dev/relevo/r1", 1)},
+    ):
+        assert load(written(tmp_path / "c", **changes)).hash != first.hash
+    assert hash_of(first) == first.hash
+    assert hash_of(msgspec.structs.replace(first, cluster="other")) != first.hash
+
+
+def test_who_am_i(tmp_path: pathlib.Path) -> None:
+    config = load(written(tmp_path))
+    assert whoami(config, "nodo1") is config.nodes["nodo1"]
+    with pytest.raises(UnknownNode, match=r"'host'.*nodo1, nodo2.*--node"):
+        whoami(config, "host")
+
+
+def test_what_is_weak_is_named(tmp_path: pathlib.Path) -> None:
+    def named(**changes: str) -> str:
+        return "\n".join(warnings(load(written(tmp_path, **changes))))
+
+    assert 'alone = "risk"' in named()
+    assert "signed with sha1" in named()
+    assert "forge heartbeats" in named(authkeys="auth 2\n2 crc\n")
+    strong = RIGHT.replace('alone = "risk"', 'alone = "ask"')
+    assert named(toml=strong, authkeys="auth 1\n1 sha256 word\n") == ""
+    assert "hmac" in named(toml=strong.replace("port = 7788", 'hmac = "md5"'), authkeys="auth 1\n1 sha256 word\n")
+
+
+# Each: what is replaced in the right file, by what, the part where the mistake has to be placed, a part of the sentence
+# and a part of the remedy.
+WRONG = {
+    "unknown key": ("keepalive =", "keepalife =", "keepalife", "no key 'keepalife'", "'keepalive'"),
+    "unknown section": ("[mirrors.r0]", "[mirors.r0]", "[mirors.r0]", "no key 'mirors'", "'mirrors'"),
+    "missing unit": ('"200 ms"', "200", "keepalive", "no unit: 200", '"200 ms"'),
+    "missing unit in text": ('"200 ms"', '"200"', "keepalive", "'200' is not a duration", "ms"),
+    "wrong unit": ('"200 ms"', '"200 MiB"', "keepalive", "'200 MiB' is not a duration", "ms"),
+    "zero": ('"200 ms"', '"0 ms"', "keepalive", "is zero", "positive"),
+    "wrong type": ("port = 7788", 'port = "7788"', "port", "a whole number", "port = 7788"),
+    "true is no number": ("port = 7788", "port = true", "port", "a whole number", "port = 7788"),
+    "port out of range": ("port = 7788", "port = 77880", "port", "is 77880", "from 1 to 65535"),
+    "wrong choice": ('"risk"', '"riks"', "alone", "cannot be 'riks'", "'risk'"),
+    "no name": ('name = "oficina"', "", "[cluster]", "cluster.name is missing", "Add name"),
+    "empty name": ('"oficina"', '""', "name", "is empty", "Write name"),
+    "bad name": ('"oficina"', '"of/icina"', "name", "is not a name", "letters"),
+    "duplicate address": ('"192.168.0.28"', '"192.168.0.27"', 'users = "192.168.0.27", cross = "10.27.0.2"',
+                          "already belongs to node 'nodo1'", "own address"),
+    "address outside": ('"10.27.0.2"', '"10.28.0.2"', '"10.28.0.2"', "outside 10.27.0.0/24", "10.27.0.0/24"),
+    "broadcast address": ('"10.27.0.2"', '"10.27.0.255"', '"10.27.0.255"', "the broadcast address", "host"),
+    "no address": ('"10.27.0.2"', '"10.27.0.256"', '"10.27.0.256"', "not an IPv4 address", "192.168.0.27"),
+    "link without address": (', cross = "10.27.0.2"', "", 'addresses = { users = "192.168.0.28"',
+                             "no address on link 'cross'", "Add cross"),
+    "unknown link of a node": (', cross = "10.27.0.2"', ', cros = "10.27.0.2"', "cros =", "no link 'cros'", "'cross'"),
+    "overlapping networks": ('"10.27.0.0/24"', '"192.168.0.0/16"', 'network = "192.168.0.0/16"', "overlaps", "own"),
+    "network with host": ('"10.27.0.0/24"', '"10.27.0.1/24"', 'network = "10.27.0.1/24"', "not an IPv4 network",
+                          "10.27.0.0/24"),
+    "network without prefix": ('"10.27.0.0/24"', '"10.27.0.0"', 'network = "10.27.0.0"', "not an IPv4 network",
+                               "10.27.0.0/24"),
+    "silent link": ('interface = "eth1"', 'interface = "eth1"\nbroadcast = false\nunicast = false', "[links.cross]",
+                    "neither broadcast nor unicast", "true"),
+    "virtual address of a node": ("192.168.0.29/24", "192.168.0.27/24", "address = ", "already belongs to node", "own"),
+    "virtual address outside": ("192.168.0.29/24", "192.168.1.29/24", "address = ", "outside 192.168.0.0/24", "Write"),
+    "virtual address without prefix": ("192.168.0.29/24", "192.168.0.29", "address = ", "no prefix length", "29/24"),
+    "virtual address with other prefix": ("192.168.0.29/24", "192.168.0.29/16", "address = ", "another prefix",
+                                          "29/24"),
+    "unknown node": ('prefer = "nodo1"', 'prefer = "nodo3"', "prefer", "no node 'nodo3'", "'nodo2'"),
+    "unknown mirror": ('type = "mirror"\nmirror = "r0"', 'type = "mirror"\nmirror = "r1"', 'mirror = "r1"',
+                       "no mirror 'r1'", "r0"),
+    "mirror on one node": ('cross = "10.27.0.2" }\ndisks = { r0 = "/dev/relevo/r0" }', 'cross = "10.27.0.2" }',
+                           "[mirrors.r0]", "a disk on 1 nodes (nodo1)", "exactly 2|disks ="),
+    "relative disk": ('"/dev/relevo/r0"', '"relevo/r0"', '"relevo/r0"', "not an absolute path", "/dev"),
+    "disk of no mirror": ('r0 = "/dev/relevo/r0"', 'r0 = "/dev/relevo/r0", r7 = "/dev/x"', "r7",
+                          "no mirror 'r7'", "r0"),
+    "disk twice": ('disks = { r0 = "/dev/relevo/r0" }\n[nodes.nodo2]',
+                   'disks = { r0 = "/dev/relevo/r0", r7 = "/dev/relevo/r0" }\n[nodes.nodo2]', "r7",
+                   "already the disk of mirror 'r0'|no mirror 'r7'", "own|r0"),
+    "deadtime too short": ('deadtime = "2 s"', 'deadtime = "300 ms"', "deadtime",
+                           "shorter than twice keepalive", "longer"),
+    "warntime too long": ('warntime = "1 s"', 'warntime = "2 s"', "warntime", "not shorter than deadtime", "shorter"),
+    "warntime too short": ('warntime = "1 s"', 'warntime = "200 ms"', "warntime",
+                           "not longer than keepalive", "longer"),
+    "initdead too short": ('initdead = "10 s"', 'initdead = "1 s"', "initdead", "shorter than deadtime", "deadtime"),
+    "port twice": ("port = 7788", "port = 80", "port = 80", "already used|7788", "another"),
+    "unknown type": ('type = "files"', 'type = "filesytem"', 'type = "filesytem"', "cannot be 'filesytem'",
+                     "'filesystem'"),
+    "root elsewhere": ('root = "/srv/relevo"', 'root = "/srv/relevo2"', "root", "lies on no file system", "inside"),
+    "mountpoint is root": ('mountpoint = "/srv/relevo"', 'mountpoint = "/"', "mountpoint",
+                           "cannot be a mountpoint", "folder"),
+    "read-only": ('mountpoint = "/srv/relevo"', 'mountpoint = "/srv/relevo"\noptions = "noatime,ro"', "options",
+                  "read-only", "Leave out ro"),
+    "no resources": ("[[services.web.resources]]", "[[services.other.resources]]", "[services.web]",
+                     "resources is missing", "Add resources"),
+    "duplicate id": ('stop_timeout = "5 s"', 'id = "mirror"', 'id = "mirror"', "already a resource 'mirror'", "id ="),
+    "interface": ('"eth1"', '"a-very-long-interface"', "interface", "no network card", "ip link"),
+    "upper case key": ("[links.cross]", '[links."cr oss"]', '[links."cr oss"]', "is not a name", "letters"),
+}  # fmt: skip
+
+# The place is that of the second user of the same thing.
+PLACED_ELSEWHERE = {"port twice", "duplicate address"}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_one_mistake_one_sentence(tmp_path: pathlib.Path, case: str) -> None:
+    old, new, place, sentence, remedy = WRONG[case]
+    everywhere = case in {"relative disk", "no resources"}
+    assert old in RIGHT
+    toml = RIGHT.replace(old, new) if everywhere else RIGHT.replace(old, new, 1)
+    found = mistakes(written(tmp_path, toml))
+    start = toml.index(new) if new else 0
+    line = toml[: toml.index(place, start) if place in toml[start:] else toml.index(place)].count("\n") + 1
+    fitting = [
+        error
+        for error in found
+        if error[0] == "relevo.toml"
+        and any(part in error[2] for part in sentence.split("|"))
+        and any(part in error[3] for part in remedy.split("|"))
+    ]
+    assert fitting, found
+    assert line in {error[1] for error in fitting} or case in PLACED_ELSEWHERE, (line, found)
+    for _, _, what, cure in found:
+        assert what.endswith(".")
+        assert cure.endswith((".", "?"))
+
+
+def swapped(first: str, second: str) -> str:
+    """The right file with the resources of two types in each other's place."""
+    head, *blocks = RIGHT.split("[[services.web.resources]]\n")
+    index = {block.split('"')[1]: number for number, block in enumerate(blocks)}
+    a, b = index[first], index[second]
+    blocks[a], blocks[b] = blocks[b], blocks[a]
+    return "[[services.web.resources]]\n".join([head, *blocks])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        ("mirror", "filesystem", "stands before its mirror"),
+        ("filesystem", "files", "lies on no file system that stands before"),
+        ("files", "address", "comes after an address"),
+    ],
+)
+def test_order_of_resources(tmp_path: pathlib.Path, first: str, second: str, sentence: str) -> None:
+    toml = swapped(first, second)
+    found = mistakes(written(tmp_path, toml))
+    assert any(sentence in what for _, _, what, _ in found), found
+
+
+def test_all_mistakes_are_told_at_once_and_in_order(tmp_path: pathlib.Path) -> None:
+    toml = RIGHT.replace('"200 ms"', "200").replace("alone =", "alon =").replace("192.168.0.29/24", "192.168.9.29/24")
+    found = mistakes(written(tmp_path, toml, secrets="[mirror]\n", authkeys="auth 1\n1 sha1\n"))
+    assert [(name, line) for name, line, _, _ in found] == [
+        ("authkeys", 2),
+        ("relevo.toml", line_of(toml, "keepalive")),
+        ("relevo.toml", line_of(toml, "alon =")),
+        ("relevo.toml", line_of(toml, "address = ")),
+        ("secrets.toml", 1),
+    ]
+    with pytest.raises(ConfigErrors) as caught:
+        load(tmp_path / "relevo.toml")
+    assert str(caught.value).count("\n") == 4
+    assert f"{tmp_path}/relevo.toml:5: heartbeat.keepalive has no unit" in str(caught.value)
+
+
+def test_one_missing_section_does_not_hide_behind_others(tmp_path: pathlib.Path) -> None:
+    found = mistakes(written(tmp_path, RIGHT[RIGHT.index("[heartbeat]") :]))
+    assert [what for _, _, what, _ in found] == ["cluster is missing."]
+    assert len(mistakes(written(tmp_path, ""))) == 3
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ('[cluster]\nname = "oficina\n', 2),
+        ("[cluster]\nname = \n", 2),
+        ('[cluster]\nname = "a"\nname = "b"\n', 3),
+        ("[cluster", 1),
+    ],
+)
+def test_no_toml(tmp_path: pathlib.Path, toml: str, line: int) -> None:
+    ((name, at, what, _),) = mistakes(written(tmp_path, toml))
+    assert (name, at) == ("relevo.toml", line)
+    assert "This is not TOML" in what
+
+
+def test_no_utf_8_and_no_file(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(b"[cluster]\nname = '\xff'\n")
+    assert mistakes(path)[0][1:3] == (2, "This is not UTF-8.")
+    path.write_bytes(b"#" * (1 << 21))
+    assert "larger" in mistakes(path)[0][2]
+    path.unlink()
+    assert "no such file" in mistakes(path)[0][2]
+    path.mkdir()
+    assert "cannot be read" in mistakes(path)[0][2]
+
+
+@pytest.mark.parametrize("name", ["secrets.toml", "authkeys"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
+def test_private_files_of_others_are_refused(tmp_path: pathlib.Path, name: str, mode: int) -> None:
+    path = written(tmp_path)
+    (tmp_path / name).chmod(mode)
+    ((file, line, what, remedy),) = mistakes(path)
+    assert (file, line) == (name, None)
+    assert f"mode {mode:04o}" in what
+    assert "chmod 600" in remedy
+
+
+@pytest.mark.parametrize("name", ["secrets.toml", "authkeys"])
+def test_private_files_missing_or_strange(tmp_path: pathlib.Path, name: str) -> None:
+    path = written(tmp_path)
+    (tmp_path / name).unlink()
+    ((file, _, what, _),) = mistakes(path)
+    assert file == name
+    assert "is missing" in what
+    (tmp_path / name).mkdir()
+    assert "not a regular file" in mistakes(path)[0][2]
+    (tmp_path / name).rmdir()
+    (tmp_path / name).write_bytes(b"#" * (1 << 17))
+    (tmp_path / name).chmod(0o600)
+    assert "larger" in mistakes(path)[0][2]
+
+
+@pytest.mark.parametrize(
+    ("secrets", "line", "sentence"),
+    [
+        ("", None, "mirror is missing"),
+        ("[mirror]\n", 1, "mirror.r0 is missing"),
+        ('[mirror]\nr0 = ""\n', 2, "is empty"),
+        ("[mirror]\nr0 = 1234\n", 2, "must be a text"),
+        ('[mirror]\nr0 = "a"\nr1 = "b"\n', 3, "no key 'r1'"),
+        (f'[mirror]\nr0 = "{"x" * 65}"\n', 2, "longer than 64"),
+        ("[mirror\n", 1, "not TOML"),
+    ],
+)
+def test_secrets(tmp_path: pathlib.Path, secrets: str, line: int | None, sentence: str) -> None:
+    ((file, at, what, _),) = mistakes(written(tmp_path, secrets=secrets))
+    assert (file, at) == ("secrets.toml", line)
+    assert sentence in what
+
+
+@pytest.mark.parametrize(
+    ("authkeys", "line", "sentence"),
+    [
+        ("", None, "which key signs"),
+        ("auth 1\n", 1, "no key 1"),
+        ("auth\n1 crc\n", 1, "names no key"),
+        ("auth 1 2\n1 crc\n", 1, "names no key"),
+        ("auth 1\nauth 2\n1 crc\n", 2, "second line auth"),
+        ("auth 1\n1 sha1\n", 2, "has no text"),
+        ("auth 1\n1 sha9 word\n", 2, "no known method"),
+        ("auth 1\n1 sha1 two words\n", 2, "more than one word"),
+        ("auth 1\n1 crc\n1 crc\n", 3, "twice"),
+        ("auth 1\n\n# comment\nx 1\n1 crc\n", 4, "begins no line"),
+        ("auth 1\n99 crc\n1 crc\n", 2, "begins no line"),
+    ],
+)
+def test_authkeys(tmp_path: pathlib.Path, authkeys: str, line: int | None, sentence: str) -> None:
+    ((file, at, what, _),) = mistakes(written(tmp_path, authkeys=authkeys))
+    assert (file, at) == ("authkeys", line)
+    assert sentence in what
+
+
+def test_authkeys_as_the_original_reads_them(tmp_path: pathlib.Path) -> None:
+    text = "  # first\n\n 3 md5\tse#cret # a comment\n2 crc # none\nauth 3 # this one\n"
+    keys = load(written(tmp_path, authkeys=text)).authkeys
+    assert (keys.signing.number, keys.signing.method, keys.signing.secret) == (3, "md5", "se#cret")
+    assert keys.accepted[2].secret == ""
+
+
+def test_two_services_may_not_share(tmp_path: pathlib.Path) -> None:
+    again = RIGHT[RIGHT.index("[services.web]") :].replace("services.web", "services.web2")
+    found = mistakes(written(tmp_path, RIGHT + again))
+    text = "\n".join(what for _, _, what, _ in found)
+    for sentence in ("mirror 'r0' is already used by", "mountpoint '/srv/relevo' is already", "id 'files' is already",
+                     "192.168.0.29 already belongs", "TCP port 80 is already"):  # fmt: skip
+        assert sentence in text
+
+
+def test_no_mirror_needs_no_secrets(tmp_path: pathlib.Path) -> None:
+    toml = RIGHT[: RIGHT.index("[mirrors.r0]")].replace('disks = { r0 = "/dev/relevo/r0" }\n', "")
+    path = written(tmp_path, toml)
+    (tmp_path / "secrets.toml").unlink()
+    assert load(path).mirrors == {}
+
+
+def rendered(**changes: str) -> Config | object:
+    links = {
+        "users": RenderedLink("eth0", "192.168.0.0/24", {"nodo1": "192.168.0.27", "nodo2": "192.168.0.28"}),
+        "cross": RenderedLink("eth1", "10.27.0.0/24", {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}),
+    }
+    settings = {"secret": "geheim", "authkey": "sha1 HI!", "cluster": "oficina"} | changes
+    return render(
+        timings=HeartbeatTimings(keepalive_ms=200, warntime_ms=1000, deadtime_ms=2000, initdead_ms=10_000),
+        links=links,
+        disks={"nodo1": "/dev/relevo/r0", "nodo2": "/dev/relevo/r0"},
+        mirror_link="cross",
+        address="192.168.0.29/24",
+        address_link="users",
+        prefer="nodo1",
+        **settings,
+    )
+
+
+def test_what_is_rendered_is_what_is_loaded(tmp_path: pathlib.Path) -> None:
+    rendered().write(tmp_path / "made")  # type: ignore[attr-defined]
+    made = load(tmp_path / "made" / "relevo.toml")
+    assert (tmp_path / "made" / "secrets.toml").stat().st_mode & 0o777 == 0o600
+    toml = RIGHT.replace('stop_timeout = "5 s"\n', "")
+    by_hand = load(written(tmp_path / "hand", toml, '[mirror]\nr0 = "geheim"\n', "auth 1\n1 sha1 HI!\n"))
+    assert made == by_hand
+
+
+@given(st.text(min_size=1, max_size=15))
+def test_rendered_texts_survive(text: str) -> None:
+    import tomllib
+
+    if not any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        assert tomllib.loads(f"key = {_quoted(text)}\n")["key"] == text
