@@ -1,0 +1,189 @@
+"""The node daemon's parts: feeds, publisher, store, status; their peers are real control sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relevo.base.control import ControlServer, Message
+from relevo.base.paths import Paths
+from relevo.config.load import load
+from relevo.manager.model import NodeFacts, Record, decode_facts
+from relevo.node import views
+from relevo.node.brain import Brain
+from relevo.node.history import MAX_EVENTS, History
+from relevo.node.inputs import Feed
+from relevo.node.publisher import Publisher
+from relevo.node.status import status_of
+from relevo.node.store import Store
+
+TOML = """
+[cluster]
+name = "oficina"
+secrets = "secrets.toml"
+authkeys = "authkeys"
+[links.users]
+interface = "eth0"
+network = "192.168.0.0/24"
+[links.cross]
+interface = "eth1"
+network = "10.27.0.0/24"
+[nodes.nodo1]
+addresses = { users = "192.168.0.27", cross = "10.27.0.1" }
+disks = { r0 = "/dev/relevo/r0" }
+[nodes.nodo2]
+addresses = { users = "192.168.0.28", cross = "10.27.0.2" }
+disks = { r0 = "/dev/relevo/r0" }
+[mirrors.r0]
+link = "cross"
+alone = "risk"
+[services.web]
+prefer = "nodo1"
+[[services.web.resources]]
+type = "mirror"
+mirror = "r0"
+[[services.web.resources]]
+type = "filesystem"
+mirror = "r0"
+mountpoint = "/srv/relevo"
+[[services.web.resources]]
+type = "files"
+root = "/srv/relevo"
+mirror = "r0"
+[[services.web.resources]]
+type = "address"
+address = "192.168.0.29/24"
+link = "users"
+"""
+
+
+@pytest.fixture
+def etc(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "relevo.toml").write_text(TOML)
+    for name, text in (("secrets.toml", '[mirror]\nr0 = "sesame"\n'), ("authkeys", "auth 1\n1 sha256 open\n")):
+        path = tmp_path / name
+        path.touch(mode=0o600)
+        path.write_text(text)
+    return tmp_path
+
+
+class Peer:
+    """A daemon with a watch stream that the test feeds."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.states: asyncio.Queue[Message] = asyncio.Queue()
+        self.published: asyncio.Queue[Message] = asyncio.Queue()
+        self.server = ControlServer(path, {"publish": self._publish}, {"watch": self._watch})
+
+    async def _publish(self, request: Message) -> Message:
+        await self.published.put(request)
+        return {}
+
+    async def _watch(self, _request: Message) -> AsyncIterator[Message]:
+        while True:
+            yield await self.states.get()
+
+
+async def _until(changed: asyncio.Event, feed: Feed, wanted: object) -> None:
+    async with asyncio.timeout(10):
+        while (feed.latest or {}).get("state") != wanted:
+            await changed.wait()
+            changed.clear()
+
+
+def test_a_feed_follows_a_daemon_through_its_restart(tmp_path: pathlib.Path) -> None:
+    async def story() -> None:
+        changed = asyncio.Event()
+        path = tmp_path / "mirror-r0.sock"
+        feed = Feed(path, changed)
+        task = asyncio.create_task(feed.run())
+        for state in ("first", "after its restart"):
+            peer = Peer(path)
+            await peer.server.start()
+            await peer.states.put({"state": state})
+            await _until(changed, feed, state)
+            await peer.server.stop()
+            await _until(changed, feed, None)
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_the_publisher_gives_the_newest_facts_and_gives_them_again_to_a_restarted_daemon(
+    tmp_path: pathlib.Path,
+) -> None:
+    async def story() -> None:
+        path = tmp_path / "heartbeat.sock"
+        publisher = Publisher(path)
+        task = asyncio.create_task(publisher.run())
+        publisher.publish(NodeFacts(boot_id="b", config_hash="old"))
+        publisher.publish(NodeFacts(boot_id="b", config_hash="new"))
+        for _ in range(2):
+            peer = Peer(path)
+            await peer.server.start()
+            async with asyncio.timeout(10):
+                request = await peer.published.get()
+            assert decode_facts(request["facts"]).config_hash == "new"
+            await peer.server.stop()
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_the_store_puts_a_damaged_file_aside(tmp_path: pathlib.Path) -> None:
+    store = Store(tmp_path)
+    store.save("record", Record(counter=3, node="nodo1"))
+    assert store.load("record", Record, Record()) == Record(counter=3, node="nodo1")
+    (tmp_path / "record.json").write_bytes(b"{torn")
+    assert store.load("record", Record, Record()) == Record()
+    assert (tmp_path / "record.damaged").read_bytes() == b"{torn"
+
+
+def test_history_is_bounded_and_says_a_thing_once() -> None:
+    history = History()
+    for _ in range(3):
+        history.add_changed("web", "It runs on nodo1.")
+    assert len(history.events()) == 1
+    for number in range(2 * MAX_EVENTS):
+        history.add(str(number))
+    assert len(history.events()) == MAX_EVENTS
+
+
+def _brain(etc: pathlib.Path) -> Brain:
+    paths = Paths(etc, etc / "state", etc / "run")
+    store = Store(paths.state / "node")
+    return Brain(config=load(etc / "relevo.toml"), me="nodo1", boot_id="b", store=store, paths=paths, history=History())
+
+
+def test_a_node_that_hears_nothing_decides_nothing_and_says_so(etc: pathlib.Path) -> None:
+    brain = _brain(etc)
+    plan = asyncio.run(brain.think(1000, None, {"r0": None}, {}))
+    assert plan.steps == ()
+    state = status_of(load(etc / "relevo.toml"), "nodo1", brain, None, History())
+    assert state["services"]["web"]["node"] is None
+    assert any("heartbeat" in sentence for sentence in state["alarms"])
+    assert any("risk" in sentence for sentence in state["risks"])
+    assert state["nodes"]["nodo2"]["state"] == "unknown"
+
+
+def test_a_record_of_a_peer_is_kept_on_disk(etc: pathlib.Path) -> None:
+    brain = _brain(etc)
+    record = Record(epoch=1, counter=7, node="nodo2", standby=("nodo1",))
+    facts = {
+        "boot_id": "p",
+        "config_hash": "h",
+        "record": {"epoch": 1, "counter": 7, "node": "nodo2", "standby": ["nodo1"]},
+    }
+    peer = {"state": "active", "late": False, "facts": facts, "links": {}}
+    asyncio.run(brain.think(1000, {"peers": {"nodo2": peer}, "initdead_passed": True}, {"r0": None}, {}))
+    assert brain.record == record
+    assert _brain(etc).record == record
+
+
+def test_unreadable_facts_of_a_peer_count_as_none() -> None:
+    view = views.peer_view({"state": "active", "late": True, "facts": {"boot_id": 5}})
+    assert view.facts is None
+    assert view.late
