@@ -434,9 +434,10 @@ def test_both_sides_convince_each_other() -> None:
         one.respond(one.challenge)
 
 
-def test_the_captured_answers_have_the_form_of_ours() -> None:
-    challenges, responses = captured(packets.AuthChallenge), captured(packets.AuthResponse)
-    assert len(challenges) == len(responses) == 2
-    for mine, theirs in zip(challenges.values(), responses.values(), strict=True):
-        assert len(mine) == 64
-        assert len(theirs) == len(Authentication("x", "sha1", bytes(64)).respond(mine))
+def test_the_kernels_answers_are_ours() -> None:
+    """The captured connection was made with the secret `sesame` and sha1."""
+    (one, first), (two, second) = captured(packets.AuthChallenge).items()
+    answers = captured(packets.AuthResponse)
+    Authentication("sesame", "sha1", first).verify(answers[two])
+    Authentication("sesame", "sha1", second).verify(answers[one])
+    assert Authentication("sesame", "sha1", first).respond(second) == answers[one]

@@ -154,3 +154,16 @@ def _replayed(found: list[AlTransaction]) -> Replay:
         held.update(enumerate(transaction.context, transaction.context_start))
         held.update(transaction.updates)
     return Replay({slot: extent for slot, extent in held.items() if extent != UNUSED}, newest)
+
+
+def newest_number(log: bytes) -> int:
+    """The highest number among the readable transactions of a log, so that a new one can go on from there."""
+    newest = 0
+    for at in range(0, len(log), BLOCK_BYTES):
+        try:
+            transaction = decode_transaction(log[at : at + BLOCK_BYTES])
+        except (ActivityLogCorrupt, struct.error):
+            continue
+        if transaction is not None:
+            newest = max(newest, transaction.number)
+    return newest

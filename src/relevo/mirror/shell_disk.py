@@ -1,0 +1,358 @@
+"""Carries out the core's disk effects on the backing disk: data, superblock, activity log and bitmap.
+
+Everything goes through one queue of asynchronous operations with direct I/O. One flush is under way at a time; what
+asks for one meanwhile shares the next. Meta-data is written by jobs, one after the other, each a short list of steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from relevo.base.errors import RelevoError
+from relevo.device.aio import Aio
+from relevo.device.backing import Backing
+from relevo.device.buffers import Buffer, BufferPool
+from relevo.device.frontend import DiscardKind
+from relevo.mirror import activity_log_format as al
+from relevo.mirror import events as ev
+from relevo.mirror import metadata
+from relevo.mirror.bitmap import PAGE_BYTES
+from relevo.mirror.loop import READ, Loop
+from relevo.mirror.metadata import Layout, MetaFlag, Superblock
+
+READ_POOL_BYTES = 64 << 20
+META_POOL_BYTES = 8 << 20
+PIECE_BYTES = 1 << 20
+"""The largest single operation on meta-data, and on zeroes."""
+Done = Callable[[ev.Token, int, Buffer | None], None]
+Step = tuple[int, bytes] | None
+"""Write bytes at an offset; None: flush."""
+_log = structlog.get_logger()
+
+
+class DiskOfAnotherSize(RelevoError):
+    """The backing disk's block size does not suit a mirror."""
+
+
+class _Operation:
+    """One asynchronous operation: what to do with its result."""
+
+    __slots__ = ("buffer", "finish", "length", "token")
+
+    def __init__(self, finish: Callable[[_Operation, int], None], token: ev.Token, length: int, buffer: Buffer | None):
+        self.finish = finish
+        self.token = token
+        self.length = length
+        self.buffer = buffer
+
+
+class _Job:
+    """A row of meta-data steps for one effect."""
+
+    __slots__ = ("steps", "token")
+
+    def __init__(self, token: ev.Token, steps: Iterator[Step]) -> None:
+        self.token = token
+        self.steps = steps
+
+
+class ShellDisk:
+    """The backing disk of one mirror.
+
+    Args:
+        loop: the loop that serves it.
+        backing: the open disk.
+        layout: where its parts lie.
+        superblock: what it says now; its fixed part is kept.
+        done: called with an effect's token, 0 or an errno, and the buffer of a read.
+    """
+
+    def __init__(self, loop: Loop, backing: Backing, layout: Layout, superblock: Superblock, done: Done) -> None:
+        self._loop = loop
+        self._backing = backing
+        self._fd = backing.fd
+        self._layout = layout
+        self._superblock = superblock
+        self._done = done
+        self._aio: Aio[_Operation] = Aio()
+        self._reads = BufferPool(READ_POOL_BYTES)
+        self._metas = BufferPool(META_POOL_BYTES)
+        self._waiting_reads: deque[ev.DiskRead] = deque()
+        self._flush_under_way = False
+        self._flush_waiting: list[Callable[[int], None]] = []
+        self._jobs: deque[_Job] = deque()
+        self._zeroes: Buffer | None = None
+        loop.add(self._aio.fileno(), READ, self._ready)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return len(self._aio) > 0 or bool(self._jobs) or bool(self._waiting_reads)
+
+    # ---- data --------------------------------------------------------------------------------------------------
+
+    def read(self, effect: ev.DiskRead) -> None:
+        """Read from the data area."""
+        buffer = effect.buffer if effect.buffer is not None else self._reads.take(effect.length)
+        if buffer is None:
+            self._waiting_reads.append(effect)
+            return
+        operation = _Operation(self._read_done, effect.token, effect.length, buffer)
+        self._aio.read(self._fd, buffer.view, effect.offset, operation)
+
+    def write(self, effect: ev.DiskWrite) -> None:
+        """Write to the data area."""
+        view = effect.buffer.view
+        if len(view) != effect.length:
+            view = view[: effect.length]
+        self._aio.write(self._fd, view, effect.offset, _Operation(self._write_done, effect.token, effect.length, None))
+
+    def discard(self, effect: ev.DiskDiscard) -> None:
+        """Discard in the data area; it reads as zeroes afterwards."""
+        operation = _Operation(self._discard_done, effect, 0, None)
+        self._aio.discard(self._fd, effect.offset, effect.length, DiscardKind.UNMAP, operation)
+
+    def flush(self, effect: ev.DiskFlush) -> None:
+        """Make everything that was reported done stable."""
+        token = effect.token
+        self._flush(lambda number: self._done(token, number, None))
+
+    def submit(self) -> None:
+        """Hand what was queued to the kernel."""
+        while self._waiting_reads:
+            effect = self._waiting_reads[0]
+            buffer = self._reads.take(effect.length)
+            if buffer is None:
+                break
+            self._waiting_reads.popleft()
+            operation = _Operation(self._read_done, effect.token, effect.length, buffer)
+            self._aio.read(self._fd, buffer.view, effect.offset, operation)
+        self._aio.submit()
+
+    def _ready(self, _events: int) -> None:
+        for operation, result in self._aio.reap():
+            operation.finish(operation, result)
+
+    def _read_done(self, operation: _Operation, result: int) -> None:
+        buffer = operation.buffer
+        if result != operation.length:
+            assert buffer is not None
+            buffer.release()
+            buffer = None
+        self._done(operation.token, _errno(result, operation.length), buffer)
+
+    def _write_done(self, operation: _Operation, result: int) -> None:
+        self._done(operation.token, _errno(result, operation.length), None)
+
+    def _discard_done(self, operation: _Operation, result: int) -> None:
+        effect: ev.DiskDiscard = operation.token
+        if -result in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            self._write_zeroes(effect, effect.offset)
+            return
+        self._done(effect.token, _errno(result, 0), None)
+
+    def _write_zeroes(self, effect: ev.DiskDiscard, offset: int) -> None:
+        """The disk cannot discard: write zeroes, piece after piece."""
+        if self._zeroes is None:
+            self._zeroes = self._metas.take(PIECE_BYTES)
+            assert self._zeroes is not None, "the pool holds more than its largest piece"
+            self._zeroes.view[:] = bytes(PIECE_BYTES)
+        size = min(PIECE_BYTES, effect.offset + effect.length - offset)
+
+        def finish(_operation: _Operation, result: int) -> None:
+            if result == size and offset + size < effect.offset + effect.length:
+                self._write_zeroes(effect, offset + size)
+            else:
+                self._done(effect.token, _errno(result, size), None)
+
+        self._aio.write(self._fd, self._zeroes.view[:size], offset, _Operation(finish, None, size, None))
+
+    # ---- flush -------------------------------------------------------------------------------------------------
+
+    def _flush(self, then: Callable[[int], None]) -> None:
+        self._flush_waiting.append(then)
+        if not self._flush_under_way:
+            self._start_flush()
+
+    def _start_flush(self) -> None:
+        sharing, self._flush_waiting = self._flush_waiting, []
+        self._flush_under_way = True
+
+        def finish(_operation: _Operation, result: int) -> None:
+            self._flush_under_way = False
+            if self._flush_waiting:
+                self._start_flush()
+            for then in sharing:
+                then(_errno(result, 0))
+
+        self._aio.fdsync(self._fd, _Operation(finish, None, 0, None))
+
+    # ---- meta-data ---------------------------------------------------------------------------------------------
+
+    def write_superblock(self, effect: ev.WriteSuperblock) -> None:
+        """Flush, write the superblock, flush."""
+        block = metadata.encode_superblock(self.superblock_of(effect.meta))
+        self._enqueue(effect.token, [None, (self._layout.superblock, block), None])
+
+    def write_activity_log(self, effect: ev.WriteActivityLog) -> None:
+        """Write one transaction, flush."""
+        layout = self._layout
+        place = al.ring_block(effect.transaction.number, layout.stripes, layout.stripe_blocks)
+        block = al.encode_transaction(effect.transaction)
+        steps: list[Step] = [(layout.activity_log + place * al.BLOCK_BYTES, block), None]
+        self._enqueue(effect.token, [None, *steps] if effect.preflush else steps)
+
+    def write_bitmap(self, effect: ev.WriteBitmap) -> None:
+        """Write pages of the bitmap, neighbours together, flush."""
+        steps: list[Step] = [None] if effect.preflush else []
+        steps.extend(self._page_runs(effect.pages))
+        self._enqueue(effect.token, [*steps, None])
+
+    def _page_runs(self, pages: tuple[tuple[int, bytes], ...]) -> Iterator[Step]:
+        run: list[bytes] = []
+        first = 0
+        for number, content in sorted(pages):
+            if run and (number != first + len(run) or len(run) * PAGE_BYTES >= PIECE_BYTES):
+                yield self._layout.bitmap + first * PAGE_BYTES, b"".join(run)
+                run = []
+            if not run:
+                first = number
+            run.append(content)
+        if run:
+            yield self._layout.bitmap + first * PAGE_BYTES, b"".join(run)
+
+    def superblock_of(self, meta: ev.MetaState) -> Superblock:
+        """The superblock with the core's state in it."""
+        old = self._superblock
+        return metadata.Superblock(
+            size_sectors=meta.size_sectors,
+            current=meta.current,
+            bitmap=meta.bitmap,
+            history0=meta.history0,
+            history1=meta.history1,
+            device_uuid=old.device_uuid,
+            flags=int(meta.flags),
+            md_size_sectors=old.md_size_sectors,
+            al_offset=old.al_offset,
+            al_extents=old.al_extents,
+            bm_offset=old.bm_offset,
+            peer_max_bio_bytes=old.peer_max_bio_bytes,
+            al_stripes=old.al_stripes,
+            al_stripe_blocks=old.al_stripe_blocks,
+            clean=bool(meta.flags & MetaFlag.AL_CLEAN),
+        )
+
+    def _enqueue(self, token: ev.Token, steps: list[Step]) -> None:
+        self._jobs.append(_Job(token, iter(steps)))
+        if len(self._jobs) == 1:
+            self._next_step()
+
+    def _next_step(self) -> None:
+        job = self._jobs[0]
+        try:
+            step = next(job.steps)
+        except StopIteration:
+            self._job_done(0)
+            return
+        if step is None:
+            self._flush(self._step_done)
+            return
+        offset, content = step
+        buffer = self._metas.take(len(content))
+        assert buffer is not None, "one job at a time never uses the pool up"
+        buffer.view[:] = content
+
+        def finish(_operation: _Operation, result: int) -> None:
+            buffer.release()
+            self._step_done(_errno(result, len(content)))
+
+        self._aio.write(self._fd, buffer.view, offset, _Operation(finish, None, len(content), buffer))
+
+    def _step_done(self, number: int) -> None:
+        if number:
+            self._job_done(number)
+        else:
+            self._next_step()
+
+    def _job_done(self, number: int) -> None:
+        job = self._jobs.popleft()
+        if number:
+            _log.error("metadata_not_written", error=os.strerror(number))
+        if self._jobs:
+            self._next_step()
+        self._done(job.token, number, None)
+
+    def close(self) -> None:
+        """Wait for what is under way, and give the disk back."""
+        self._loop.remove(self._aio.fileno())
+        self._aio.close()
+        self._backing.close()
+
+
+def _errno(result: int, expected: int) -> int:
+    if result == expected:
+        return 0
+    return -result if result < 0 else errno.EIO
+
+
+class DiskContent:
+    """What a mirror's backing disk says when it is attached."""
+
+    __slots__ = ("active_extents", "bitmap", "layout", "newest_transaction", "superblock")
+
+    def __init__(self, backing: Backing) -> None:
+        fd = backing.fd
+        block = _read(fd, metadata.superblock_place(backing.size_bytes), metadata.SUPERBLOCK_BYTES)
+        self.superblock, self.layout = metadata.decode_superblock(block, backing.size_bytes)
+        self.bitmap = _read(fd, self.layout.bitmap, self.layout.bitmap_bytes)
+        self.active_extents: frozenset[int] = frozenset()
+        self.newest_transaction = 0
+        self._read_activity_log(fd)
+
+    def _read_activity_log(self, fd: int) -> None:
+        """After an orderly stop the log begins anew; otherwise it says what may differ."""
+        layout = self.layout
+        blocks = layout.stripes * layout.stripe_blocks
+        log = _read(fd, layout.activity_log, blocks * al.BLOCK_BYTES)
+        if self.superblock.clean and self.superblock.flags & MetaFlag.AL_CLEAN:
+            fresh = al.initialized_block() * blocks
+            if log != fresh:
+                _write(fd, layout.activity_log, fresh)
+            return
+        try:
+            replay = al.replay(log, layout.stripes, layout.stripe_blocks)
+        except al.ActivityLogCorrupt as error:
+            _log.error("activity_log_corrupt", problem=str(error), consequence="everything is taken as out of sync")
+            self.active_extents = frozenset(range(-(-layout.data_bytes // al.EXTENT_BYTES)))
+            self.newest_transaction = al.newest_number(log)
+            return
+        self.active_extents = frozenset(replay.slots.values())
+        self.newest_transaction = replay.number
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    """Read with direct I/O, waiting for it (only before the loop runs)."""
+    parts = []
+    with mmap.mmap(-1, PIECE_BYTES) as area, memoryview(area) as whole:
+        while length:
+            with whole[: min(length, PIECE_BYTES)] as view:
+                count = os.preadv(fd, [view], offset)
+                if count != len(view):
+                    raise metadata.MetadataCorrupt("The backing disk ends within its meta-data.", "Check the disk.")
+                parts.append(bytes(view))
+            offset, length = offset + count, length - count
+    return b"".join(parts)
+
+
+def _write(fd: int, offset: int, content: bytes) -> None:
+    """Write with direct I/O and make it stable, waiting for it (only before the loop runs)."""
+    with mmap.mmap(-1, len(content)) as area:
+        area[:] = content
+        os.pwritev(fd, [area], offset)
+    os.fdatasync(fd)
