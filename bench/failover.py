@@ -14,11 +14,10 @@ import tempfile
 import time
 from typing import Any
 
-from relevo.lab.lab import Lab, Options
-
 from bench.record import write
 from relevo.lab import poll
 from relevo.lab.demo import polling
+from relevo.lab.lab import Lab, Options
 from relevo.lab.story import URL, Story
 
 ROUNDS = 3
@@ -90,17 +89,17 @@ def _row(rounds: list[dict[str, Any]], kind: str, peer_s: float, wanted_s: float
 
 def main() -> None:
     """Measure and write down."""
-    with tempfile.TemporaryDirectory(prefix="relevo-bench-", dir="/var/tmp") as scratch:
-        lab = Lab(pathlib.Path(scratch) / "lab", Options())
+    with tempfile.TemporaryDirectory(prefix="relevo-bench-", dir="/var/tmp") as folder:
+        lab = Lab(pathlib.Path(folder) / "lab", Options())
         try:
             lab.up()
-            probe = pathlib.Path(scratch) / PROBE
+            probe = lab.shared / PROBE
             probe.write_text("Relevo\n")
             lab.run("client", ["relevo", "put", "--quiet", str(probe), URL], check=True)
-            measured = Measured(lab, pathlib.Path(scratch))
+            measured = Measured(lab, lab.shared)
             measured.measure()
         finally:
-            lab.down()
+            lab.erase()
     rows = [
         _row(measured.rounds, "power cut", HEARTBEAT_CRASH_S, WANTED_CRASH_S),
         _row(measured.rounds, "orderly hand-over", HEARTBEAT_HANDOVER_S, WANTED_HANDOVER_S),

@@ -14,10 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from relevo.lab.lab import Lab, Options
-
 from bench import fio
 from bench.record import write
+from relevo.lab.lab import Lab, Options
 from relevo.lab.story import MIRROR, Story
 
 DISK_BYTES = 512 << 20
@@ -81,7 +80,7 @@ def _mirrored(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
             results[load] = {"iops": found.iops, "bytes_per_s": found.bytes_per_s, "cpu_us_per_request": cpu_us}
         lab.run("nodo1", ["relevo", "mirror", "secondary", MIRROR], check=True)
     finally:
-        lab.down()
+        lab.erase()
     return results
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from relevo.lab.lab import Lab, Options
 
 from relevo.lab import compare, poll
 from relevo.lab.demo import polling
+from relevo.lab.lab import Lab, Options
 from relevo.lab.story import MIRROR, URL, StageFailed, Story, other_than
 from relevo.lab.verify import Verdict, Wanted
 
@@ -115,8 +115,8 @@ def _fsck(image: pathlib.Path, size_bytes: int, scratch: pathlib.Path) -> None:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One lab for all tests of this file: each of them leaves both servers up, current, the service on nodo1."""
-    scratch = tmp_path_factory.mktemp("cluster")
-    lab = Lab(scratch / "lab", Options())
+    lab = Lab(tmp_path_factory.mktemp("cluster") / "lab", Options())
+    scratch = lab.shared
     try:
         lab.up()
         cluster = Cluster(lab, scratch)
@@ -124,7 +124,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         lab.run("client", ["relevo", "put", "--quiet", str(scratch / PROBE), URL], check=True, capture=True)
         yield cluster
     finally:
-        lab.down()
+        lab.erase()
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def _manifest(tree: pathlib.Path, large: pathlib.Path) -> list[Wanted]:
 
 
 def _copy_sources(files: pathlib.Path, scratch: pathlib.Path, large_bytes: int) -> tuple[pathlib.Path, pathlib.Path]:
-    """A copy of the tree (it must not change while it is stored: Python writes its caches) and one large random file."""
+    """A copy of the tree (Python writes caches into the original while it is stored) and one large random file."""
     tree = scratch / TREE
     for path in files.rglob("*"):
         skipped = "__pycache__" in path.parts or "site-packages" in path.parts or path.is_symlink()
@@ -219,21 +219,21 @@ def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, 
     lab = Lab(lab_dir, Options())
     source = files or pathlib.Path(sysconfig.get_path("stdlib"))
     good = False
-    with tempfile.TemporaryDirectory(prefix="relevo-demo-") as scratch:
-        try:
-            console.print("[bold]Relevo[/]: two servers, one address, the same files on both.")
-            lab.down()
+    console.print("[bold]Relevo[/]: two servers, one address, the same files on both.")
+    lab.down()  # what an earlier demonstration left with --stay
+    try:
+        with tempfile.TemporaryDirectory(prefix="demo-", dir=lab.shared) as scratch:
             show = Show(lab, console, pathlib.Path(scratch))
             show.say("nodo1, nodo2 and a client come up on this machine.")
             lab.up()
             report = show.play(source, large_bytes)
-            good = not report.lost and not report.corrupt and report.disks_identical
-            _print_report(console, report)
-            if stay:
-                lab.expose()
-                console.print("The lab goes on running: http://127.0.0.1:8029 · end it with: relevo lab down")
-            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-        finally:
-            if not (stay and good):
-                lab.down()
+        good = not report.lost and not report.corrupt and report.disks_identical
+        _print_report(console, report)
+        if stay and good:
+            url = lab.expose()
+            console.print(f"The lab goes on running: {url}/ · end it with: relevo lab down --dir {lab.dir}")
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    finally:
+        if not (stay and good):
+            lab.erase()
     return 0 if good else 1

@@ -16,7 +16,7 @@ from relevo.manager.standing import mirrors_of
 from relevo.node.brain import Brain
 from relevo.node.history import History
 
-LEAVE_LIMIT_S = 90.0
+LEAVE_LIMIT_S = 30.0
 """How long an orderly leave may take until it goes without having handed over."""
 
 
