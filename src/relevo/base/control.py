@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import pathlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -78,7 +78,20 @@ def _checked(answer: Message) -> Message:
 def _unreachable(path: pathlib.Path, error: OSError | None = None) -> DaemonUnreachable:
     why = f" ({error.strerror})" if error is not None and error.strerror else ""
     name = path.name.removesuffix(".sock")
-    return DaemonUnreachable(f"The daemon {name} does not answer at {path}{why}.", f"Is relevo {name} running here?")
+    daemon, _, resource = name.partition("-")
+    command = f"relevo {daemon} run {resource}".strip()
+    return DaemonUnreachable(f"The daemon {name} does not answer at {path}{why}.", f"Is `{command}` running here?")
+
+
+def _whole(path: pathlib.Path, line: bytes) -> bytes:
+    """The line, if the daemon did not die while it wrote it."""
+    if not line.endswith(b"\n"):
+        raise _unreachable(path)
+    return line
+
+
+def _endless(path: pathlib.Path) -> RelevoError:
+    return RelevoError(f"What answers at {path} sends lines longer than {MAX_LINE_BYTES} bytes.", "Restart it.")
 
 
 def call(path: pathlib.Path, do: str, *, timeout_s: float = 60.0, **arguments: object) -> Message:
@@ -96,9 +109,7 @@ def call(path: pathlib.Path, do: str, *, timeout_s: float = 60.0, **arguments: o
                 line = lines.readline(MAX_LINE_BYTES)
         except OSError as error:
             raise _unreachable(path, error) from error
-    if not line.endswith(b"\n"):
-        raise _unreachable(path)
-    return _checked(decode(line))
+    return _checked(decode(_whole(path, line)))
 
 
 def watch(
@@ -115,8 +126,8 @@ def watch(
         try:
             sock.sendall(encode({"do": do, **arguments}))
             with sock.makefile("rb") as lines:
-                for line in lines:
-                    yield _checked(decode(line))
+                while line := lines.readline(MAX_LINE_BYTES):
+                    yield _checked(decode(_whole(path, line)))
         except OSError as error:
             raise _unreachable(path, error) from error
 
@@ -146,9 +157,9 @@ async def acall(path: pathlib.Path, do: str, *, timeout_s: float = 60.0, **argum
         raise _unreachable(path) from error
     except OSError as error:
         raise _unreachable(path, error) from error
-    if not line.endswith(b"\n"):
-        raise _unreachable(path)
-    return _checked(decode(line))
+    except ValueError as error:
+        raise _endless(path) from error
+    return _checked(decode(_whole(path, line)))
 
 
 async def awatch(path: pathlib.Path, do: str = "watch", **arguments: object) -> AsyncIterator[Message]:
@@ -160,9 +171,11 @@ async def awatch(path: pathlib.Path, do: str = "watch", **arguments: object) -> 
     try:
         writer.write(encode({"do": do, **arguments}))
         while line := await reader.readline():
-            yield _checked(decode(line))
+            yield _checked(decode(_whole(path, line)))
     except OSError as error:
         raise _unreachable(path, error) from error
+    except ValueError as error:
+        raise _endless(path) from error
     finally:
         writer.close()
 
@@ -206,21 +219,24 @@ class ControlServer:
         assert task is not None
         self._tasks.add(task)
         try:
-            while line := await reader.readline():
-                await self._one(line, reader, writer)
+            while (line := await reader.readline()) and await self._one(line, reader, writer):
+                pass
         except (OSError, ValueError, asyncio.CancelledError):
             pass  # the caller went away, sent an endless line, or the server is being stopped: nothing to tell anyone
         finally:
             self._tasks.discard(task)
             writer.close()
 
-    async def _one(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _one(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; false when the connection is used up: a stream ends with it."""
+        streamed = False
         try:
             request = decode(line)
             name = str(request.pop("do", ""))
             if name in self._watchers:
+                streamed = True
                 await self._stream(self._watchers[name](request), reader, writer)
-                return
+                return False
             if name not in self._handlers:
                 known = ", ".join(sorted([*self._handlers, *self._watchers]))
                 raise RelevoError(f"There is no request {name!r} here.", f"Known: {known}.")
@@ -231,6 +247,7 @@ class ControlServer:
             answer = error_answer(error)
         writer.write(encode(answer))
         await writer.drain()
+        return not streamed
 
     async def _stream(
         self, messages: AsyncIterator[Message], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -253,3 +270,6 @@ class ControlServer:
                 await writer.drain()
         finally:
             gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            if isinstance(messages, AsyncGenerator):
+                await messages.aclose()

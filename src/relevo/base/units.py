@@ -12,7 +12,9 @@ from relevo.base.errors import RelevoError
 _DURATIONS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZES_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZES_BYTES |= {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+_QUANTITY = re.compile(r"\s*(\d+)(?:\.(\d+))?\s*([A-Za-z]+)\s*", re.ASCII)
+_ROUNDS_TO_1024 = 1023.95
+_ROUNDS_TO_60_S = 59_950
 
 
 class BadUnit(RelevoError):
@@ -21,11 +23,13 @@ class BadUnit(RelevoError):
 
 def _parse(text: str, units: dict[str, int], kind: str, example: str) -> int:
     match = _QUANTITY.fullmatch(text)
-    if match is None or match[2] not in units:
+    if match is None or match[3] not in units:
         raise BadUnit(
             f"{text!r} is not a {kind}.", f"Write a number and one of {', '.join(units)}, such as {example!r}."
         )
-    return round(float(match[1]) * units[match[2]])
+    whole, fraction, unit = match[1], match[2] or "", units[match[3]]
+    divisor = int("1" + "0" * len(fraction))
+    return (int(whole + fraction) * unit + divisor // 2) // divisor
 
 
 def parse_duration_ms(text: str) -> int:
@@ -48,10 +52,12 @@ def parse_size_bytes(text: str) -> int:
 
 def format_bytes(count: int) -> str:
     """A size for people, in binary units with one decimal: `1.5 MiB`."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+    if count < 1024:
+        return f"{count} B"
+    value = count / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if value < _ROUNDS_TO_1024:
+            return f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
 
@@ -60,7 +66,7 @@ def format_duration_ms(duration_ms: int) -> str:
     """A duration for people: `250 ms`, `2.4 s`, `3 min 20 s`."""
     if duration_ms < 1000:
         return f"{duration_ms} ms"
-    if duration_ms < 60_000:
+    if duration_ms < _ROUNDS_TO_60_S:
         return f"{duration_ms / 1000:.1f} s"
-    minutes, rest_ms = divmod(duration_ms, 60_000)
-    return f"{minutes} min {rest_ms // 1000} s"
+    minutes, rest_s = divmod((duration_ms + 500) // 1000, 60)
+    return f"{minutes} min {rest_s} s"

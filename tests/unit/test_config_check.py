@@ -1,0 +1,71 @@
+"""`relevo check`: what it prints and how it ends."""
+
+from __future__ import annotations
+
+import pathlib
+
+import msgspec
+import typer
+from test_config_load import RIGHT, written
+from typer.testing import CliRunner
+
+from relevo.cli.check import check
+from relevo.cli.context import context
+
+
+def run(etc: pathlib.Path, *argv: str, node: str = "nodo1") -> tuple[int, str, str]:
+    app = typer.Typer()
+
+    @app.callback()
+    def root(ctx: typer.Context) -> None:
+        ctx.obj = context(etc, etc / "state", etc / "run", node)
+
+    app.command("check")(check)
+    result = CliRunner().invoke(app, ["check", *argv])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_right(tmp_path: pathlib.Path) -> None:
+    written(tmp_path)
+    status, out, err = run(tmp_path)
+    assert (status, err) == (0, "")
+    assert out.startswith("OK: cluster oficina: nodes nodo1, nodo2; links users, cross; mirrors r0; services web")
+    assert "warning: Mirror 'r0' has alone = \"risk\"" in out
+    status, out, _ = run(tmp_path, node="elsewhere")
+    assert status == 0
+    assert "warning: This host is called 'elsewhere'" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_right_for_programs(tmp_path: pathlib.Path) -> None:
+    written(tmp_path)
+    status, out, _ = run(tmp_path, "--json")
+    answer = msgspec.json.decode(out)
+    assert status == 0
+    assert answer["ok"] is True
+    assert len(answer["hash"]) == 64
+    assert len(answer["warnings"]) == 2
+
+
+def test_wrong(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path, RIGHT.replace("deadtime", "deathtime").replace('"10.27.0.2"', '"10.28.0.2"'))
+    status, out, err = run(tmp_path)
+    assert (status, out) == (1, "")
+    assert f"{path}:7: [heartbeat] has no key 'deathtime'. Did you mean 'deadtime'?\n" in err
+    assert err.endswith("2 mistakes.\n")
+
+
+def test_wrong_for_programs(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path, RIGHT.replace("deadtime", "deathtime"))
+    status, out, _ = run(tmp_path, "--json")
+    answer = msgspec.json.decode(out)
+    assert status == 1
+    assert answer["ok"] is False
+    assert answer["mistakes"] == [
+        {
+            "file": str(path),
+            "line": 7,
+            "what": "[heartbeat] has no key 'deathtime'.",
+            "remedy": "Did you mean 'deadtime'?",
+        }
+    ]
