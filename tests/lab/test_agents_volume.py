@@ -16,8 +16,8 @@ from relevo.base.control import ControlServer, Message
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.load import load
-from relevo.config.model import Config, HeartbeatTimings
-from relevo.config.render import RenderedLink, render
+from relevo.config.model import Config
+from relevo.lab.scene import Options, configuration, new_secrets
 
 EQUAL = {
     "role": "Secondary",
@@ -64,20 +64,14 @@ async def mirror(paths: Paths, device: pathlib.Path, **changes: object) -> Async
 
 
 def configure(folder: pathlib.Path) -> tuple[Config, Paths]:
-    links = {"cross": RenderedLink("eth1", "10.27.0.0/24", {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"})}
-    rendered = render(
-        cluster="oficina",
-        timings=HeartbeatTimings(),
-        links=links,
-        disks={"nodo1": "/dev/relevo/r0", "nodo2": "/dev/relevo/r0"},
-        mirror_link="cross",
-        address="10.27.0.9/24",
-        address_link="cross",
-        secret="secret",
-        authkey="sha256 word",
-        prefer="nodo1",
-    )
-    rendered.write(folder)
+    secrets = new_secrets()
+    for name, text in (
+        ("relevo.toml", configuration(Options())),
+        ("secrets.toml", secrets.secrets_toml),
+        ("authkeys", secrets.authkeys),
+    ):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
     return load(folder / "relevo.toml"), Paths(folder, folder / "state", folder / "run")
 
 

@@ -7,20 +7,17 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from relevo.config.errors import ConfigErrors, UnknownNode
 from relevo.config.load import hash_of, load, warnings, whoami
 from relevo.config.model import (
     AddressResource,
-    Config,
     FilesResource,
     FilesystemResource,
     HeartbeatTimings,
     MirrorResource,
 )
-from relevo.config.render import RenderedLink, _quoted, render
+from relevo.lab.scene import Options, configuration, new_secrets
 
 RIGHT = """\
 [cluster]
@@ -427,36 +424,11 @@ def test_no_mirror_needs_no_secrets(tmp_path: pathlib.Path) -> None:
     assert load(path).mirrors == {}
 
 
-def rendered(**changes: str) -> Config | object:
-    links = {
-        "users": RenderedLink("eth0", "192.168.0.0/24", {"nodo1": "192.168.0.27", "nodo2": "192.168.0.28"}),
-        "cross": RenderedLink("eth1", "10.27.0.0/24", {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}),
-    }
-    settings = {"secret": "geheim", "authkey": "sha1 HI!", "cluster": "oficina"} | changes
-    return render(
-        timings=HeartbeatTimings(keepalive_ms=200, warntime_ms=1000, deadtime_ms=2000, initdead_ms=10_000),
-        links=links,
-        disks={"nodo1": "/dev/relevo/r0", "nodo2": "/dev/relevo/r0"},
-        mirror_link="cross",
-        address="192.168.0.29/24",
-        address_link="users",
-        prefer="nodo1",
-        **settings,
-    )
-
-
-def test_what_is_rendered_is_what_is_loaded(tmp_path: pathlib.Path) -> None:
-    rendered().write(tmp_path / "made")  # type: ignore[attr-defined]
-    made = load(tmp_path / "made" / "relevo.toml")
-    assert (tmp_path / "made" / "secrets.toml").stat().st_mode & 0o777 == 0o600
-    toml = RIGHT.replace('stop_timeout = "5 s"\n', "")
-    by_hand = load(written(tmp_path / "hand", toml, '[mirror]\nr0 = "geheim"\n', "auth 1\n1 sha1 HI!\n"))
-    assert made == by_hand
-
-
-@given(st.text(min_size=1, max_size=15))
-def test_rendered_texts_survive(text: str) -> None:
-    import tomllib
-
-    if not any(0xD800 <= ord(char) <= 0xDFFF for char in text):
-        assert tomllib.loads(f"key = {_quoted(text)}\n")["key"] == text
+@pytest.mark.parametrize(
+    "options", [Options(), Options(profile="fast", heartbeat={}, alone="ask", mirror={"port": 7000})]
+)
+def test_what_the_lab_writes_is_right(tmp_path: pathlib.Path, options: Options) -> None:
+    secrets = new_secrets()
+    config = load(written(tmp_path, configuration(options), secrets.secrets_toml, secrets.authkeys))
+    assert config.mirrors["r0"].alone == options.alone
+    assert config.services["web"].prefer == "nodo1"
