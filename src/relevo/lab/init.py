@@ -329,12 +329,14 @@ def main(argv: list[str]) -> None:
     listener = _listen(folder)
     record = os.open(folder / "fuse.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     birth = Birth()
-    kernel.unshare(kernel.CLONE_NODE)
+    kernel.unshare(kernel.CLONE_NEWPID)
     pid = os.fork()
     if pid:
         _record(folder, pid)
         os._exit(birth.await_ready())
     os.setsid()
+    # Not before the fork: the change of root would take the starter along.
+    kernel.unshare(kernel.CLONE_NODE & ~kernel.CLONE_NEWPID)
     root.build(
         folder,
         pathlib.Path(spec["lab"]),

@@ -95,9 +95,12 @@ class Unit:
         """Run its command. One that cannot be run ends at once with status 127, and says so in the log."""
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
+        # A signal that comes before the command has its own handling would be lost in ours.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self.pid = os.fork()
         if self.pid == 0:
             self._become(writer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(writer)
         if self.output is not None:
             self.read()
@@ -111,9 +114,9 @@ class Unit:
     def _become(self, writer: int) -> None:
         try:
             os.setsid()
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             null = os.open("/dev/null", os.O_RDONLY)
             for fd, target in ((null, 0), (writer, 1), (writer, 2)):
                 os.dup2(fd, target)

@@ -1,7 +1,7 @@
 """A guard outside the machines: after a deadline, or when its user has died, it takes a lab down by force.
 
 A process that waits in the kernel for a dead server cannot be killed, and cannot end a test by itself; aborting its
-FUSE connection from outside can.
+FUSE connection from outside can. The guard is its user's process, not the lab's: it ends with its user.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import subprocess
 import sys
 from types import TracebackType
 from typing import Self
-
-from relevo.lab.process import MARK
 
 _DONE = b"done\n"
 
@@ -27,7 +25,7 @@ class Watchdog:
     """
 
     def __init__(self, folder: pathlib.Path, limit_s: float) -> None:
-        argv = [sys.executable, "-P", "-m", "relevo.lab.watchdog", str(limit_s), f"{MARK}{folder}"]
+        argv = [sys.executable, "-P", "-m", "relevo.lab.watchdog", str(limit_s), str(folder)]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE)
 
     def close(self) -> bool:
@@ -51,7 +49,7 @@ class Watchdog:
 
 def main(argv: list[str]) -> int:
     """Wait for the word on standard input; without it act."""
-    limit_s, folder = float(argv[1]), pathlib.Path(argv[2].removeprefix(MARK))
+    limit_s, folder = float(argv[1]), pathlib.Path(argv[2])
     readable, _, _ = select.select([sys.stdin], [], [], limit_s)
     if readable and sys.stdin.buffer.readline() == _DONE:
         return 0

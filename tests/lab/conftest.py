@@ -1,0 +1,69 @@
+"""Labs for tests: always guarded from outside, always taken down, and never leaving anything behind."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from relevo.lab import cleanup
+from relevo.lab.lab import Lab, Options, Unit
+from relevo.lab.scene import MACHINES
+
+BARE_LIMIT_S = 60.0
+SERVED_LIMIT_S = 170.0
+"""Below pytest's own limit, so that a test that hangs in the kernel is freed before pytest gives up."""
+
+LabMaker = Callable[..., Lab]
+
+
+@pytest.fixture
+def make_lab(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[LabMaker]:
+    """Makes labs that are not up yet: `make_lab(name="a", limit_s=60.0, **options)`."""
+    if os.geteuid() != 0:
+        pytest.fail("The lab tests need root.")
+    made = []
+
+    def make(name: str = "lab", limit_s: float = BARE_LIMIT_S, **options: object) -> Lab:
+        lab = Lab(tmp_path / name, Options(**options))
+        made.append((lab, lab.watchdog(limit_s)))
+        return lab
+
+    yield make
+    failed = getattr(request.node, "failed", False)
+    for lab, watchdog in made:
+        if failed and lab.folder.exists:
+            for name in MACHINES:
+                print(f"---- {name}\n{lab.logs(name)}")
+        quiet = watchdog.close()
+        lab.down()
+        assert quiet, "the watchdog had to end this test"
+        assert not cleanup.anything_left(lab.folder)
+        shutil.rmtree(lab.dir, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.when == "call":
+        item.failed = report.failed
+    return report
+
+
+@pytest.fixture
+def lab(make_lab: LabMaker) -> Lab:
+    """A lab that is up: servers with test disks, no daemons of the service."""
+    made = make_lab(disk_bytes=64 << 20)
+    made.up(service=False, units=[Unit(name="idle", argv=("sleep", "infinity"))])
+    return made
+
+
+@pytest.fixture
+def served_lab(make_lab: LabMaker) -> Lab:
+    """A lab that is up with the whole service: it answers at the virtual IP, both disks are up to date."""
+    made = make_lab(limit_s=SERVED_LIMIT_S)
+    made.up()
+    return made
