@@ -23,28 +23,33 @@ _IPV4, _UDP = 0x0800, 17
 _HEARTBEAT_PORT = 694
 
 
-def frames(path: pathlib.Path) -> Iterator[bytes]:
-    """The Ethernet frames of a little-endian pcap file."""
+def frames(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+    """The Ethernet frames of a little-endian pcap file, with their times in milliseconds."""
     data = gzip.decompress(path.read_bytes())
     assert data[:4] == b"\xd4\xc3\xb2\xa1", "a little-endian pcap file with microseconds"
     position = _PCAP_HEADER_BYTES
     while position < len(data):
-        _, _, kept, length = _PCAP_RECORD.unpack_from(data, position)
+        seconds, microseconds, kept, length = _PCAP_RECORD.unpack_from(data, position)
         assert kept == length, "a frame was cut when it was recorded"
         position += _PCAP_RECORD.size
-        yield data[position : position + kept]
+        yield seconds * 1000 + microseconds // 1000, data[position : position + kept]
         position += kept
 
 
-def datagrams(path: pathlib.Path) -> Iterator[bytes]:
-    """The payloads of the UDP datagrams to Heartbeat's port."""
-    for frame in frames(path):
+def timed_datagrams(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
+    """The payloads of the UDP datagrams to Heartbeat's port, with their times in milliseconds."""
+    for at_ms, frame in frames(path):
         if int.from_bytes(frame[12:14]) != _IPV4 or frame[23] != _UDP:
             continue
         start = _ETHERNET_BYTES + (frame[14] & 15) * 4
         port, length = struct.unpack_from(">HH", frame, start + 2)
         if port == _HEARTBEAT_PORT:
-            yield frame[start + 8 : start + length]
+            yield at_ms, frame[start + 8 : start + length]
+
+
+def datagrams(path: pathlib.Path) -> Iterator[bytes]:
+    """The same without the times."""
+    return (datagram for _, datagram in timed_datagrams(path))
 
 
 def two_nodes(*, key_text: str = "HI!", deadtime_ms: int = 1200) -> Config:

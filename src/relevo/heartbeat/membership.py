@@ -248,6 +248,7 @@ class Membership:
         if refusal is not None:
             if refusal is Reason.UNRESERVED:
                 peer.unreserved_since_ms = self._awake_ms if since_ms is None else since_ms
+                peer.refused = max(peer.refused, mark)
                 self._reserve(peer, mark)
             self._drop(refusal, peer.name, link)
             return
@@ -362,13 +363,14 @@ class Membership:
         for name, peer in self._peers.items():
             marks[name] = peer.wanted
             if peer.present is not None and peer.present.generation == peer.wanted.generation:
-                exact = Mark(peer.present.generation, peer.present.window.highest)
-                marks[name] = max(exact, peer.floor)
+                marks[name] = max(peer.present.mark, peer.floor)
         return marks
 
     # --- our own wishes -----------------------------------------------------------------------------------------------
 
     def _on_publish(self, facts: str) -> None:
+        if facts == self._facts:
+            return  # no news: the repetition goes on as it is
         self._facts = facts
         self._facts_no += 1
         self._facts_due()
@@ -475,11 +477,14 @@ class Membership:
         self._goodbye = (send, times - 1, self._awake_ms + GOODBYE_GAP_MS)
 
     def _plan_tick(self) -> None:
-        due = [] if self._left else [self._next_status_ms]
+        # even with nothing to do (after a goodbye) a step comes at least so often: a longer gap means a pause of ours
+        due = [self._awake_ms + self._timings.keepalive_ms]
         if self._goodbye is not None:
             due.append(self._goodbye[2])
-        if self._next_facts_ms is not None and not self._left:
-            due.append(self._next_facts_ms)
+        if not self._left:
+            due.append(self._next_status_ms)
+            if self._next_facts_ms is not None:
+                due.append(self._next_facts_ms)
         if not self._initdead_passed:
             due.append(self._timings.initdead_ms)
         for peer in self._peers.values():
@@ -488,8 +493,7 @@ class Membership:
                 if not peer.late:
                     due.append(peer.heard_ms + self._timings.warntime_ms)
             due.extend(link.heard_ms + self._timings.deadtime_ms for link in peer.links.values() if link.up)
-        if due:
-            self._effects.append(NextTick(self._now_ms + max(0, min(due) - self._awake_ms)))
+        self._effects.append(NextTick(self._now_ms + max(0, min(due) - self._awake_ms)))
 
     # --- what others may see ------------------------------------------------------------------------------------------
 

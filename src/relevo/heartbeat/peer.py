@@ -72,6 +72,11 @@ class Incarnation:
     facts: dict[str, Any] | None = None
     facts_no: int = 0
 
+    @property
+    def mark(self) -> Mark:
+        """The highest message accepted of it."""
+        return Mark(self.generation, self.window.highest)
+
 
 @dataclasses.dataclass(slots=True)
 class Peer:
@@ -81,6 +86,7 @@ class Peer:
         floor: from disk at our start: what is not above it must prove that it was made in our present run.
         reserved: on disk now.
         wanted: asked to be on disk.
+        refused: the highest that was refused because the marks on disk did not cover it.
         unreserved_since_ms: since when good messages are refused because the disk is slow; None if they are not.
         present: the incarnation now accepted; None before the first message.
         answered_generation: the newest generation seen with a good signature; our messages name it.
@@ -96,6 +102,7 @@ class Peer:
     deadline_ms: int
     reserved: Mark = NOTHING_HEARD
     wanted: Mark = NOTHING_HEARD
+    refused: Mark = NOTHING_HEARD
     unreserved_since_ms: int | None = None
     present: Incarnation | None = None
     answered_generation: int = 0
@@ -133,6 +140,10 @@ class Peer:
             return None
         if mark <= self.floor:
             return Reason.REPLAYED if mark.generation == self.floor.generation else Reason.OLD_GENERATION
+        if mark <= self.refused:  # what was refused once stays refused: a later copy of it could be a replay
+            return Reason.UNRESERVED if mark.generation == self.refused.generation else Reason.OLD_GENERATION
+        if self.present is not None and self.present.confirmed and mark < self.present.mark:
+            return Reason.REPLAYED  # it hears us, so this was made before; perhaps in an earlier run of ours
         return Reason.UNRESERVED if mark > self.reserved and not reserved else None
 
     def view(self, awake_ms: int, config_hash: str) -> dict[str, Any]:

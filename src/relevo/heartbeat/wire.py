@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hmac
 import re
 import zlib
@@ -276,6 +277,7 @@ def _field(item: bytes) -> tuple[str, Value]:
     return name, (value if kind == _BINARY else value.decode("utf-8", "surrogateescape"))
 
 
+@functools.lru_cache(256)  # the same few names in every datagram
 def _name(label: bytes) -> str:
     _check_name(label)
     try:
