@@ -124,7 +124,7 @@ def may_promote(case: Case) -> Answer:
     if mine.role == PRIMARY:
         return _yes("is_primary", f"The mirror {case.mirror} is Primary here.")
     if is_live(mine) and mine.peer_role == PRIMARY:
-        return _no("peer_is_primary", f"The mirror {case.mirror} is Primary on {case.peer}: their link shows it.")
+        return _wait("peer_is_primary", f"The mirror {case.mirror} is Primary on {case.peer}: their link shows it.")
     if case.forced:
         return _forced(case, mine)
     if mine.disk != UP_TO_DATE:
@@ -165,10 +165,10 @@ def _peer_alive(case: Case, mine: MirrorView) -> Answer:
     if facts is None or not facts.ready:
         return _wait("peer_not_ready", f"{case.peer} is alive but has not told yet what it runs.")
     if running := _running(case, facts):
-        return _no("peer_runs", f"{case.peer} has not stopped {', '.join(running)}.")
+        return _wait("peer_runs", f"{case.peer} has not stopped {', '.join(running)}.")
     theirs = facts.mirrors.get(case.mirror)
     if theirs is not None and theirs.role == PRIMARY and not is_live(mine):
-        return _no("peer_is_primary", f"{case.peer} says that its mirror {case.mirror} is still Primary.")
+        return _wait("peer_is_primary", f"{case.peer} says that its mirror {case.mirror} is still Primary.")
     if is_live(mine):
         return _yes("hand_over", f"{case.peer} has stopped, and the link shows its mirror {case.mirror} Secondary.")
     return _unlinked(case, mine, theirs)

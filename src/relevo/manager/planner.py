@@ -129,7 +129,7 @@ def _failback_obstacle(snapshot: Snapshot, service: Service, holder: Standing, h
         return home.absence or home.reluctance or home.unready_data
     if home.unsettled or holder.unsettled:
         return home.unsettled or holder.unsettled
-    if holder.state is not ServiceState.STARTED:
+    if holder.state not in {ServiceState.STARTED, ServiceState.STOPPING}:  # stopping: it may be on its way already
         return f"it is {holder.state} on {holder.node}"
     hashes = {standing.facts.config_hash for standing in (holder, home) if standing.facts is not None}
     if hashes != {snapshot.config_hash}:
