@@ -1,0 +1,128 @@
+"""From a request to its answer: who handles what, and how errors are told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from relevo.files import changes, forms, limits, listing, page, store, tus
+from relevo.files.download import send_file
+from relevo.files.errors import FilesError, unavailable
+from relevo.files.http import COMMON_HEADERS, Call, empty, language_of, refuse_foreign_pages, take_apart
+from relevo.files.service import Service, State
+from relevo.files.urls import HEALTH, TUS, url_of
+from relevo.files.volume import Entry
+
+ALLOWED = "OPTIONS, GET, HEAD, PUT, POST, DELETE, MKCOL"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_log = structlog.get_logger()
+
+
+class App:
+    """The request handler of one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request; every failure becomes a status and one sentence in the reader's language."""
+        traffic = self._service.traffic
+        with traffic.request(request):
+            try:
+                if traffic.active > limits.REQUESTS_MAX:
+                    raise unavailable("busy")
+                return await self._answer(request)
+            except FilesError as error:
+                return self._tell(request, error)
+            except (ConnectionError, asyncio.CancelledError):
+                raise
+            except Exception:  # noqa: BLE001 - whatever fails is answered and logged; the service lives on
+                _log.exception("request_failed", method=request.method, path=request.raw_path[:200])
+                return self._tell(request, FilesError(500, "internal"))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = take_apart(request)
+        if call.place.names == HEALTH:
+            return await self._health(call)
+        if request.method not in _SAFE:
+            refuse_foreign_pages(request)
+            if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise FilesError(415, "no_encoding")
+        if self._service.state is not State.OPEN:
+            raise unavailable("closed")
+        if call.place.names[: len(TUS)] == TUS:
+            return await tus.handle(self._service, call)
+        if call.place.reserved:
+            raise FilesError(404 if request.method in _SAFE else 403, "reserved")
+        return await self._on_files(call)
+
+    async def _on_files(self, call: Call) -> web.StreamResponse:
+        service = self._service
+        match call.request.method:
+            case "GET" | "HEAD":
+                return await self._read(call)
+            case "PUT":
+                return await store.put(service, call)
+            case "POST":
+                return await forms.post(service, call)
+            case "DELETE":
+                return await changes.delete(service, call)
+            case "MKCOL":
+                return await changes.make_folder(service, call)
+            case "OPTIONS":
+                return empty(204, {"Allow": ALLOWED, "Tus-Resumable": tus.VERSION})
+        raise FilesError(405, "method", headers={"Allow": ALLOWED})
+
+    async def _read(self, call: Call) -> web.StreamResponse:
+        service, names = self._service, call.place.names
+        if "delete" in call.query:
+            return await listing.question(service, call)
+        found = await service.run(service.volume.open_file, names)
+        if not isinstance(found, Entry):
+            if call.place.slash:
+                service.later(found.close)
+                raise FilesError(404, "not_found")
+            return await send_file(service, call, found)
+        if names and not call.place.slash:
+            query = call.request.raw_path.partition("?")[2]
+            return empty(308, {"Location": url_of(names, folder=True) + (f"?{query}" if query else "")})
+        return await listing.answer(service, call)
+
+    async def _health(self, call: Call) -> web.Response:
+        if call.request.method not in _SAFE:
+            raise FilesError(405, "method", headers={"Allow": "GET, HEAD"})
+        service = self._service
+        state = {
+            "state": service.state.value,
+            "copies": await service.copies(limits.HEALTH_TIMEOUT_S),
+            "node": service.node,
+        }
+        return web.Response(
+            status=200,
+            body=msgspec.json.encode(state),
+            headers={**COMMON_HEADERS, "Content-Type": "application/json", "Cache-Control": "no-store"},
+        )
+
+    def _tell(self, request: web.BaseRequest, error: FilesError) -> web.Response:
+        """An error as the client wants to read it."""
+        language = language_of(request)
+        sentence = error.sentence(language)
+        headers = {**COMMON_HEADERS, "Cache-Control": "no-store", **error.headers, "Content-Language": language}
+        if self._service.state is not State.OPEN:
+            headers["Connection"] = "close"  # the next request is to go to the server that has the files
+        accept = request.headers.get("Accept", "")
+        if "text/html" in accept:
+            kind, body = "text/html; charset=utf-8", page.error_page(error.status, sentence, language).encode()
+            headers["Content-Security-Policy"] = page.POLICY
+        elif "application/json" in accept:
+            kind, body = "application/json", msgspec.json.encode({"error": error.code, "what": sentence})
+        else:
+            kind, body = "text/plain; charset=utf-8", f"{sentence}\n".encode()
+        headers["Content-Type"] = kind
+        response = web.Response(status=error.status, headers=headers, body=body)
+        if headers.get("Connection") == "close":
+            response.force_close()
+        return response

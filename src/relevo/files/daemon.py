@@ -1,0 +1,134 @@
+"""`relevo files run NAME`: warm on both servers; the volume is opened by an order over the control socket.
+
+Requests on `files-NAME.sock`: `open`, `quiesce`, `close`, `status` (see docs/internals/files.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pathlib
+import signal
+import socket
+
+import structlog
+
+from relevo.base.control import ControlServer, Message
+from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
+from relevo.config.model import Config, FilesResource
+from relevo.files import limits
+from relevo.files.app import App
+from relevo.files.service import Service
+from relevo.files.traffic import Server
+
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - the virtual address comes and goes while we listen
+_BACKLOG = 512
+_log = structlog.get_logger()
+
+
+class NoSuchResource(RelevoError):
+    """The configuration has no files resource of this name."""
+
+
+class PortTaken(RelevoError):
+    """Someone else listens on the port."""
+
+
+def find(config: Config, name: str) -> FilesResource:
+    """The files resource of an id.
+
+    Raises:
+        NoSuchResource: there is none.
+    """
+    found = [
+        resource
+        for service in config.services.values()
+        for resource in service.resources
+        if isinstance(resource, FilesResource)
+    ]
+    for resource in found:
+        if resource.id == name:
+            return resource
+    known = ", ".join(resource.id for resource in found) or "none"
+    raise NoSuchResource(f"The configuration has no files resource called {name!r}.", f"Known: {known}.")
+
+
+async def listen(service: Service, host: str, port: int) -> tuple[asyncio.Server, int]:
+    """Serve HTTP; the listening server and its port (chosen by the kernel when `port` is 0).
+
+    Raises:
+        PortTaken: someone else listens there.
+    """
+    server = Server(
+        App(service),
+        keepalive_timeout=limits.IDLE_CONNECTION_S,
+        access_log=None,
+        logger=logging.getLogger("relevo.files"),
+        max_line_size=limits.REQUEST_LINE_MAX_BYTES,
+        max_field_size=limits.HEADER_FIELD_MAX_BYTES,
+        max_headers=limits.HEADERS_MAX,
+        lingering_time=limits.LINGER_S,
+        read_bufsize=limits.READ_BUFFER_BYTES,
+        auto_decompress=False,
+    )
+    service.traffic.server = server
+    loop = asyncio.get_running_loop()
+    try:
+        listening = await loop.create_server(server, host, port, backlog=_BACKLOG, family=socket.AF_INET)
+    except OSError as error:
+        raise PortTaken(
+            f"Nobody can listen on {host}:{port} ({error.strerror}).", "Does another server run?"
+        ) from error
+    return listening, int(listening.sockets[0].getsockname()[1])
+
+
+def control(service: Service, path: pathlib.Path) -> ControlServer:
+    """The control socket of a service."""
+
+    async def do_open(_: Message) -> Message:
+        await service.open()
+        return service.status()
+
+    async def do_quiesce(_: Message) -> Message:
+        await service.quiesce()
+        return service.status()
+
+    async def do_close(_: Message) -> Message:
+        await service.close()
+        return service.status()
+
+    async def do_status(_: Message) -> Message:
+        return service.status()
+
+    return ControlServer(path, {"open": do_open, "quiesce": do_quiesce, "close": do_close, "status": do_status})
+
+
+async def run(config: Config, me: str, paths: Paths, name: str) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        config: the cluster.
+        me: this node.
+        paths: where control sockets lie.
+        name: id of the files resource.
+
+    Raises:
+        RelevoError: it is not configured, or the port is taken.
+    """
+    resource = find(config, name)
+    service = Service(resource, me, paths.socket(f"mirror-{resource.mirror}"))
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    listening, port = await listen(service, ANY_ADDRESS, resource.port)
+    orders = control(service, paths.socket(f"files-{name}"))
+    await orders.start()
+    _log.info("listening", port=port)
+    try:
+        await stopping.wait()
+    finally:
+        listening.close()
+        await orders.stop()
+        await service.close()
+        _log.info("stopped")

@@ -1,0 +1,94 @@
+"""Every bound of the file service and of its client."""
+
+from __future__ import annotations
+
+# --- the volume -------------------------------------------------------------------------------------------------------
+NAME_MAX_BYTES = 255
+"""Longest name of one file (NAME_MAX of every Linux file system of ours)."""
+PATH_MAX_BYTES = 3072
+"""Longest path below the root, decoded; well below PATH_MAX (4096), so that it can be used with any root."""
+RESERVED_SPACE_BYTES = 1 << 20
+"""Kept free when an upload of known size is accepted: directories and the journal need room too."""
+WORKERS = 24
+"""Threads that may be inside a system call on the volume at the same time."""
+QUEUE_MAX = 512
+"""Operations that may wait for a thread."""
+QUEUE_WAIT_S = 5.0
+"""How long an operation waits for a thread before its request is answered 503."""
+STUCK_S = 3.0
+"""Age of the oldest running operation from which on a full pool counts as a volume that does not answer."""
+SYNC_EVERY_BYTES = 8 << 20
+"""A resumable upload is brought to stable storage each time this much has arrived."""
+CLEAN_INTERVAL_S = 600.0
+"""Pause between two searches for expired uploads."""
+UPLOADS_MAX = 10_000
+"""Unfinished resumable uploads that are kept at the same time."""
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+CONNECTIONS_MAX = 1024
+REQUESTS_MAX = 512
+"""Requests that may be under way at the same time; one more is answered 503."""
+REQUEST_LINE_MAX_BYTES = 16_384
+HEADER_FIELD_MAX_BYTES = 8190
+HEADERS_MAX = 64
+IDLE_CONNECTION_S = 30.0
+"""A connection without a whole request for this long is closed."""
+IDLE_BODY_S = 30.0
+"""An upload from which nothing arrives for this long is given up."""
+IDLE_SEND_S = 60.0
+"""A download of which nothing is taken for this long is given up."""
+LINGER_S = 2.0
+"""After a refusal, how long the rest of a request is read and thrown away before the connection is closed."""
+FORM_MAX_BYTES = 64 << 10
+"""A form without a file."""
+CHUNK_BYTES = 1 << 20
+"""Uploads are written in pieces of at least this size (but for the last one)."""
+READ_BUFFER_BYTES = 1 << 20
+SMALL_FILE_BYTES = 64 << 10
+"""Files up to this size are read and sent in one go; larger ones by sendfile."""
+SENDFILE_SLICE_BYTES = 8 << 20
+"""A thread sends at most this much before others get their turn."""
+SENDFILE_PATIENCE_MS = 20
+"""A thread waits this long for a slow client before it leaves the waiting to the event loop."""
+LISTED_MAX = 1000
+"""Entries on one page of a listing for people; programs get all."""
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+RETRY_AFTER_S = 1
+COPIES_TIMEOUT_S = 2.0
+"""The mirror's answer is waited for this long; after that only one copy is vouched for."""
+HEALTH_TIMEOUT_S = 0.25
+CLAIM_WAIT_S = 5.0
+"""How long a continued upload waits for its broken-off predecessor to let go."""
+
+# --- orderly hand-over ------------------------------------------------------------------------------------------------
+QUIESCE_S = 0.1
+"""Requests that can be answered within this time still are."""
+CLOSE_S = 10.0
+"""After this `close` gives up and says what still hangs."""
+
+# --- client -----------------------------------------------------------------------------------------------------------
+SMALL_PUT_BYTES = 4 << 20
+"""Files up to this size are stored by one PUT; larger ones by a resumable upload."""
+PATCH_BYTES = 256 << 20
+"""One request of a resumable upload carries at most this much."""
+CONNECT_S = 1.0
+DEAD_PEER_MS = 2000
+"""Data that is not acknowledged for this long means that the server is gone (TCP_USER_TIMEOUT)."""
+PROBE_IDLE_S = 1
+PROBE_INTERVAL_S = 1
+PROBES = 2
+"""While the client waits for an answer the connection is probed; the new server resets what it does not know."""
+STALL_S = 5.0
+"""No byte sent or received for this long: the connection is given up and a new one is tried."""
+ANSWER_S = 15.0
+"""After the last byte of a request: how long the answer may take (both disks are flushed meanwhile)."""
+DIGEST_S = 300.0
+"""How long the server may compute the checksum of a large file."""
+RETRY_FIRST_S = 0.1
+RETRY_LAST_S = 1.0
+"""Pause before a new attempt: doubled from the first to the last."""
+GIVE_UP_S = 120.0
+"""Without any progress for this long the client gives up."""
+PARALLEL = 4
+"""Files of a tree that are under way at the same time."""

@@ -1,0 +1,116 @@
+"""A folder: sorted entries, as a page for people or as JSON for programs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import unicodedata
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from relevo.files import limits, page
+from relevo.files.errors import FilesError
+from relevo.files.http import COMMON_HEADERS, Call
+from relevo.files.service import Service
+from relevo.files.urls import quote, shown
+from relevo.files.volume import Entry, Volume
+
+SORTS = ("name", "size", "date")
+_DIGITS = re.compile(r"(\d+)")
+_VARY = {"Vary": "Accept, Accept-Language", "Cache-Control": "no-cache"}
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """How people sort names: without regard to case and accents, numbers by their value."""
+    plain = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char)).casefold()
+    return tuple(
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
+        for part in _DIGITS.split(plain)
+        if part
+    )
+
+
+def sort(entries: list[Entry], by: str, *, descending: bool) -> list[Entry]:
+    """Folders first, then files, each by name, size or date; equal ones by name."""
+    entries = sorted(entries, key=lambda entry: (natural_key(entry.name), entry.name))
+    if by == "size":
+        entries.sort(key=lambda entry: entry.size_bytes, reverse=descending)
+    elif by == "date":
+        entries.sort(key=lambda entry: entry.mtime_ns, reverse=descending)
+    elif descending:
+        entries.reverse()
+    return sorted(entries, key=lambda entry: not entry.is_folder)
+
+
+def as_json(place_url: str, entries: list[Entry]) -> bytes:
+    """A listing for programs; `href` is relative to the folder, times are UTC."""
+    listed: list[dict[str, Any]] = []
+    for entry in entries:
+        moment = dt.datetime.fromtimestamp(entry.mtime_ns / 1e9, dt.UTC)
+        item: dict[str, Any] = {
+            "name": shown(entry.name),
+            "href": "./" + quote(entry.name) + ("/" if entry.is_folder else ""),
+            "type": "folder" if entry.is_folder else "file",
+            "modified": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        if not entry.is_folder:
+            item |= {"size": entry.size_bytes, "etag": entry.version.etag}
+        listed.append(item)
+    return msgspec.json.encode({"path": place_url, "entries": listed})
+
+
+async def answer(service: Service, call: Call) -> web.Response:
+    """Answer GET or HEAD of a folder."""
+    by = call.query.get("sort", "name")
+    by = by if by in SORTS else "name"
+    descending = call.query.get("order") == "desc"
+    kind, body = await service.run(_render, service.volume, call, by, descending=descending)
+    headers = {**COMMON_HEADERS, **_VARY, "Content-Type": kind}
+    if not call.wants_json:
+        headers |= {"Content-Security-Policy": page.POLICY, "Content-Language": call.language}
+    return web.Response(status=200, headers=headers, body=body)
+
+
+def _render(volume: Volume, call: Call, by: str, *, descending: bool) -> tuple[str, bytes]:
+    """In a thread: reading, sorting and writing a large folder takes a while."""
+    entries = sort(volume.entries(call.place.names), by, descending=descending)
+    if call.wants_json:
+        return "application/json", as_json(call.place.folder_url(), entries)
+    first = int(call.query["from"]) if call.query.get("from", "").isdecimal() else 0
+    first = min(first, max(0, len(entries) - 1))
+    view = page.View(
+        names=call.place.names,
+        entries=entries[first : first + limits.LISTED_MAX],
+        first=first,
+        total=len(entries),
+        folders=sum(entry.is_folder for entry in entries),
+        size_bytes=sum(entry.size_bytes for entry in entries),
+        by=by,
+        descending=descending,
+        language=call.language,
+        query=call.query,
+    )
+    return "text/html; charset=utf-8", page.listing_page(view).encode()
+
+
+async def question(service: Service, call: Call) -> web.Response:
+    """Answer `?delete=ask`: a page that asks whether this file or folder is to be deleted.
+
+    Raises:
+        FilesError: 404.
+    """
+    names = call.place.names
+    entry = await service.run(service.volume.look, names) if names else None
+    if entry is None:
+        raise FilesError(404, "not_found")
+    headers = {
+        **COMMON_HEADERS,
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": page.POLICY,
+        "Content-Language": call.language,
+        "Cache-Control": "no-store",
+    }
+    body = page.delete_page(names, entry, call.language, call.query)
+    return web.Response(status=200, headers=headers, body=body.encode())

@@ -1,0 +1,231 @@
+"""The service between its orders (`open`, `quiesce`, `close`) and its requests.
+
+CLOSED -> OPENING -> OPEN -> QUIESCED -> CLOSING -> CLOSED
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+
+from relevo.base.errors import RelevoError
+from relevo.config.model import FilesResource
+from relevo.files import copies, limits, uploads
+from relevo.files.claims import Claims
+from relevo.files.errors import FilesError, VolumeFault, unavailable
+from relevo.files.pool import Pool
+from relevo.files.traffic import Traffic
+from relevo.files.volume import Volume
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+
+class State(enum.Enum):
+    """What the service may do with the volume."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    OPEN = "open"
+    QUIESCED = "quiesced"
+    CLOSING = "closing"
+
+
+class CannotOpen(RelevoError):
+    """The volume is not as it must be for serving."""
+
+
+class StillBusy(RelevoError):
+    """Something of ours hangs in the volume, so it cannot be unmounted yet."""
+
+
+class Service:
+    """The volume, the threads that touch it, and everything under way.
+
+    Args:
+        resource: root, port, policies.
+        node: the name of this node, told in the health answer.
+        mirror_socket: the control socket of the mirror below the root.
+        pool: the threads.
+    """
+
+    def __init__(
+        self, resource: FilesResource, node: str, mirror_socket: pathlib.Path, pool: Pool | None = None
+    ) -> None:
+        self.resource = resource
+        self.node = node
+        self.state = State.CLOSED
+        self.problem = ""
+        self.traffic = Traffic()
+        self.claims = Claims()
+        self._mirror_socket = mirror_socket
+        self._pool = pool or Pool()
+        self._volume: Volume | None = None
+        self._order = asyncio.Lock()
+        self._cleaner: asyncio.Task[None] | None = None
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """The volume is mounted at the root: serve it. An open one is left alone.
+
+        Raises:
+            CannotOpen: the root is not there or cannot be written.
+        """
+        async with self._order:
+            if self.state is State.OPEN:
+                return
+            if self.state is not State.CLOSED:
+                await self._close()
+            self.state = State.OPENING
+            volume = Volume(self.resource.root)
+            try:
+                leftovers = await self._pool.run(volume.open)
+            except RelevoError as error:
+                self.state = State.CLOSED
+                raise CannotOpen(
+                    f"The volume at {self.resource.root} cannot be opened ({error.what})",
+                    "Is its file system mounted there, and writable?",
+                ) from error
+            self._volume, self.problem = volume, ""
+            self.state = State.OPEN
+            self._cleaner = asyncio.create_task(self._keep_clean(volume, leftovers))
+            _log.info("volume_opened", root=str(self.resource.root))
+
+    async def quiesce(self) -> None:
+        """Answer what can be answered at once, end the rest, refuse what is new."""
+        async with self._order:
+            await self._quiesce()
+
+    async def close(self) -> None:
+        """Let go of the volume: no descriptor of ours lies on it when this returns.
+
+        Raises:
+            StillBusy: a system call on the volume does not come back.
+        """
+        async with self._order:
+            if self.state is not State.CLOSED:
+                await self._close()
+
+    async def _quiesce(self) -> None:
+        if self.state is not State.OPEN:
+            return
+        self.state = State.QUIESCED
+        await self.traffic.settled(limits.QUIESCE_S)
+        self.traffic.abort()
+
+    async def _close(self) -> None:
+        begun_s = time.monotonic()
+        await self._quiesce()
+        self.state = State.CLOSING
+        self.traffic.abort()
+        if self._cleaner is not None:
+            self._cleaner.cancel()
+            await asyncio.wait({self._cleaner}, timeout=limits.CLOSE_S)
+        ended = await self.traffic.settled(limits.CLOSE_S) and await self._pool.drained(limits.CLOSE_S)
+        if not ended:
+            raise StillBusy(
+                f"{self._pool.busy} operations hang in the volume, the oldest for {self._pool.oldest_s:.0f} s.",
+                "The device below does not answer: see the mirror.",
+            )
+        if self._volume is not None:
+            await self._pool.run(self._volume.close)
+            left = await self._pool.run(self._volume.open_descriptors)
+            assert not left, f"descriptors left on the volume: {left}"
+        self._volume, self._cleaner = None, None
+        self.state = State.CLOSED
+        _log.info("volume_closed", took_ms=round((time.monotonic() - begun_s) * 1000))
+
+    def status(self) -> dict[str, Any]:
+        """What the control socket tells."""
+        problem = self.problem
+        if self._pool.stuck:
+            problem = f"The volume has not answered for {self._pool.oldest_s:.0f} s."
+        return {
+            "state": self.state.value,
+            "requests": self.traffic.active,
+            "served": self.traffic.served,
+            "problem": problem,
+            "operations": self._pool.busy,
+            "oldest_ms": round(self._pool.oldest_s * 1000),
+        }
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    @property
+    def volume(self) -> Volume:
+        """The open volume.
+
+        Raises:
+            FilesError: 503, it is not open here.
+        """
+        if self.state is not State.OPEN or self._volume is None:
+            raise unavailable("closed")
+        return self._volume
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A blocking call on the volume, in a thread; a sick volume is remembered for the status.
+
+        Raises:
+            FilesError: as the call or the pool say.
+        """
+        try:
+            return await self._pool.run(call, *args, **kwargs)
+        except VolumeFault as fault:
+            self.problem = fault.what
+            raise
+
+    def later(self, call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """A blocking call whose end nobody waits for; `close` does."""
+        self._pool.start(functools.partial(call, *args, **kwargs))
+
+    async def copies(self, timeout_s: float = limits.COPIES_TIMEOUT_S) -> int:
+        """How many copies there are of everything that has been fsynced."""
+        return await copies.ask(self._mirror_socket, timeout_s=timeout_s)
+
+    async def require_copies(self) -> None:
+        """Refuse a change when it would be stored once and the configuration asks for two copies.
+
+        Raises:
+            FilesError: 503.
+        """
+        if self.resource.when_degraded == "refuse" and await self.copies() < 2:
+            raise unavailable("degraded")
+
+    # --- housekeeping -------------------------------------------------------------------------------------------------
+
+    async def _keep_clean(self, volume: Volume, leftovers: list[tuple[str, str]]) -> None:
+        """Delete what an earlier run left, finish what only lacked its name, and let old uploads expire."""
+        with contextlib.suppress(FilesError):
+            for area, name in leftovers:
+                await self.run(volume.purge, area, name)
+        while True:
+            with contextlib.suppress(FilesError):
+                for upload_id in await self.run(uploads.ids, volume):
+                    with contextlib.suppress(FilesError):
+                        await self._look_after(volume, upload_id)
+            await asyncio.sleep(limits.CLEAN_INTERVAL_S)
+
+    async def _look_after(self, volume: Volume, upload_id: str) -> None:
+        if self.claims.held(upload_id):
+            return
+        if await self.run(uploads.expired, volume, upload_id, self.resource.upload_expiry_ms):
+            async with self.claims.claim(upload_id, cancellable=False):
+                await self.run(uploads.delete, volume, upload_id)
+            _log.info("upload_expired", id=upload_id)
+            return
+        if not uploads.is_id(upload_id):
+            return
+        async with self.claims.claim(upload_id, cancellable=False):
+            upload = await self.run(uploads.load, volume, upload_id)
+            if upload.complete and not upload.published:
+                await self.run(uploads.finish, volume, upload)

@@ -1,0 +1,157 @@
+"""PUT: a body becomes a file, whole and on stable storage, or nothing.
+
+Written beside (in the work area), fsynced, renamed, the folder fsynced; only then is it answered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+from aiohttp import web
+
+from relevo.base.units import format_bytes
+from relevo.files import digests, limits
+from relevo.files.conditions import require
+from relevo.files.errors import FilesError, unavailable
+from relevo.files.http import COMMON_HEADERS, Call, body_pieces, go_on
+from relevo.files.service import Service
+from relevo.files.urls import check_new, url_of
+from relevo.files.volume import Condition, Entry, Handle, Volume, no_condition, write_all
+
+_log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of an upload.
+
+    Attributes:
+        entry: the file.
+        created: there was none of this name before.
+        copies: on how many servers it is.
+        digest: SHA-256 of what was received, when it was computed.
+    """
+
+    entry: Entry
+    created: bool
+    copies: int
+    digest: bytes | None
+
+
+async def put(service: Service, call: Call) -> web.Response:
+    """Answer a PUT."""
+    request, names = call.request, call.place.names
+    if call.place.slash:
+        raise FilesError(400, "file_slash")
+    check_new(names)
+    if "Content-Range" in request.headers:
+        raise FilesError(400, "no_part")
+    announced = digests.announced(request.headers)
+    method, headers = request.method, request.headers
+
+    def expected(entry: Entry | None) -> None:
+        require(method, headers, entry.version if entry is not None and not entry.is_folder else None)
+
+    await service.require_copies()
+    await service.run(_check_target, service.volume, names, expected, request.content_length)
+    await go_on(request)
+    stored = await receive(service, names, body_pieces(request), condition=expected, digest=announced)
+    return answer(names, stored)
+
+
+def _check_target(volume: Volume, names: tuple[str, ...], expected: Condition, length: int | None) -> None:
+    present = volume.look(names)
+    expected(present)
+    if present is not None and present.is_folder:
+        raise FilesError(409, "is_folder")
+    check_room(volume, length or 0)
+
+
+def check_room(volume: Volume, needed_bytes: int) -> None:
+    """Refuse at once what cannot fit.
+
+    Raises:
+        FilesError: 507.
+    """
+    free = volume.free_bytes()
+    if needed_bytes > free:
+        raise FilesError(507, "no_room", free=format_bytes(free), needed=format_bytes(needed_bytes))
+
+
+def answer(names: tuple[str, ...], stored: Stored) -> web.Response:
+    """201 or 204, with what the client may want to remember."""
+    headers = {
+        **COMMON_HEADERS,
+        "ETag": stored.entry.version.etag,
+        "Location": url_of(names, folder=False),
+        "Relevo-Copies": str(stored.copies),
+    }
+    if stored.digest is not None:
+        headers["Repr-Digest"] = digests.field(stored.digest)
+    return web.Response(status=201 if stored.created else 204, headers=headers)
+
+
+async def receive(
+    service: Service,
+    names: tuple[str, ...],
+    body: AsyncIterator[bytes],
+    *,
+    condition: Condition = no_condition,
+    digest: bytes | None = None,
+) -> Stored:
+    """Store a body under a name.
+
+    Args:
+        service: with the volume open.
+        names: checked names of the file.
+        body: pieces; an exception from it leaves nothing behind.
+        condition: looked at again in the moment of renaming.
+        digest: the SHA-256 that it must have.
+
+    Raises:
+        FilesError: nothing was stored.
+    """
+    volume = service.volume
+    temporary = await service.run(volume.new_temporary)
+    published = False
+    try:
+        checksum = hashlib.sha256() if digest is not None else None
+        await _write_body(service, temporary, body, None if checksum is None else checksum.update)
+        if checksum is not None and checksum.digest() != digest:
+            raise FilesError(422, "digest_mismatch")
+        await service.run(os.fsync, temporary.fd)
+        if service.resource.when_degraded == "refuse" and await service.copies() < 2:
+            raise unavailable("degraded")
+        entry, created = await service.run(volume.publish, temporary, names, condition)
+        published = True
+    finally:
+        service.later(volume.release if published else volume.discard, temporary)
+    copies = await service.copies()
+    _log.info("stored", path="/".join(names), bytes=entry.size_bytes, copies=copies)
+    return Stored(entry, created, copies, digest)
+
+
+async def _write_body(
+    service: Service, temporary: Handle, body: AsyncIterator[bytes], update: Callable[[bytes], None] | None
+) -> None:
+    pieces: list[bytes] = []
+    waiting_bytes = 0
+    async for piece in body:
+        pieces.append(piece)
+        waiting_bytes += len(piece)
+        if waiting_bytes >= limits.CHUNK_BYTES:
+            await service.run(_append, temporary.fd, pieces, update)
+            pieces, waiting_bytes = [], 0
+    if pieces:
+        await service.run(_append, temporary.fd, pieces, update)
+
+
+def _append(fd: int, pieces: list[bytes], update: Callable[[bytes], None] | None) -> None:
+    write_all(fd, pieces)
+    if update is not None:
+        for piece in pieces:
+            update(piece)

@@ -1,0 +1,87 @@
+"""Who is connected, and which requests are under way: what an orderly hand-over has to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from relevo.files import limits
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with a time of 0: close() sends RST and forgets what was not sent
+
+
+def reset(transport: asyncio.BaseTransport | None) -> None:
+    """End a connection so that the other side knows at once that its answer is not whole."""
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # a thread that is sending holds a descriptor of its own: end it too
+    if isinstance(transport, asyncio.Transport):
+        transport.abort()
+
+
+class Server(web.Server):
+    """aiohttp's protocol factory, with a bound on connections."""
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Refuse one connection too many without a word: it must cost nothing."""
+        super().connection_made(handler, transport)
+        if len(self.connections) > limits.CONNECTIONS_MAX:
+            transport.abort()
+
+
+class Traffic:
+    """The requests under way, and the connections they came by."""
+
+    def __init__(self) -> None:
+        self._active: dict[asyncio.Task[object], web.RequestHandler] = {}
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self.server: Server | None = None
+        self.served = 0
+
+    @property
+    def active(self) -> int:
+        """Requests under way."""
+        return len(self._active)
+
+    @contextlib.contextmanager
+    def request(self, request: web.BaseRequest) -> Iterator[None]:
+        """The current task answers a request while the body runs."""
+        task = asyncio.current_task()
+        assert task is not None, "requests are answered by tasks"
+        self._active[task] = request.protocol
+        self._quiet.clear()
+        self.served += 1
+        try:
+            yield
+        finally:
+            del self._active[task]
+            if not self._active:
+                self._quiet.set()
+
+    async def settled(self, limit_s: float) -> bool:
+        """Wait until no request is under way; whether that came to pass within the limit."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._quiet.wait()
+        return self._quiet.is_set()
+
+    def abort(self) -> None:
+        """End everything: requests under way by reset, idle connections by an ordinary close."""
+        for task, protocol in list(self._active.items()):
+            reset(protocol.transport)
+            task.cancel()
+        busy = set(self._active.values())
+        for protocol in self.server.connections if self.server is not None else ():
+            if protocol not in busy and protocol.transport is not None:
+                protocol.transport.close()

@@ -1,0 +1,484 @@
+"""The volume: every system call on it is made here, in a thread of the pool, never on the event loop.
+
+Names are walked one by one from the root's descriptor and no link is followed (openat with O_NOFOLLOW), so no path can
+lead outside, whatever happens to the tree meanwhile. Users see the root without its work area:
+
+    .relevo/tmp/      bodies of uploads that are under way; emptied at `open`
+    .relevo/uploads/  resumable uploads (`uploads.py`)
+    .relevo/trash/    folders that were deleted with their content; emptied in the background
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import os
+import pathlib
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterator
+
+from relevo.files.conditions import Version, version_of
+from relevo.files.errors import FilesError
+from relevo.files.limits import CHUNK_BYTES, RESERVED_SPACE_BYTES
+from relevo.files.urls import HIDDEN_AT_ROOT, WORK_FOLDER
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
+WORK_MODE = 0o700
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a folder as a listing shows it.
+
+    Attributes:
+        name: its name; undecodable bytes as surrogates.
+        is_folder: a folder, else a regular file.
+        size_bytes: length; 0 for a folder.
+        mtime_ns: modification time since 1970.
+        inode: inode number.
+    """
+
+    name: str
+    is_folder: bool
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+    @property
+    def version(self) -> Version:
+        """Its version for conditional requests."""
+        return version_of(self.inode, self.mtime_ns, self.size_bytes)
+
+
+Condition = Callable[[Entry | None], None]
+"""Raises when the entry there is (or is not) is not the one a change expects."""
+
+
+def no_condition(entry: Entry | None) -> None:
+    """Any entry will do."""
+
+
+class Handle:
+    """An open file of the volume; the volume closes those that are left when it is closed.
+
+    Attributes:
+        fd: the descriptor.
+        entry: the file as it was when it was opened.
+        name: its name in the work area (uploads), else empty.
+    """
+
+    __slots__ = ("_volume", "entry", "fd", "name")
+
+    def __init__(self, volume: Volume, fd: int, entry: Entry, name: str = "") -> None:
+        self._volume = volume
+        self.fd = fd
+        self.entry = entry
+        self.name = name
+
+    def close(self) -> None:
+        """Close it; again is fine."""
+        self._volume.release(self)
+
+
+def _entry(name: str, found: os.stat_result) -> Entry | None:
+    if stat.S_ISDIR(found.st_mode):
+        return Entry(name, True, 0, found.st_mtime_ns, found.st_ino)  # noqa: FBT003
+    if stat.S_ISREG(found.st_mode):
+        return Entry(name, False, found.st_size, found.st_mtime_ns, found.st_ino)  # noqa: FBT003
+    return None
+
+
+def _special(found: os.stat_result) -> FilesError:
+    return FilesError(403, "link" if stat.S_ISLNK(found.st_mode) else "not_regular")
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def names_in(folder: int | str) -> list[str]:
+    """The names in a folder, in no order."""
+    return os.listdir(folder)  # noqa: PTH208 - pathlib knows no descriptors
+
+
+def write_all(fd: int, pieces: list[bytes]) -> None:
+    """Append pieces at the file's position."""
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def sha256_of(fd: int) -> bytes:
+    """The SHA-256 of a whole file, read from its beginning."""
+    digest, offset = hashlib.sha256(), 0
+    while chunk := os.pread(fd, CHUNK_BYTES, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+    return digest.digest()
+
+
+class Volume:
+    """One mounted file system, below a root folder.
+
+    Args:
+        root: absolute path of the folder that users see as `/`.
+    """
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self._path = root
+        self._root = -1
+        self._work: dict[str, int] = {}
+        self._handles: set[Handle] = set()
+        self._lock = threading.Lock()
+        self._names_lock = threading.Lock()
+        self._folders_lock = threading.Lock()
+        self._folders_pending = 0
+
+    # --- open and close -----------------------------------------------------------------------------------------------
+
+    def open(self) -> list[tuple[str, str]]:
+        """Open the root and the work area (made when missing); what an earlier run left there is returned.
+
+        Returns:
+            Work folder and name of each leftover, to be handed to `purge`.
+
+        Raises:
+            OSError: the root is not there, or the work area cannot be made.
+        """
+        assert self._root < 0, "opened twice"
+        self._root = os.open(self._path, _FOLDER & ~os.O_NOFOLLOW)
+        try:
+            work = self._open_or_make(self._root, WORK_FOLDER)
+            with _closing(work):
+                for name in ("tmp", "uploads", "trash"):
+                    self._work[name] = self._open_or_make(work, name)
+        except BaseException:
+            self.close()
+            raise
+        return [(area, name) for area in ("tmp", "trash") for name in names_in(self._work[area])]
+
+    @staticmethod
+    def _open_or_make(parent: int, name: str) -> int:
+        try:
+            return os.open(name, _FOLDER, dir_fd=parent)
+        except FileNotFoundError:
+            os.mkdir(name, WORK_MODE, dir_fd=parent)
+            os.fsync(parent)
+            return os.open(name, _FOLDER, dir_fd=parent)
+
+    def close(self) -> None:
+        """Close every descriptor on the volume. Nothing may be inside another method by now."""
+        with self._lock:
+            handles, self._handles = self._handles, set()
+        for fd in [*(handle.fd for handle in handles), *self._work.values(), self._root]:
+            if fd >= 0:
+                with contextlib.suppress(
+                    OSError
+                ):  # an error that close() reports belongs to a write never acknowledged
+                    os.close(fd)
+        self._work.clear()
+        self._root = -1
+
+    def open_descriptors(self) -> list[int]:
+        """Descriptors of this process that still lie on the volume: empty after `close` (it checks itself)."""
+        found = []
+        for name in names_in("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                target = str(pathlib.Path("/proc/self/fd", name).readlink())
+                if target == str(self._path) or target.startswith(f"{self._path}/"):
+                    found.append(int(name))
+        return found
+
+    def _keep(self, fd: int, entry: Entry, name: str = "") -> Handle:
+        handle = Handle(self, fd, entry, name)
+        with self._lock:
+            self._handles.add(handle)
+        return handle
+
+    def release(self, handle: Handle) -> None:
+        """Close a handle, once."""
+        with self._lock:
+            if handle not in self._handles:
+                return
+            self._handles.remove(handle)
+        os.close(handle.fd)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def folder(self, names: tuple[str, ...]) -> Iterator[int]:
+        """A descriptor of a folder, walked from the root.
+
+        Raises:
+            OSError: FileNotFoundError, NotADirectoryError (a link too), …
+        """
+        fd = os.open(".", _FOLDER, dir_fd=self._root)
+        try:
+            for name in names:
+                below = os.open(name, _FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+    def look(self, names: tuple[str, ...]) -> Entry | None:
+        """The entry of a path, None when there is none.
+
+        Raises:
+            FilesError: 403, neither file nor folder.
+            OSError: as the system calls do.
+        """
+        if not names:
+            found = _entry("", os.fstat(self._root))
+            assert found is not None, "the root was opened as a folder"
+            return found
+        try:
+            with self.folder(names[:-1]) as parent:
+                return self._look_in(parent, names[-1])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @staticmethod
+    def _look_in(parent: int, name: str) -> Entry | None:
+        try:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        entry = _entry(name, found)
+        if entry is None:
+            raise _special(found)
+        return entry
+
+    def open_file(self, names: tuple[str, ...]) -> Handle | Entry:
+        """Open a file for reading, or give the entry of a folder.
+
+        Raises:
+            FilesError: 404; 403 for links, devices and the like, which are never opened.
+        """
+        if not names:
+            return Entry("", True, 0, 0, 0)  # noqa: FBT003
+        with self.folder(names[:-1]) as parent:
+            entry = self._look_in(parent, names[-1])
+            if entry is None:
+                raise FilesError(404, "not_found")
+            if entry.is_folder:
+                return entry
+            fd = os.open(names[-1], _READ, dir_fd=parent)
+        opened = _entry(names[-1], os.fstat(fd))
+        if opened is None or opened.is_folder:  # it was exchanged between the two calls
+            os.close(fd)
+            raise FilesError(404, "not_found")
+        return self._keep(fd, opened)
+
+    def entries(self, names: tuple[str, ...]) -> list[Entry]:
+        """The files and folders in a folder, in no order; links and special files are left out."""
+        found = []
+        with self.folder(names) as fd, os.scandir(fd) as scan:
+            for item in scan:
+                if not names and item.name in HIDDEN_AT_ROOT:
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    entry = _entry(item.name, item.stat(follow_symlinks=False))
+                    if entry is not None:
+                        found.append(entry)
+        return found
+
+    def free_bytes(self) -> int:
+        """Space that uploads may use."""
+        found = os.fstatvfs(self._root)
+        return max(0, found.f_bavail * found.f_frsize - RESERVED_SPACE_BYTES)
+
+    # --- the work area ------------------------------------------------------------------------------------------------
+
+    def new_temporary(self) -> Handle:
+        """A new empty file that users do not see."""
+        name = secrets.token_hex(16)
+        fd = os.open(name, _NEW, FILE_MODE, dir_fd=self._work["tmp"])
+        return self._keep(fd, Entry(name, False, 0, 0, 0), name)  # noqa: FBT003
+
+    def discard(self, temporary: Handle) -> None:
+        """Close and delete a file of `new_temporary` that was not published."""
+        self.release(temporary)
+        if "tmp" in self._work:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary.name, dir_fd=self._work["tmp"])
+
+    def uploads_folder(self) -> int:
+        """The descriptor of the folder of resumable uploads."""
+        return self._work["uploads"]
+
+    def keep_upload(self, fd: int, name: str) -> Handle:
+        """Take charge of an open file of a resumable upload."""
+        return self._keep(fd, Entry(name, False, 0, 0, 0), name)  # noqa: FBT003
+
+    def purge(self, area: str, name: str) -> None:
+        """Delete something in the work area for good, with everything below it.
+
+        Folders below are first moved up, so that no depth exhausts descriptors or the stack.
+        """
+        area_fd, left = self._work[area], [name]
+        while left:
+            name = left.pop()
+            try:
+                os.unlink(name, dir_fd=area_fd)
+            except IsADirectoryError:
+                left += self._empty_folder(area_fd, name)
+            except FileNotFoundError:
+                continue
+
+    @staticmethod
+    def _empty_folder(area: int, name: str) -> list[str]:
+        """Remove a folder of the work area; the folders that were in it now lie beside it, under the names returned."""
+        moved = []
+        with _closing(os.open(name, _FOLDER, dir_fd=area)) as fd:
+            for child in names_in(fd):
+                try:
+                    os.unlink(child, dir_fd=fd)
+                except IsADirectoryError:
+                    moved.append(secrets.token_hex(16))
+                    os.rename(child, moved[-1], src_dir_fd=fd, dst_dir_fd=area)
+        os.rmdir(name, dir_fd=area)
+        return moved
+
+    # --- changing -----------------------------------------------------------------------------------------------------
+
+    def publish(
+        self, handle: Handle, names: tuple[str, ...], condition: Condition = no_condition, *, area: str = "tmp"
+    ) -> tuple[Entry, bool]:
+        """Give a file of the work area, already fsynced, its name; missing folders are made. Durable on return.
+
+        Returns:
+            The new entry, and whether there was none before.
+
+        Raises:
+            FilesError: 409 for a folder in the way; what `condition` raises. The file is then still in the work area.
+        """
+        with self._parent(names) as parent:
+            with self._names_lock:
+                present = self._look_in(parent, names[-1])
+                condition(present)
+                if present is not None and present.is_folder:
+                    raise FilesError(409, "is_folder")
+                try:
+                    os.rename(handle.name, names[-1], src_dir_fd=self._work[area], dst_dir_fd=parent)
+                except FileNotFoundError as error:
+                    raise FilesError(409, "folder_gone") from error
+            os.fsync(parent)
+        published = _entry(names[-1], os.fstat(handle.fd))
+        assert published is not None, "a temporary file is a regular file"
+        return published, present is None
+
+    @contextlib.contextmanager
+    def _parent(self, names: tuple[str, ...]) -> Iterator[int]:
+        """The folder of a file that is about to be published, made when missing and then durable."""
+        try:
+            with self.folder(names[:-1]) as fd:
+                self._await_pending()
+                yield fd
+                return
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError as error:
+            raise FilesError(409, "not_folder") from error
+        self._make_folders(names[:-1])
+        with self.folder(names[:-1]) as fd:
+            yield fd
+
+    def _await_pending(self) -> None:
+        """A folder that someone else has just made may not be durable yet: wait for its fsync."""
+        if self._folders_pending:
+            with self._folders_lock:
+                pass
+
+    def _make_folders(self, names: tuple[str, ...]) -> None:
+        with self._folders_lock:
+            self._folders_pending += 1
+            try:
+                self._make_missing(names)
+            except NotADirectoryError as error:
+                raise FilesError(409, "not_folder") from error
+            finally:
+                self._folders_pending -= 1
+
+    def _make_missing(self, names: tuple[str, ...]) -> None:
+        fd = os.open(".", _FOLDER, dir_fd=self._root)
+        try:
+            for name in names:
+                try:
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except FileNotFoundError:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, FOLDER_MODE, dir_fd=fd)
+                    os.fsync(fd)
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = below
+        finally:
+            os.close(fd)
+
+    def make_folder(self, names: tuple[str, ...]) -> None:
+        """Make one folder, durably.
+
+        Raises:
+            FilesError: 409 when the folder above is missing or something has the name.
+        """
+        try:
+            with self.folder(names[:-1]) as parent:
+                self._await_pending()
+                os.mkdir(names[-1], FOLDER_MODE, dir_fd=parent)
+                os.fsync(parent)
+        except FileNotFoundError as error:
+            raise FilesError(409, "parent_missing") from error
+        except NotADirectoryError as error:
+            raise FilesError(409, "not_folder") from error
+
+    def remove(
+        self, names: tuple[str, ...], condition: Condition = no_condition, *, recursive: bool = False
+    ) -> str | None:
+        """Delete a file or a folder, durably. A folder with content vanishes in one step, into the trash.
+
+        Returns:
+            The name in the trash that is left to `purge`, or None.
+
+        Raises:
+            FilesError: 404, 409 for a folder with content when not `recursive`, what `condition` raises.
+        """
+        with self.folder(names[:-1]) as parent:
+            with self._names_lock:
+                entry = self._look_in(parent, names[-1])
+                if entry is None:
+                    raise FilesError(404, "not_found")
+                condition(entry)
+                trash = self._unlink(parent, entry, recursive=recursive)
+            os.fsync(parent)
+        return trash
+
+    def _unlink(self, parent: int, entry: Entry, *, recursive: bool) -> str | None:
+        if not entry.is_folder:
+            os.unlink(entry.name, dir_fd=parent)
+            return None
+        try:
+            os.rmdir(entry.name, dir_fd=parent)
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and error.errno != errno.ENOTEMPTY:
+                raise
+            if not recursive:
+                raise FilesError(409, "not_empty") from error
+            trash = secrets.token_hex(16)
+            os.rename(entry.name, trash, src_dir_fd=parent, dst_dir_fd=self._work["trash"])
+            return trash
+        return None
