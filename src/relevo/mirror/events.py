@@ -1,19 +1,19 @@
 """What goes into the mirror's core and what comes out: `Mirror.step(event) -> list of effects`.
 
-Order. The effects of one step are UNORDERED, with one exception: `SendData` effects are one stream and keep their order, and
-so do `SendMeta` effects. What must follow a write is emitted only by the step that handles that write's completion.
+Order. The effects of one step are UNORDERED, with one exception: `SendData` effects are one stream and keep their
+order, and so do `SendMeta` effects. What must follow a write is emitted only by the step that handles its completion.
 Effects of different steps are started in the order of the steps; disk completions may come in any order.
 
-Tokens. An application request's token is the shell's (the core gives it back in `CompleteRequest`); the token of a disk,
-meta-data or device effect is the core's (the shell gives it back in `DiskDone`, once). Both are opaque.
+Tokens. An application request's token is the shell's (the core gives it back in `CompleteRequest`); the token of a
+disk, meta-data or device effect is the core's (the shell gives it back in `DiskDone`, once). Both are opaque.
 
 Buffers are opaque handles of the shell's; the core never looks inside.
 - `AppWrite.buffer` stays the core's until `CompleteRequest` of that request: that is its release.
-- A read (`DiskRead`) is answered with `DiskDone.buffer`; it is released by `CompleteRequest` that carries it, by a `SendData`
-  that carries it with `release`, once it is sent or the link is closed, or by `ReleaseBuffer`.
+- A read (`DiskRead`) is answered with `DiskDone.buffer`; it is released by `CompleteRequest` that carries it, by a
+  `SendData` that carries it with `release`, once it is sent or the link is closed, or by `ReleaseBuffer`.
 - The payload of a `PacketReceived` stays the core's until `ReleaseBuffer` (or as above).
-- A write's buffer may be in the shell's send queue as well as on its way to the disk: a core that completes or releases it
-  has seen it acknowledged by the peer or the link closed. When a link is closed its send queue is dropped.
+- A write's buffer may be in the shell's send queue as well as on its way to the disk: a core that completes or releases
+  it has seen it acknowledged by the peer or the link closed. When a link is closed its send queue is dropped.
 
 Times are milliseconds of one clock that never goes back; every event carries the present one.
 """
@@ -21,7 +21,7 @@ Times are milliseconds of one clock that never goes back; every event carries th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 from relevo.base.errors import RelevoError
@@ -74,8 +74,8 @@ class Attach:
     Attributes:
         meta: the superblock's changing part.
         disk_bytes: size of the data area.
-        bitmap: the whole bitmap as on the disk: 1 bit for 4 KiB, little endian, at least as long as the data area needs.
-        al_slots: slot -> extent, as `activity_log_format` reads the ring.
+        bitmap: the whole bitmap as on the disk: 1 bit for 4 KiB, little endian, at least as long as the data area.
+        al_extents: the extents that the activity log's ring says were active.
         al_number: number of the newest transaction in the ring.
         epoch: the highest vote epoch this node has persisted.
         random: eight random 64-bit numbers (see `NeedRandom`).
@@ -85,7 +85,7 @@ class Attach:
     meta: MetaState
     disk_bytes: int
     bitmap: bytes
-    al_slots: Mapping[int, int]
+    al_extents: Collection[int]
     al_number: int
     epoch: int
     random: tuple[int, ...]
@@ -133,7 +133,7 @@ class AppDiscard:
 
 @dataclasses.dataclass(slots=True)
 class DiskDone:
-    """A disk, meta-data, epoch or device effect is done: `errno` 0 or what went wrong. `buffer` only after `DiskRead`."""
+    """A disk, meta-data, epoch or device effect is done: `errno` is 0 or what went wrong; `buffer` is a read's."""
 
     now_ms: int
     token: Token

@@ -1,201 +1,502 @@
-"""The link to the peer as the worker sees it: found by the connector, proven by the greeting, then two streams."""
+"""The conversation with the peer: settings and states at its beginning, signs of life, its end.
+
+From P_PROTOCOL on; sockets, features and authentication are the shell's. Losing the link while Primary starts what the
+order duties demand (`local_io.LocalIo.peer_lost`).
+"""
 
 from __future__ import annotations
 
-import secrets
-import socket
 from collections.abc import Callable
 
-import structlog
-
-from relevo.base.errors import RelevoError
-from relevo.config.model import Mirror
-from relevo.device.buffers import Buffer, BufferPool
+from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror import wire
-from relevo.mirror.auth import Authentication
-from relevo.mirror.connector import Address, Connector
-from relevo.mirror.greeting import Done, Greeting
-from relevo.mirror.loop import Loop, Timer
-from relevo.mirror.sockets import Receiver, Stream
+from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
+from relevo.mirror.durable import Durable
+from relevo.mirror.handshake import Copy, Decision, Direction, decide
+from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.peer_io import PeerIo
+from relevo.mirror.resync import Resync
+from relevo.mirror.state import CLOSE_LIMIT_MS, Shared, Timer
+from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, State
+from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
 
-GREETING_TIMEOUT_MS = 4000
-_log = structlog.get_logger()
-_SECRET_REMEDY = "Compare this mirror's secret and hmac on both servers."  # noqa: S105 - advice, not a secret
+PROTOCOL_C = 3
+SS_SUCCESS = 1
+SS_TWO_PRIMARIES = -1
+SS_CONCURRENT_CHANGE = -19
+LEAVE_PINGS = 4
+"""A peer asked for its leave has that many ping-timeouts to answer."""
+LIVELY_PINGS = 2
+"""A Primary and its peer ask for a sign of life after that many ping-timeouts of silence."""
+_EARLY_LIMIT = 64
+_LIMITS = p.QueueLimits(BLOCK_BYTES, BLOCK_BYTES, 0, BLOCK_BYTES, 0, 1, 1, 0)
 
 
 class Link:
-    """Keeps a connection to the peer while one is wanted.
+    """Begins, watches and ends a link."""
 
-    Args:
-        loop: the loop that serves it.
-        mirror: the mirror's configuration.
-        me: own address and port.
-        peer: the peer's.
-        pool: where payloads go.
-        connected: called with the common features and whether this side breaks ties, when the peer is proven.
-        disconnected: called with the reason when a link that was `connected` is gone.
-        receiver: called with each packet and its payload while connected.
-    """
+    def __init__(self, shared: Shared, durable: Durable, local: LocalIo, peer_io: PeerIo, resync: Resync) -> None:
+        self._s = shared
+        self._durable = durable
+        self._local = local
+        self._peer_io = peer_io
+        self._resync = resync
+        self._early: list[Callable[[], None]] | None = None
+        self._heard_ms = 0
+        self._protocol_seen = False
+        self._sizes_seen = False
+        self._uuid_flags = 0
+        self._goodbye = False
+        self._left_outdated = False
+        self._closing = False
+        self._leaving: list[Callable[[], None]] = []
+        self.changing = False
+        """A change of role is being made stable: no link begins meanwhile."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        mirror: Mirror,
-        me: Address,
-        peer: Address,
-        pool: BufferPool,
-        connected: Callable[[int, bool], None],
-        disconnected: Callable[[str], None],
-        receiver: Receiver,
-    ) -> None:
-        self.problem = ""
-        self._loop = loop
-        self._mirror = mirror
-        self._pool = pool
-        self._connected = connected
-        self._disconnected = disconnected
-        self._receiver = receiver
-        self._connector = Connector(loop, me, peer, mirror.connect_interval_ms, self._established, self._knocked)
-        self._wanted = False
-        self._up = False
-        self._resolve_conflicts = False
-        self._greeting: Greeting | None = None
-        self._timer: Timer | None = None
-        self.data: Stream | None = None
-        self.meta: Stream | None = None
+    # ------------------------------------------------------------ beginning
 
-    @property
-    def up(self) -> bool:
-        """Whether the peer is there and proven."""
-        return self._up
-
-    def want(self, wanted: bool) -> None:
-        """Look for the peer from now on, or stop doing so; a link that is up stays."""
-        if wanted == self._wanted:
+    def connected(self, event: e.Connected) -> None:
+        """Both sockets are there."""
+        s = self._s
+        self.lost("a new link came")
+        self._closing = False
+        s.clear_timer(Timer.CLOSE)
+        if not s.want:
+            s.out.append(e.DropConnection("no connection is wanted"))
             return
-        self._wanted = wanted
-        if not wanted:
-            self._connector.stop()
-            if not self._up:
-                self._close()
-        elif self.data is None:
-            self._connector.search()
-        else:
-            self._connector.listen()
-
-    def flush(self) -> None:
-        """Send what was queued on both sockets, acknowledgements first."""
-        if self.meta is not None:
-            self.meta.flush()
-        if self.data is not None:
-            self.data.flush()
-
-    def resume(self) -> None:
-        """Buffers have come back: read on where the pool was used up."""
-        if self.data is not None and self.data.stalled:
-            self.data.resume()
-
-    def drop(self, reason: str) -> None:
-        """Close the link; `disconnected` is called when it was up."""
-        self.flush()
-        self._fail(reason)
-
-    def close(self) -> None:
-        """Close everything, for good."""
-        self.want(wanted=False)
-        self._up = False
-        self._close()
-
-    # ---- coming up ---------------------------------------------------------------------------------------------
-
-    def _established(self, data: socket.socket, meta: socket.socket, resolve_conflicts: bool) -> None:
-        self._resolve_conflicts = resolve_conflicts
-        authentication = Authentication(self._mirror.secret, self._mirror.hmac, secrets.token_bytes(p.CHALLENGE_BYTES))
-        self._greeting = Greeting(authentication)
-        self.data = Stream(self._loop, data, wire.DATA_COMMANDS, self._pool, self._greet, self._fail)
-        self.meta = Stream(self._loop, meta, wire.META_COMMANDS, self._pool, self._receiver, self._fail)
-        self.meta.decoder.header = wire.Header.H100
-        for packet in self._greeting.opening():
-            self.data.send(packet, wire.Header.H80)
-        self.data.start()
-        self.data.flush()
-        self._timer = self._loop.call_in(
-            max(GREETING_TIMEOUT_MS, 4 * self._mirror.ping_timeout_ms), lambda: self._fail("The peer does not answer.")
+        s.link = True
+        s.link_number += 1
+        s.features = event.features
+        s.resolve_conflicts = event.resolve_conflicts
+        s.peer_uuids = None
+        s.peer_disk = Disk.UNKNOWN
+        s.peer_role = Role.UNKNOWN
+        s.pings_sent = s.pings_answered = 0
+        self._protocol_seen = self._sizes_seen = False
+        self._goodbye = self._left_outdated = False
+        self._early = []
+        self._heard_ms = s.now
+        s.set_conn(Connection.WF_REPORT_PARAMS)
+        s.set_timer(Timer.HANDSHAKE, s.settings.timeout_ms)
+        s.set_timer(Timer.PING, LIVELY_PINGS * s.settings.ping_timeout_ms)
+        number = s.link_number
+        s.when(
+            lambda: s.link_number != number or not s.link or self._may_begin(),
+            lambda: self._begin() if s.link and s.link_number == number else None,
         )
 
-    def _greet(self, packet: p.Packet, _buffer: Buffer | None) -> None:
-        greeting, data = self._greeting, self.data
-        assert greeting is not None
-        assert data is not None
+    def _may_begin(self) -> bool:
+        """What is said of this side has to be stable, and to stay so until the peer has compared it."""
+        return self._durable.idle and not self._peer_io.in_flight and not self.changing
+
+    def _begin(self) -> None:
+        s = self._s
+        discard = int(s.discard_my_data)
+        s.out.append(e.SendData(p.Protocol(PROTOCOL_C, 0, 0, 0, discard, 0, "")))
+        s.out.append(e.SendData(p.SyncParam(s.settings.resync_rate_bytes >> 10, "", "", 0, 0, 0, 0)))
+        own = s.disk_sectors if s.disk > Disk.FAILED else 0
+        limits = _LIMITS if s.features & p.Feature.WSAME else None
+        s.out.append(e.SendData(p.Sizes(own, 0, s.size_sectors, p.MAX_PAYLOAD_BYTES, 0, 0, limits)))
+        if s.disk > Disk.FAILED:
+            s.out.append(e.SendData(self._uuids(0)))
+        s.out.append(e.SendData(p.StateWord(s.state_word())))
+        early, self._early = self._early or [], None
+        for packet in early:
+            if s.link:
+                packet()
+
+    def _uuids(self, flags: int) -> p.Uuids:
+        s, u = self._s, self._s.uuids
+        if s.discard_my_data:
+            flags |= p.UuidFlag.DISCARD_MY_DATA
+        if self._crashed_primary:
+            flags |= p.UuidFlag.CRASHED_PRIMARY
+        if s.disk is Disk.INCONSISTENT:
+            flags |= p.UuidFlag.INCONSISTENT
+        return p.Uuids(u.current, u.bitmap, u.history0, u.history1, s.bitmap.count, int(flags))
+
+    @property
+    def _crashed_primary(self) -> bool:
+        """Crashed, or suspended: either way this copy may hold writes of its generation that the peer has not."""
+        return self._s.crashed_primary or self._local.gate in {Gate.ASKING, Gate.EXPIRED}
+
+    def announce_first_generation(self) -> None:
+        """Two equal, just created copies come into use: the peer takes over the first generation."""
+        self._s.out.append(e.SendData(self._uuids(int(p.UuidFlag.SKIP_INITIAL_SYNC))))
+
+    @property
+    def begun(self) -> bool:
+        """This side has told its parameters."""
+        return self._early is None
+
+    def postpone(self, packet: Callable[[], None]) -> None:
+        """A packet waits until this side has begun.
+
+        Raises:
+            ProtocolError: too many of them.
+        """
+        assert self._early is not None
+        if len(self._early) >= _EARLY_LIMIT:
+            raise p.ProtocolError("The peer sends too much before the conversation has begun.")
+        self._early.append(packet)
+
+    def protocol(self, packet: p.Protocol) -> None:
+        """Settings that have to agree."""
+        self._expect_parameters()
+        wrong = ""
+        if packet.protocol != PROTOCOL_C:
+            wrong = "replicates with another protocol than C"
+        elif packet.two_primaries:
+            wrong = "allows two Primaries"
+        elif packet.integrity_alg:
+            wrong = "wants checksums on every packet (data-integrity-alg)"
+        elif packet.after_sb_0p or packet.after_sb_1p or packet.after_sb_2p:
+            wrong = "has other policies after a split brain than disconnect"
+        if wrong:
+            self._refuse(f"The peer {wrong}; this side does not.")
+        self._protocol_seen = True
+
+    def _expect_parameters(self) -> None:
+        if self._s.conn is not Connection.WF_REPORT_PARAMS:
+            raise p.ProtocolError("The peer repeats the beginning of the conversation.")
+
+    def _refuse(self, sentence: str, *, retry: bool = False) -> None:
+        if self._s.problem != sentence:
+            self._s.problem = sentence
+            self._s.changed()
+        self.drop(sentence, stay_alone=not retry)
+
+    def sizes(self, packet: p.Sizes) -> None:
+        """Agree on the size of the device."""
+        s = self._s
+        if s.conn is not Connection.WF_REPORT_PARAMS or not packet.disk_sectors or s.disk <= Disk.FAILED:
+            self._sizes_seen = True
+            return
+        if s.size_agreed:
+            if packet.disk_sectors < s.size_sectors:
+                self._refuse("The peer's disk is smaller than the mirror.")
+        else:
+            size = min(s.disk_sectors, packet.disk_sectors, packet.current_sectors or packet.disk_sectors)
+            if size != s.size_sectors:
+                pages = b"".join(s.bitmap.take_page(page) for page in range(s.bitmap.pages))
+                s.size_sectors = size
+                s.bitmap = Bitmap(bits_for(size), pages)
+        self._sizes_seen = True
+
+    def uuids(self, packet: p.Uuids) -> None:
+        """The peer's generations."""
+        s = self._s
+        first = s.peer_uuids is None
+        s.peer_uuids = Generations(packet.current, packet.bitmap, packet.history0, packet.history1)
+        self._uuid_flags = packet.flags
+        created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
+        skip = packet.flags & p.UuidFlag.SKIP_INITIAL_SYNC
+        if not first and s.conn is Connection.CONNECTED and created and skip:
+            s.uuids = Generations(packet.current & ~PRIMARY_BIT, 0, 0, 0)
+            s.bitmap.clear_all()
+            s.disk = s.peer_disk = Disk.UP_TO_DATE
+            self._durable.superblock(_nothing)
+            s.changed()
+
+    # ------------------------------------------------------------ states
+
+    def state(self, packet: p.StateWord) -> None:
+        """The peer's state; the first one ends the exchange of parameters."""
+        s = self._s
         try:
-            answers = greeting.take(packet)
-        except RelevoError as error:
-            self._refused(error)
+            peer = State.unpack(packet.word)
+        except ValueError as error:
+            raise p.ProtocolError(f"The peer's state cannot be: {error}.") from None
+        if s.conn is Connection.WF_REPORT_PARAMS:
+            self._meet(peer)
             return
-        if greeting.features_known:
-            data.decoder.header = wire.Header.H100
-        for answer in answers:
-            if isinstance(answer, Done):
-                self._done(answer.features)
+        if peer.role is Role.PRIMARY and s.role is Role.PRIMARY:
+            self._split_brain("Both servers are Primary.")
+            return
+        if peer.role is not s.peer_role:
+            s.peer_role = peer.role
+            s.changed()
+        self._peer_disk(peer)
+
+    def _peer_disk(self, peer: State) -> None:
+        s = self._s
+        if peer.disk <= Disk.FAILED < s.peer_disk and s.peer_disk is not Disk.UNKNOWN:
+            s.log("warning", "peer_disk_failed")
+            if s.role is Role.PRIMARY:
+                self.drop("the peer's disk has failed")
+                return
+            s.peer_disk = Disk.DISKLESS
+            s.changed()
+        elif s.conn is Connection.SYNC_SOURCE:
+            if peer.conn is Connection.SYNC_TARGET and peer.disk is Disk.INCONSISTENT:
+                self.target_marked()
+            elif peer.conn is Connection.CONNECTED and peer.disk is Disk.UP_TO_DATE:
+                self._resync.peer_done()
+        elif s.conn is Connection.CONNECTED:
+            disk = Disk.UP_TO_DATE if peer.disk >= Disk.OUTDATED and s.disk is Disk.UP_TO_DATE else peer.disk
+            if disk is not s.peer_disk:
+                s.peer_disk = disk
+                s.changed()
+
+    def target_marked(self) -> None:
+        """The target is Inconsistent on its disk: it cannot become Primary, so this side may complete writes alone."""
+        if self._local.gate in {Gate.ASKING, Gate.EXPIRED}:
+            self._s.problem = ""
+            self._local.open_gate()
+
+    def _meet(self, peer: State) -> None:
+        s = self._s
+        if not self._protocol_seen or not self._sizes_seen or (peer.disk > Disk.FAILED and s.peer_uuids is None):
+            raise p.ProtocolError("The peer sent its state before its parameters.")
+        s.clear_timer(Timer.HANDSHAKE)
+        s.peer_role = peer.role
+        s.peer_disk = peer.disk
+        me = Copy(
+            Side(s.uuids, s.role is Role.PRIMARY, self._crashed_primary),
+            s.disk,
+            s.discard_my_data,
+        )
+        crashed = bool(self._uuid_flags & p.UuidFlag.CRASHED_PRIMARY)
+        theirs = s.peer_uuids or Generations(0, 0, 0, 0)
+        discard = bool(self._uuid_flags & p.UuidFlag.DISCARD_MY_DATA)
+        him = Copy(Side(theirs, peer.role is Role.PRIMARY, crashed), peer.disk, discard)
+        found = decide(me, him, features=s.features, resolve_conflicts=s.resolve_conflicts)
+        s.log("info", "handshake", rule=found.rule, direction=found.direction.name, full=found.full)
+        self._carry_out(found, him)
+
+    def _carry_out(self, found: Decision, peer: Copy) -> None:
+        s = self._s
+        if found.direction is Direction.REFUSE:
+            if found.split_brain:
+                self._split_brain(found.sentence)
             else:
-                data.send(answer)
-        data.flush()
-
-    def _done(self, features: int) -> None:
-        assert self.data is not None
-        assert self.meta is not None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._greeting = None
-        self._up = True
-        self.problem = ""
-        self.data.receiver = self._receiver
-        self.meta.start()
-        self._connector.listen()
-        self._connected(features, self._resolve_conflicts)
-
-    def _refused(self, error: RelevoError) -> None:
-        if self.problem != str(error):
-            _log.error("peer_refused", problem=str(error))
-        self.problem = str(error)
-        self._fail(error.what)
-
-    # ---- going down --------------------------------------------------------------------------------------------
-
-    def _fail(self, reason: str) -> None:
-        """Close the link, tell whoever has to know, and look for the peer again when that is wanted."""
-        was_up, greeting = self._up, self._greeting
-        self._up = False
-        self._close()
-        if greeting is not None and greeting.responded and not self.problem:
-            self.problem = f"The peer closed the connection during the proof of the secret. {_SECRET_REMEDY}"
-            _log.error("peer_left_during_authentication", problem=self.problem)
-        if was_up:
-            self._disconnected(reason)
-        if self._wanted and self.data is None:
-            self._connector.search_later()
-
-    def _close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._greeting = None
-        for stream in (self.data, self.meta):
-            if stream is not None:
-                stream.close()
-        self.data = self.meta = None
-
-    def _knocked(self) -> None:
-        """The peer opens a connection while we believe in the old one: it must answer on that at once."""
-        meta = self.meta
-        if not self._up or meta is None:
+                self._refuse(found.sentence, retry=found.retry)
             return
-        before = meta.received
-        meta.send(p.Ping())
-        meta.flush()
+        if s.role is Role.PRIMARY and peer.side.primary:
+            self._split_brain("Both servers are Primary.")
+            return
+        if found.corrected is not None:
+            s.uuids = found.corrected
+        s.peer_lost = False
+        s.split_brain = False
+        s.discard_my_data = False
+        if self._local.gate is Gate.OPEN:
+            s.problem = ""
+        if found.direction is Direction.SOURCE:
+            s.disk = Disk.UP_TO_DATE
+            self._resync.start_source(full=found.full)
+        elif found.direction is Direction.TARGET:
+            self._resync.start_target(full=found.full)
+        else:
+            self._nothing_to_do(peer)
 
-        def check() -> None:
-            if self.meta is meta and meta.received == before:
-                self._fail("The peer has opened a new connection and does not answer on the old one.")
+    def _nothing_to_do(self, peer: Copy) -> None:
+        s = self._s
+        if s.disk >= Disk.OUTDATED and peer.disk >= Disk.OUTDATED:
+            s.disk = s.peer_disk = Disk.UP_TO_DATE
+            s.crashed_primary = False
+            s.peer_outdated = False
+            if s.bitmap.count:
+                s.log("warning", "bits_without_resync", bits=s.bitmap.count)
+        s.set_conn(Connection.CONNECTED)
+        s.out.append(e.SendData(p.StateWord(s.state_word())))
+        if s.disk > Disk.FAILED:
+            self._durable.superblock(_nothing)
 
-        self._loop.call_in(self._mirror.ping_timeout_ms, check)
+    def _split_brain(self, sentence: str) -> None:
+        s = self._s
+        s.split_brain = True
+        s.discard_my_data = False
+        self._refuse(sentence)
+        s.log("error", "split_brain", sentence=sentence)
+
+    # ------------------------------------------------------------ signs of life
+
+    def heard(self) -> None:
+        """A packet came."""
+        self._heard_ms = self._s.now
+
+    def ping_timer(self) -> None:
+        """Nothing may have come for long. Where one side is Primary, silence has to be noticed sooner."""
+        s = self._s
+        if not s.link:
+            return
+        look_ms = LIVELY_PINGS * s.settings.ping_timeout_ms
+        interval_ms = s.settings.ping_interval_ms
+        if Role.PRIMARY in {s.role, s.peer_role}:
+            interval_ms = min(interval_ms, look_ms)
+        if s.now - self._heard_ms >= interval_ms:
+            self._ping()
+        s.set_timer(Timer.PING, min(interval_ms, look_ms))
+
+    def probe(self) -> int:
+        """Ask for a sign of life; without one in time the link is dropped. Returns the number of the answer."""
+        self._s.send_ping()
+        if not self._s.has_timer(Timer.PONG):
+            self._s.set_timer(Timer.PONG, self._s.settings.ping_timeout_ms)
+        return self._s.pings_sent
+
+    def _ping(self) -> None:
+        s = self._s
+        if not s.has_timer(Timer.PONG):
+            s.send_ping()
+            s.set_timer(Timer.PONG, s.settings.ping_timeout_ms)
+
+    def pong(self) -> None:
+        """The peer answered."""
+        self._s.pings_answered += 1
+        if self._s.pings_answered >= self._s.pings_sent:
+            self._s.clear_timer(Timer.PONG)
+        self._resync.pong()
+
+    def pong_timer(self) -> None:
+        """The answer to a ping is overdue."""
+        s = self._s
+        quiet_ms = s.now - self._heard_ms
+        if s.link and quiet_ms >= s.settings.ping_timeout_ms:
+            self.drop("the peer does not answer pings")
+        elif s.link:
+            s.set_timer(Timer.PONG, s.settings.ping_timeout_ms - quiet_ms)
+
+    def late_timer(self) -> None:
+        """Look whether the peer owes answers for too long; while it owes any, look again and ask for a sign of life."""
+        s = self._s
+        if not s.link:
+            return
+        owed = [at for at in (self._local.oldest_ms, self._resync.waiting_since_ms) if at is not None]
+        if not owed:
+            return
+        if s.now - min(owed) >= s.settings.timeout_ms:
+            self.drop(f"the peer has not answered for {s.settings.timeout_ms} ms")
+            return
+        if s.now - self._heard_ms >= s.settings.ping_timeout_ms:
+            self._ping()
+        s.set_timer(Timer.LATE, s.settings.ping_timeout_ms)
+
+    def handshake_timer(self) -> None:
+        """The peer has not told its parameters."""
+        if self._s.link:
+            self.drop("the peer did not finish the handshake in time")
+
+    # ------------------------------------------------------------ the end
+
+    def drop(self, reason: str, *, stay_alone: bool = False) -> None:
+        """Close the link; it is lost at once."""
+        s = self._s
+        if stay_alone and s.want:
+            s.want = False
+            s.out.append(e.WantConnection(wanted=False))
+        if s.link:
+            s.out.append(e.DropConnection(reason))
+            self.lost(reason)
+        elif stay_alone and s.conn is Connection.WF_CONNECTION:
+            s.set_conn(Connection.STANDALONE)
+
+    def disconnected(self, reason: str) -> None:
+        """The sockets are gone."""
+        self._closing = False
+        self._s.clear_timer(Timer.CLOSE)
+        self.lost(reason or "the link broke")
+
+    def lost(self, reason: str) -> None:
+        """Nothing more comes from the peer, and what was sent may or may not have arrived."""
+        s = self._s
+        if not s.link:
+            return
+        s.link = False
+        self._early = None
+        good = self._resync.maybe_done or (s.conn is Connection.CONNECTED and s.peer_disk is Disk.UP_TO_DATE)
+        was_target_of_primary = good and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
+        if s.role is Role.SECONDARY and was_target_of_primary and not self._goodbye:
+            s.peer_lost = True
+        for timer in (Timer.PING, Timer.PONG, Timer.LATE, Timer.HANDSHAKE):
+            s.clear_timer(timer)
+        s.log("warning" if good else "info", "link_lost", reason=reason)
+        self._resync.link_lost()
+        self._peer_io.link_lost()
+        s.set_conn(Connection.WF_CONNECTION if s.want else Connection.STANDALONE)
+        s.peer_role = Role.UNKNOWN
+        s.peer_disk = Disk.OUTDATED if self._left_outdated else Disk.UNKNOWN
+        s.peer_outdated = s.peer_outdated or self._left_outdated
+        ask = s.settings.alone == "ask" and not self._left_outdated
+        self._local.peer_lost(copy_was_good=good, ask=ask)
+        self._left()
+        s.changed()
+
+    # ------------------------------------------------------------ leave-taking
+
+    def leave(self, then: Callable[[], None]) -> None:
+        """Take leave of the peer in order, then go on (in any case)."""
+        s = self._s
+        if not s.link or not s.settled:
+            self.drop("this side leaves", stay_alone=True)
+            then()
+            return
+        self._leaving.append(then)
+        if len(self._leaving) > 1:
+            return
+        if s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
+            s.disk = Disk.OUTDATED
+            self._durable.superblock(self._ask_for_leave)
+        else:
+            self._ask_for_leave()
+
+    def _ask_for_leave(self) -> None:
+        s = self._s
+        if not s.link:
+            self._left()
+            return
+        mask, value = CONN_MASK, Connection.DISCONNECTING << 4
+        if s.disk is Disk.OUTDATED:
+            mask, value = mask | DISK_MASK, value | Disk.OUTDATED << 9
+        s.out.append(e.SendData(p.ConnStateChangeRequest(mask, value)))
+        s.set_timer(Timer.LEAVE, LEAVE_PINGS * s.settings.ping_timeout_ms)
+
+    def leave_answered(self) -> None:
+        """The peer let this side go, or does not answer."""
+        self._s.clear_timer(Timer.LEAVE)
+        if self._leaving:
+            self._goodbye = True
+            self.drop("this side took its leave", stay_alone=True)
+
+    def _left(self) -> None:
+        self._s.clear_timer(Timer.LEAVE)
+        leaving, self._leaving = self._leaving, []
+        if leaving:
+            self.drop("this side leaves", stay_alone=True)
+        for then in leaving:
+            then()
+
+    def peer_leaves(self, packet: p.ConnStateChangeRequest) -> None:
+        """The peer takes its leave. One that leaves as Primary goes on alone: this copy is outdated then.
+
+        Raises:
+            ProtocolError: it asks for something else.
+        """
+        s = self._s
+        if not packet.mask & CONN_MASK or (packet.value & CONN_MASK) >> 4 != Connection.DISCONNECTING:
+            raise p.ProtocolError("The peer asks for a change of the connection that is not a leave.")
+        self._goodbye = True
+        self._left_outdated = packet.mask & DISK_MASK != 0 and (packet.value & DISK_MASK) >> 9 == Disk.OUTDATED
+        if s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
+            s.disk = Disk.OUTDATED
+            number = s.link_number
+            self._durable.superblock(lambda: self._let_go() if s.link and s.link_number == number else None)
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._s.out.append(e.SendMeta(p.ConnStateChangeReply(SS_SUCCESS)))
+        self._closing = True
+        self._s.set_timer(Timer.CLOSE, CLOSE_LIMIT_MS)
+        self.lost("the peer took its leave")
+
+    def close_timer(self) -> None:
+        """A peer that took its leave keeps the sockets open."""
+        if self._closing:
+            self._closing = False
+            self._s.out.append(e.DropConnection("the peer took its leave"))
+
+
+def _nothing() -> None:
+    """Nothing has to follow."""

@@ -1,0 +1,360 @@
+"""What the control socket asks for: roles, leave and return, permissions.
+
+A role changes in order: permission (vote epoch stable, peer asked), superblock stable, device, answer; and back:
+device, everything in flight on both disks, bitmap and superblock stable, answer.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from collections.abc import Callable
+
+from relevo.base.errors import RelevoError
+from relevo.mirror import errors
+from relevo.mirror import events as e
+from relevo.mirror import packets as p
+from relevo.mirror.durable import Durable
+from relevo.mirror.link import SS_CONCURRENT_CHANGE, SS_SUCCESS, SS_TWO_PRIMARIES, Link
+from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.peer_io import PeerIo
+from relevo.mirror.requests import Then
+from relevo.mirror.state import SECTOR_BYTES, Shared
+from relevo.mirror.states import DISK_NAMES, ROLE_MASK, Connection, Disk, Role
+from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
+
+
+class Commands:
+    """Carries out one change of role at a time; the other commands at any time."""
+
+    def __init__(self, shared: Shared, durable: Durable, local: LocalIo, peer_io: PeerIo, link: Link) -> None:
+        self._s = shared
+        self._durable = durable
+        self._local = local
+        self._peer_io = peer_io
+        self._link = link
+        self._changing: e.Promote | e.Demote | None = None
+        self._asked_link = 0
+        """Number of the link on which the peer was asked for its consent; 0: no question is open."""
+
+    def handle(self, command: e.Command) -> None:
+        """Begin a command."""
+        s = self._s
+        if not s.attached or s.stopping:
+            self._refuse(command, errors.NotAttached())
+            return
+        handlers: dict[type, Callable[..., None]] = {
+            e.Promote: self._promote,
+            e.Demote: self._demote,
+            e.Outdate: self._outdate,
+            e.AllowAlone: self._allow_alone,
+            e.Connect: self._connect,
+            e.Disconnect: self._disconnect,
+            e.Discard: self._discard,
+            e.Keep: self._connect,
+            e.Down: self._down,
+        }
+        handlers[type(command)](command)
+
+    def _done(self, command: e.Command) -> None:
+        self._s.out.append(e.CommandDone(command.token))
+        self._s.changed()
+
+    def _refuse(self, command: e.Command, error: RelevoError) -> None:
+        self._s.out.append(e.CommandDone(command.token, error))
+
+    # ------------------------------------------------------------ votes
+
+    def _with_epoch(self, command: e.Promote | e.AllowAlone, then: Callable[[], None]) -> None:
+        """Go on when the vote's epoch is stable; a lower one than seen before is refused."""
+        s = self._s
+        if command.epoch < s.epoch:
+            self._refuse_vote(command, errors.AlreadyDenied(command.epoch, s.epoch))
+            return
+        if command.epoch == s.epoch:
+            then()
+            return
+        s.epoch = command.epoch
+
+        def stored(errno: int, _: e.Buffer) -> None:
+            if errno:
+                self._refuse_vote(command, errors.NoDisk("the vote's epoch cannot be stored"))
+            else:
+                then()
+
+        s.out.append(e.PersistEpoch(Then(stored), command.epoch))
+
+    def _refuse_vote(self, command: e.Command, error: RelevoError) -> None:
+        if self._changing is command:
+            self._changing = None
+        self._refuse(command, error)
+
+    # ------------------------------------------------------------ becoming Primary
+
+    def _promote(self, command: e.Promote) -> None:
+        if self._changing is not None:
+            self._refuse(command, errors.CommandInProgress())
+        elif self._s.role is Role.PRIMARY:
+            self._with_epoch(command, lambda: self._done(command))
+        else:
+            self._changing = command
+            self._with_epoch(command, lambda: self._s.when(self._quiet, lambda: self._promote_now(command)))
+
+    def _quiet(self) -> bool:
+        return self._s.settled and self._durable.idle and not self._peer_io.in_flight
+
+    def _promote_now(self, command: e.Promote) -> None:
+        s = self._s
+        if s.disk <= Disk.FAILED:
+            self._give_up(command, errors.NoDisk(s.problem))
+        elif s.link and s.peer_role is Role.PRIMARY:
+            self._refuse_if_alive(command)
+        elif (s.disk is not Disk.UP_TO_DATE and not command.force) or s.conn is Connection.SYNC_TARGET:
+            self._give_up(command, errors.DataNotUpToDate(DISK_NAMES[s.disk]))
+        elif s.link:
+            self._asked_link = s.link_number
+            s.out.append(e.SendData(p.StateChangeRequest(ROLE_MASK, int(Role.PRIMARY))))
+            number = s.link_number
+            s.when(
+                lambda: self._asked_link != number or not s.link or s.link_number != number,
+                lambda: self._question_ended(number),
+            )
+        else:
+            self._become_primary(command)
+
+    def _refuse_if_alive(self, command: e.Promote) -> None:
+        """The peer was Primary when it was last heard: it stays so if it answers a ping."""
+        s, number = self._s, self._s.link_number
+        answer = self._link.probe()
+
+        def over() -> bool:
+            return not s.link or s.link_number != number or s.pings_answered >= answer
+
+        def go_on() -> None:
+            if s.link and s.link_number == number and s.peer_role is Role.PRIMARY:
+                self._give_up(command, errors.PeerIsPrimary())
+            else:
+                s.when(self._quiet, lambda: self._promote_now(command))
+
+        s.when(over, go_on)
+
+    def _question_ended(self, number: int) -> None:
+        if self._asked_link == number:
+            self._asked_link = 0
+            assert self._changing is not None
+            self._give_up(self._changing, errors.PeerLost())
+
+    def _give_up(self, command: e.Command, error: RelevoError) -> None:
+        self._changing = None
+        self._link.changing = False
+        self._refuse(command, error)
+
+    def peer_asks(self, packet: p.StateChangeRequest) -> None:
+        """The peer wants to become Primary.
+
+        Raises:
+            ProtocolError: it asks for something else.
+        """
+        s = self._s
+        if packet.mask & ROLE_MASK == 0 or packet.mask & ~ROLE_MASK:
+            raise p.ProtocolError(
+                f"The peer asks for a change of state ({packet.mask:#x}) that is not one of its role."
+            )
+        retcode = SS_SUCCESS
+        if packet.value & ROLE_MASK == Role.PRIMARY:
+            if s.role is Role.PRIMARY or self._link.changing:
+                retcode = SS_TWO_PRIMARIES
+            elif self._asked_link and s.resolve_conflicts:
+                retcode = SS_CONCURRENT_CHANGE
+            else:
+                s.peer_role = Role.PRIMARY
+                s.changed()
+        s.out.append(e.SendMeta(p.StateChangeReply(retcode)))
+
+    def peer_answers(self, packet: p.StateChangeReply) -> None:
+        """The peer's consent, or not."""
+        command = self._changing
+        if self._asked_link != self._s.link_number or not isinstance(command, e.Promote):
+            return
+        self._asked_link = 0
+        if packet.retcode < SS_SUCCESS or self._s.peer_role is Role.PRIMARY:
+            self._give_up(command, errors.PeerIsPrimary())
+        else:
+            self._become_primary(command)
+
+    def _become_primary(self, command: e.Promote) -> None:
+        s = self._s
+        self._link.changing = True
+        forced = s.disk is not Disk.UP_TO_DATE
+        created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
+        s.role = Role.PRIMARY
+        s.disk = Disk.UP_TO_DATE
+        s.al_clean = False
+        s.size_agreed = True
+        alone = not s.link or s.peer_disk <= Disk.FAILED or (forced and s.conn is Connection.CONNECTED)
+        if created and not alone and s.peer_disk is Disk.UP_TO_DATE:
+            s.uuids.first_current(s.take_random(), primary=True)
+        elif (alone and s.uuids.bitmap == 0) or forced:
+            s.uuids.new_current(s.take_random(), primary=True)
+        else:
+            s.uuids.mark_primary(primary=True)
+            created = False
+        if alone:
+            s.peer_outdated = True
+        self._durable.superblock(lambda: self._primary_stable(command, created=created, forced=forced))
+
+    def _primary_stable(self, command: e.Promote, *, created: bool, forced: bool) -> None:
+        s = self._s
+        self._link.changing = False
+        if s.disk <= Disk.FAILED:
+            s.role = Role.SECONDARY
+            self._give_up(command, errors.NoDisk(s.problem))
+            return
+        if s.link and s.conn >= Connection.CONNECTED:
+            if forced:
+                self._link.drop("this copy was forced to be UpToDate: the copies have to be compared again")
+            else:
+                if created:
+                    self._link.announce_first_generation()
+                s.out.append(e.SendData(p.StateWord(s.state_word())))
+        s.changed()
+
+        def made(errno: int, _: e.Buffer) -> None:
+            self._changing = None
+            if errno:
+                self._changing = command
+                self._secondary_again(command, errors.DeviceFailed(errno))
+            else:
+                self._done(command)
+
+        s.out.append(e.DeviceUp(Then(made), s.size_sectors * SECTOR_BYTES))
+
+    # ------------------------------------------------------------ becoming Secondary
+
+    def _demote(self, command: e.Demote) -> None:
+        if self._changing is not None:
+            self._refuse(command, errors.CommandInProgress())
+            return
+        if self._s.role is not Role.PRIMARY:
+            self._done(command)
+            return
+        self._changing = command
+        if self._local.gate is Gate.ASKING:
+            self._local.expire()
+
+        def gone(errno: int, _: e.Buffer) -> None:
+            if errno:
+                self._give_up(command, errors.DeviceBusy() if errno == errnos.EBUSY else errors.DeviceFailed(errno))
+            else:
+                self._secondary_again(command, None)
+
+        self._s.out.append(e.DeviceDown(Then(gone)))
+
+    def _secondary_again(self, command: e.Command, error: RelevoError | None) -> None:
+        """The device is gone: wait until everything is on both disks."""
+        if not self._local.drained:
+            self._local.hurry()
+        self._s.when(
+            lambda: self._local.drained and self._quiet() and self._local.gate is not Gate.WRITING,
+            lambda: self._write_down(command, error),
+        )
+
+    def _write_down(self, command: e.Command, error: RelevoError | None) -> None:
+        s = self._s
+        self._link.changing = True
+        s.role = Role.SECONDARY
+        s.uuids.mark_primary(primary=False)
+        if self._local.gate is not Gate.OPEN:
+            s.crashed_primary = True  # this copy may hold writes of its generation that the peer has not
+            self._local.close_down()
+        self._durable.bitmap(lambda: None)
+        s.al_clean = True
+        self._durable.superblock(lambda: self._secondary_stable(command, error))
+
+    def _secondary_stable(self, command: e.Command, error: RelevoError | None) -> None:
+        s = self._s
+        self._changing = None
+        self._link.changing = False
+        if s.link and s.conn >= Connection.CONNECTED:
+            s.out.append(e.SendData(p.StateWord(s.state_word())))
+        if error is not None:
+            self._refuse(command, error)
+        else:
+            self._done(command)
+        s.changed()
+
+    # ------------------------------------------------------------ without the peer
+
+    def _outdate(self, command: e.Outdate) -> None:
+        s = self._s
+        if s.role is Role.PRIMARY:
+            self._refuse(command, errors.StillPrimary())
+            return
+
+        def mark() -> None:
+            if s.disk > Disk.OUTDATED:
+                s.disk = Disk.OUTDATED
+                self._durable.superblock(lambda: self._done(command))
+            else:
+                self._done(command)
+
+        s.when(lambda: s.settled, mark)
+
+    def _allow_alone(self, command: e.AllowAlone) -> None:
+        self._with_epoch(command, lambda: self._alone_now(command))
+
+    def _alone_now(self, command: e.AllowAlone) -> None:
+        s = self._s
+        if s.role is Role.PRIMARY and s.disk > Disk.FAILED:
+            if s.link:
+                self._link.drop("the vote has left the peer out")
+            if self._local.gate in {Gate.ASKING, Gate.EXPIRED}:
+                s.problem = ""
+                self._local.go_alone()
+        s.when(lambda: self._local.gate is not Gate.WRITING, lambda: self._done(command))
+
+    # ------------------------------------------------------------ leave and return
+
+    def _connect(self, command: e.Connect | e.Keep) -> None:
+        self._look_for_peer()
+        self._done(command)
+
+    def _look_for_peer(self) -> None:
+        s = self._s
+        if not s.want:
+            s.want = True
+            s.out.append(e.WantConnection(wanted=True))
+            if s.conn is Connection.STANDALONE:
+                s.set_conn(Connection.WF_CONNECTION)
+        elif s.link and s.conn is Connection.CONNECTED and s.disk is Disk.OUTDATED:
+            self._link.drop("the copies have to be compared again")
+
+    def _disconnect(self, command: e.Disconnect) -> None:
+        self._link.leave(lambda: self._done(command))
+
+    def _discard(self, command: e.Discard) -> None:
+        s = self._s
+        if s.role is Role.PRIMARY:
+            self._refuse(command, errors.StillPrimary())
+            return
+        if not s.link or s.conn is not Connection.CONNECTED:
+            s.discard_my_data = True
+            if s.link:
+                self._link.drop("this side gives up its changes: the copies have to be compared again")
+        self._look_for_peer()
+        self._done(command)
+
+    def _down(self, command: e.Down) -> None:
+        s = self._s
+        if s.role is Role.PRIMARY or self._changing is not None:
+            self._refuse(command, errors.StillPrimary())
+            return
+        s.stopping = True
+        self._link.leave(lambda: s.when(self._quiet, lambda: self._stop(command)))
+
+    def _stop(self, command: e.Down) -> None:
+        self._durable.bitmap(lambda: None)
+        self._durable.superblock(lambda: self._stopped(command))
+
+    def _stopped(self, command: e.Down) -> None:
+        self._done(command)
+        self._s.out.append(e.Stopped())

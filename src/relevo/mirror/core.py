@@ -1,0 +1,305 @@
+"""The mirror's core: events in, effects out, no I/O, no clock, no randomness of its own.
+
+It puts the parts together: `local_io` (the application's requests), `peer_io` (the peer's writes), `resync`, `link`
+(the conversation), `commands` (roles), `durable` (meta-data). docs/internals/mirror-core.md tells the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from relevo.mirror import events as e
+from relevo.mirror import packets as p
+from relevo.mirror.activity_log import ActivityLog
+from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
+from relevo.mirror.commands import Commands
+from relevo.mirror.durable import BITS_PER_EXTENT, Durable
+from relevo.mirror.link import Link
+from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.peer_io import PeerIo
+from relevo.mirror.ranges import Ranged, RangeOrder
+from relevo.mirror.requests import PeerWrite, Served, Write
+from relevo.mirror.resync import Resync
+from relevo.mirror.state import SECTOR_BYTES, SYNCING, Settings, Shared, Timer
+from relevo.mirror.states import CONNECTION_NAMES, DISK_NAMES, ROLE_NAMES, Connection, Disk
+from relevo.mirror.uuids import Generations
+
+__all__ = ["Mirror", "Settings"]
+
+_ALIGN_SECTORS = 8
+Handler = Callable[[Any], None]
+PacketHandler = Callable[[Any, e.Buffer], None]
+
+
+class Mirror:
+    """One side of a mirror.
+
+    Args:
+        settings: the configured part.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        s = self._s = Shared(settings)
+        ranges = RangeOrder()
+        self._durable = Durable(s, self._disk_failed)
+        self._local = LocalIo(s, self._durable, ranges, self._admit, self._disk_failed)
+        self._peer_io = PeerIo(s, ranges, self._admit, self._disk_failed)
+        self._resync = Resync(
+            s, self._durable, self._peer_io, ranges, self._admit, self._disk_failed, s.changed, self._target_marked
+        )
+        self._link = Link(s, self._durable, self._local, self._peer_io, self._resync)
+        self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
+        self._events: dict[type, Handler] = {
+            e.AppWrite: self._local.write,
+            e.AppRead: self._local.read,
+            e.DiskDone: _disk_done,
+            e.PacketReceived: self._packet,
+            e.AppFlush: self._local.flush,
+            e.AppDiscard: self._local.discard,
+            e.Tick: self._tick,
+            e.Connected: self._link.connected,
+            e.Disconnected: lambda event: self._link.disconnected(event.reason),
+            e.Random: lambda event: s.random.extend(event.values),
+            e.Attach: self._attach,
+        }
+        for command in (
+            *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.Connect),
+            *(e.Disconnect, e.Discard, e.Keep, e.Down),
+        ):
+            self._events[command] = self._commands.handle
+        self._packets = self._packet_handlers()
+        self._timers: dict[Timer, Callable[[], None]] = {
+            Timer.BARRIER: self._peer_io.flush,
+            Timer.PING: self._link.ping_timer,
+            Timer.PONG: self._link.pong_timer,
+            Timer.LATE: self._link.late_timer,
+            Timer.HANDSHAKE: self._link.handshake_timer,
+            Timer.RESYNC: self._resync.next_slice,
+            Timer.SUSPEND: self._local.expire,
+            Timer.LEAVE: self._link.leave_answered,
+            Timer.CLOSE: self._link.close_timer,
+        }
+
+    def _packet_handlers(self) -> dict[type, PacketHandler]:
+        local, peer_io, resync, link, commands = self._local, self._peer_io, self._resync, self._link, self._commands
+        return {
+            p.Data: peer_io.data,
+            p.WriteAck: lambda packet, _: local.acknowledged(packet.block_id),
+            p.Barrier: lambda packet, _: peer_io.barrier(packet),
+            p.BarrierAck: lambda packet, _: local.barrier_acknowledged(packet),
+            p.UnplugRemote: lambda _, __: peer_io.unplug(),
+            p.Trim: peer_io.data,
+            p.Zeroes: peer_io.data,
+            p.ResyncRequest: lambda packet, _: resync.request(packet),
+            p.ThinRequest: lambda packet, _: resync.request(packet),
+            p.ResyncReply: resync.block,
+            p.ResyncWriteAck: self._resync_write_ack,
+            p.NegResyncReply: lambda packet, _: resync.refused(packet),
+            p.ResyncCancel: lambda packet, _: resync.refused(packet),
+            p.OutOfSync: lambda packet, _: resync.out_of_sync(packet),
+            p.BitmapWords: lambda packet, _: resync.bitmap(packet),
+            p.CompressedBitmap: lambda packet, _: resync.bitmap(packet),
+            p.SyncUuid: lambda packet, _: resync.sync_uuid(packet),
+            p.DataRequest: lambda packet, _: peer_io.read(packet),
+            p.NegAck: lambda packet, _: link.drop(f"the peer cannot write at sector {packet.sector}"),
+            p.Ping: lambda _, __: self._s.out.append(e.SendMeta(p.PingAck())),
+            p.PingAck: lambda _, __: link.pong(),
+            p.Protocol: lambda packet, _: link.protocol(packet),
+            p.SyncParam: lambda _, __: None,
+            p.Sizes: lambda packet, _: link.sizes(packet),
+            p.Uuids: lambda packet, _: link.uuids(packet),
+            p.StateWord: lambda packet, _: link.state(packet),
+            p.StateChangeRequest: lambda packet, _: commands.peer_asks(packet),
+            p.StateChangeReply: lambda packet, _: commands.peer_answers(packet),
+            p.ConnStateChangeRequest: lambda packet, _: link.peer_leaves(packet),
+            p.ConnStateChangeReply: lambda _, __: link.leave_answered(),
+            p.DelayProbe: lambda _, __: None,
+        }
+
+    # ------------------------------------------------------------ the step
+
+    def step(self, event: e.Event) -> list[e.Effect]:
+        """Take one event; returns what has to be done now (see `events` for the order)."""
+        s = self._s
+        s.now = event.now_ms
+        self._events[type(event)](event)
+        s.wake()
+        s.say_timer()
+        out = s.out
+        s.out = []
+        return out
+
+    def _tick(self, _: e.Tick) -> None:
+        self._s.timer_fired()
+        for timer in self._s.due_timers():
+            self._timers[timer]()
+
+    def _packet(self, event: e.PacketReceived) -> None:
+        if not self._s.link:
+            if event.buffer is not None:
+                self._s.out.append(e.ReleaseBuffer(event.buffer))
+            return
+        self._link.heard()
+        packet = event.packet
+        try:
+            handler = self._packets.get(type(packet))
+            if handler is None:
+                raise p.UnknownPacket(f"The peer sent {type(packet).__name__}, which has no place here.")
+            if self._link.begun:
+                handler(packet, event.buffer)
+            else:
+                self._link.postpone(lambda: self._late_packet(packet, event.buffer))
+        except p.ProtocolError as error:
+            if event.buffer is not None:
+                self._s.out.append(e.ReleaseBuffer(event.buffer))
+            self._protocol_error(error)
+
+    def _late_packet(self, packet: p.Packet, buffer: e.Buffer) -> None:
+        try:
+            self._packets[type(packet)](packet, buffer)
+        except p.ProtocolError as error:
+            self._protocol_error(error)
+
+    def _protocol_error(self, error: p.ProtocolError) -> None:
+        self._s.log("error", "protocol_error", what=error.what)
+        self._link.drop(error.what)
+
+    def _resync_write_ack(self, packet: p.ResyncWriteAck, _: e.Buffer) -> None:
+        """Of a resynchronised block, or of a write that made its blocks equal."""
+        if packet.block_id == p.SYNCER_ID:
+            self._resync.written(packet)
+            return
+        self._local.acknowledged(packet.block_id)
+        first = -(-packet.sector * SECTOR_BYTES // BLOCK_BYTES)
+        end = (packet.sector * SECTOR_BYTES + packet.size_bytes) // BLOCK_BYTES
+        if first < end <= self._s.bitmap.bits:
+            self._s.bitmap.clear_range(first, end)
+
+    def _admit(self, entry: Ranged) -> None:
+        """A range became free for somebody else than the one who left it."""
+        if isinstance(entry, Write):
+            self._local.admit(entry)
+        elif isinstance(entry, PeerWrite):
+            self._peer_io.admit(entry)
+        else:
+            assert isinstance(entry, Served)
+            self._resync.admit(entry)
+
+    def _target_marked(self) -> None:
+        self._link.target_marked()
+
+    # ------------------------------------------------------------ the disk
+
+    def _attach(self, event: e.Attach) -> None:
+        """Take over what the disk says. After a crash everything in the activity log is out of sync."""
+        s, meta = self._s, event.meta
+        flags = MetaFlag(meta.flags)
+        s.random.extend(event.random)
+        s.epoch = event.epoch
+        s.uuids = Generations(meta.current, meta.bitmap, meta.history0, meta.history1)
+        s.disk_sectors = event.disk_bytes // SECTOR_BYTES // _ALIGN_SECTORS * _ALIGN_SECTORS
+        s.size_agreed = meta.size_sectors != 0
+        s.size_sectors = meta.size_sectors or s.disk_sectors
+        s.bitmap = Bitmap(bits_for(s.size_sectors), event.bitmap)
+        self._local.al = ActivityLog(s.settings.al_extents, event.al_number)
+        if s.size_sectors > s.disk_sectors:
+            s.problem = "The disk is smaller than the mirror."
+            s.attached = True
+            self._start()
+            return
+        s.crashed_primary = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY))
+        s.peer_outdated = bool(flags & MetaFlag.PEER_OUTDATED)
+        s.was_primary_at_start = s.crashed_primary or s.peer_outdated
+        s.disk = _disk_from(flags, newest=s.was_primary_at_start)
+        if flags & MetaFlag.FULL_SYNC:
+            s.bitmap.set_all()
+        if flags & MetaFlag.PRIMARY_IND or not flags & MetaFlag.AL_CLEAN:
+            for extent in event.al_extents:
+                first = extent * BITS_PER_EXTENT
+                if first < s.bitmap.bits:
+                    s.bitmap.set_range(first, min(first + BITS_PER_EXTENT, s.bitmap.bits))
+            s.log(
+                "info",
+                "activity_log_applied",
+                extents=len(event.al_extents),
+                bytes=len(event.al_extents) << EXTENT_SHIFT,
+            )
+        self._durable.bitmap(_nothing)
+        self._durable.superblock(self._attached)
+
+    def _attached(self) -> None:
+        s = self._s
+        s.attached = True
+        s.log("info", "attached", disk=DISK_NAMES[s.disk], current=f"{s.uuids.current:016x}")
+        self._start()
+
+    def _start(self) -> None:
+        s = self._s
+        s.want = True
+        s.out.append(e.WantConnection(wanted=True))
+        s.set_conn(Connection.WF_CONNECTION)
+        s.changed()
+
+    def _disk_failed(self, errno: int) -> None:
+        """Detach: what is in flight fails, the peer is told."""
+        s = self._s
+        if s.disk <= Disk.FAILED:
+            return
+        s.disk = Disk.DISKLESS
+        s.problem = f"The backing disk failed (error {errno}); it is not used any more."
+        s.log("error", "disk_failed", errno=errno)
+        self._local.disk_failed()
+        if s.link:
+            if s.conn is Connection.CONNECTED:
+                s.out.append(e.SendData(p.StateWord(s.state_word())))
+            else:
+                self._link.drop("the disk of this side has failed")
+        s.changed()
+
+    # ------------------------------------------------------------ status
+
+    def status(self) -> dict[str, object]:
+        """What the control socket shows, without name and device."""
+        s = self._s
+        left = s.bitmap.count * BLOCK_BYTES
+        total = s.resync_total_bits * BLOCK_BYTES
+        resync = {"done_bytes": max(0, total - left), "total_bytes": total} if s.conn in SYNCING else None
+        return {
+            "role": ROLE_NAMES[s.role],
+            "peer_role": ROLE_NAMES[s.peer_role],
+            "connection": CONNECTION_NAMES[s.conn],
+            "disk": DISK_NAMES[s.disk],
+            "peer_disk": DISK_NAMES[s.peer_disk],
+            "size_bytes": s.size_sectors * SECTOR_BYTES,
+            "out_of_sync_bytes": min(left, s.size_sectors * SECTOR_BYTES),
+            "resync": resync,
+            "resync_total_bytes": s.resync_bytes,
+            "current_uuid": f"{s.uuids.current:016x}",
+            "bitmap_uuid": f"{s.uuids.bitmap:016x}",
+            "split_brain": s.split_brain,
+            "suspended": self._local.gate in {Gate.ASKING, Gate.WRITING},
+            "was_primary_at_start": s.was_primary_at_start,
+            "peer_lost_since_connect": s.peer_lost,
+            "outdated": s.disk is Disk.OUTDATED,
+            "epoch": s.epoch,
+            "problem": s.problem,
+        }
+
+
+def _disk_done(event: e.DiskDone) -> None:
+    event.token.done(event.errno, event.buffer)
+
+
+def _disk_from(flags: MetaFlag, *, newest: bool) -> Disk:
+    """What the copy is worth before it has met its peer: UpToDate only if nobody can have a newer one."""
+    if not flags & MetaFlag.CONSISTENT:
+        return Disk.INCONSISTENT
+    if not flags & MetaFlag.WAS_UP_TO_DATE:
+        return Disk.OUTDATED
+    return Disk.UP_TO_DATE if newest else Disk.CONSISTENT
+
+
+def _nothing() -> None:
+    """Nothing has to follow."""

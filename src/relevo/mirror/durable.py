@@ -1,0 +1,118 @@
+"""Meta-data on its way to stable storage: one job at a time, first come, first served.
+
+Whoever needs something stable passes what goes on afterwards. The order duties that concern meta-data alone are kept
+here: the bitmap pages of evicted extents are stable before the activity-log block that evicts them (and, with external
+meta-data, the data disk is flushed before).
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+
+from relevo.mirror import events as e
+from relevo.mirror.activity_log import EXTENT_SHIFT
+from relevo.mirror.bitmap import BLOCK_BYTES
+from relevo.mirror.requests import Then
+from relevo.mirror.state import Shared
+
+BITS_PER_EXTENT = (1 << EXTENT_SHIFT) // BLOCK_BYTES
+Next = Callable[[], None]
+
+
+class Durable:
+    """The queue of meta-data writes.
+
+    Args:
+        shared: the mirror's state.
+        disk_failed: told when the disk refuses (errno).
+    """
+
+    def __init__(self, shared: Shared, disk_failed: Callable[[int], None]) -> None:
+        self._s = shared
+        self._disk_failed = disk_failed
+        self._jobs: collections.deque[Next] = collections.deque()
+        self._busy = False
+
+    @property
+    def idle(self) -> bool:
+        """Everything asked for is stable."""
+        return not self._busy and not self._jobs
+
+    def superblock(self, then: Next) -> None:
+        """Make the state as it is when the write starts stable."""
+
+        def start() -> None:
+            self._s.out.append(e.WriteSuperblock(self._job(then), self._s.meta_state()))
+
+        self._queue(start)
+
+    def bitmap(self, then: Next) -> None:
+        """Make every changed page of the bitmap stable, after the data whose bits were cleared."""
+
+        def start() -> None:
+            pages = self._take_pages(self._s.bitmap.dirty_pages())
+            if pages:
+                self._s.out.append(e.WriteBitmap(self._job(then), pages, preflush=True))
+            else:
+                self._end(then)
+
+        self._queue(start)
+
+    def activity_log(self, transaction: e.AlTransaction, evicted: list[int], then: Next) -> None:
+        """Make a transaction stable; before it, the data and the bitmap of what it evicts."""
+
+        def data_flush() -> None:
+            if evicted and self._s.settings.external_meta:
+                self._s.out.append(e.DiskFlush(self._stage(pages)))
+            else:
+                pages()
+
+        def pages() -> None:
+            found: set[int] = set()
+            for extent in evicted:
+                first = extent * BITS_PER_EXTENT
+                found.update(self._s.bitmap.dirty_pages(first, min(first + BITS_PER_EXTENT, self._s.bitmap.bits)))
+            if found:
+                self._s.out.append(e.WriteBitmap(self._stage(block), self._take_pages(sorted(found)), preflush=True))
+            else:
+                block()
+
+        def block() -> None:
+            self._s.out.append(e.WriteActivityLog(self._job(then), transaction, preflush=bool(evicted)))
+
+        self._queue(data_flush)
+
+    def _take_pages(self, numbers: list[int]) -> tuple[tuple[int, bytes], ...]:
+        return tuple((number, self._s.bitmap.take_page(number)) for number in numbers)
+
+    def _queue(self, start: Next) -> None:
+        self._jobs.append(start)
+        if not self._busy:
+            self._start()
+
+    def _start(self) -> None:
+        self._busy = True
+        self._jobs.popleft()()
+
+    def _stage(self, following: Next) -> Then:
+        def done(errno: int, _: e.Buffer) -> None:
+            if errno:
+                self._disk_failed(errno)
+            following()
+
+        return Then(done)
+
+    def _job(self, then: Next) -> Then:
+        def done(errno: int, _: e.Buffer) -> None:
+            if errno:
+                self._disk_failed(errno)
+            self._end(then)
+
+        return Then(done)
+
+    def _end(self, then: Next) -> None:
+        then()
+        self._busy = False
+        if self._jobs:
+            self._start()

@@ -1,0 +1,87 @@
+"""Why a mirror refuses a command, and what to do about it."""
+
+from __future__ import annotations
+
+from relevo.base.errors import RelevoError
+
+
+class MirrorRefused(RelevoError):
+    """A command was refused; nothing has changed."""
+
+
+class PeerIsPrimary(MirrorRefused):
+    """The peer is connected and Primary (or becomes it)."""
+
+    def __init__(self) -> None:
+        super().__init__("The peer is Primary.", "Make it Secondary first.")
+
+
+class DataNotUpToDate(MirrorRefused):
+    """The copy here is not known to be the newest."""
+
+    def __init__(self, disk: str) -> None:
+        super().__init__(
+            f"The copy on this server is {disk}, not UpToDate.",
+            "Bring the other server up and let them connect; if its data is lost for good: relevo force.",
+        )
+
+
+class NoDisk(MirrorRefused):
+    """There is no usable backing disk."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"There is no usable disk here: {problem}" if problem else "There is no usable disk here.",
+            "Check the backing disk and start the mirror again.",
+        )
+
+
+class AlreadyDenied(MirrorRefused):
+    """A later vote exists."""
+
+    def __init__(self, epoch: int, highest: int) -> None:
+        super().__init__(
+            f"The permission is of vote {epoch}, but vote {highest} has been seen here.", "Ask for a new permission."
+        )
+
+
+class DeviceBusy(MirrorRefused):
+    """The device is in use."""
+
+    def __init__(self) -> None:
+        super().__init__("The device is in use.", "Unmount it and stop whoever has it open.")
+
+
+class DeviceFailed(MirrorRefused):
+    """The device could not be made."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(f"The device could not be made (error {errno}).", "Look into the log of this mirror.")
+
+
+class StillPrimary(MirrorRefused):
+    """Only a Secondary may do that."""
+
+    def __init__(self) -> None:
+        super().__init__("This server is Primary.", "Make it Secondary first: relevo mirror secondary NAME.")
+
+
+class CommandInProgress(MirrorRefused):
+    """Another change of role is under way."""
+
+    def __init__(self) -> None:
+        super().__init__("Another change of role is under way.", "Wait for it and try again.")
+
+
+class PeerLost(MirrorRefused):
+    """The connection was lost while the peer was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("The connection was lost while the peer was asked.", "Try again.")
+
+
+class NotAttached(MirrorRefused):
+    """The mirror is still reading its disk, or is going down."""
+
+    def __init__(self) -> None:
+        super().__init__("The mirror is starting or stopping.", "Try again in a moment.")

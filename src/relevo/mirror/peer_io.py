@@ -1,0 +1,198 @@
+"""What the peer writes: to the local disk in the order of overlaps, acknowledged when it is there; epochs when stable.
+
+Order duty: BARRIER_ACK follows a flush of this disk. One flush may cover several epochs and may be delayed by
+`BARRIER_DELAY_MS`, unless the peer waits in a flush: it says so with UNPLUG_REMOTE right after a barrier.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from collections.abc import Callable
+
+from relevo.mirror import events as e
+from relevo.mirror import packets as p
+from relevo.mirror.epochs import ReceivedEpochs
+from relevo.mirror.ranges import Ranged, RangeOrder
+from relevo.mirror.requests import PeerWrite, Served, Then
+from relevo.mirror.state import BARRIER_DELAY_MS, SECTOR_BYTES, Shared, Timer
+from relevo.mirror.states import Disk
+
+
+class PeerIo:
+    """The peer's writes and reads. `forward` takes what is not a `PeerWrite` when its range becomes free."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        ranges: RangeOrder,
+        forward: Callable[[Ranged], None],
+        disk_failed: Callable[[int], None],
+    ) -> None:
+        self._s = shared
+        self._ranges = ranges
+        self._forward = forward
+        self._disk_failed = disk_failed
+        self._epochs = ReceivedEpochs()
+        self._flushing = False
+        self._hurry = False
+        self._after_barrier = False
+        self.in_flight = 0
+        """The peer's writes that the disk does not have yet, of this link and earlier ones."""
+
+    # ------------------------------------------------------------ writes
+
+    def data(self, packet: p.Data | p.Trim | p.Zeroes, buffer: e.Buffer) -> None:
+        """The peer's application wrote or discarded.
+
+        Raises:
+            ProtocolError: it lies outside the device.
+        """
+        offset = self._check(packet.sector, packet.size_bytes)
+        write = PeerWrite(self, offset, packet.size_bytes, buffer, packet.block_id, self._epochs)
+        write.trim = not isinstance(packet, p.Data)
+        write.epoch = self._epochs.join()
+        self._after_barrier = False
+        self._enter(write)
+
+    def resync_block(self, packet: p.ResyncReply, buffer: e.Buffer, finish: Callable[[PeerWrite, int], None]) -> None:
+        """A block came that a resync asked for."""
+        offset = self._check(packet.sector, packet.size_bytes)
+        write = ResyncWrite(self, offset, packet.size_bytes, buffer, packet.block_id, self._epochs)
+        write.finish = finish
+        write.resync = True
+        self._enter(write)
+
+    def _check(self, sector: int, size_bytes: int) -> int:
+        if size_bytes <= 0 or sector * SECTOR_BYTES + size_bytes > self._s.size_sectors * SECTOR_BYTES:
+            raise p.ProtocolError(f"The peer wants {size_bytes} bytes at sector {sector}: outside of the device.")
+        return sector * SECTOR_BYTES
+
+    def _enter(self, write: PeerWrite) -> None:
+        self.in_flight += 1
+        if self._ranges.enter(write):
+            self.admit(write)
+
+    def admit(self, write: PeerWrite) -> None:
+        """The range is the write's: to the disk."""
+        if self._s.disk <= Disk.FAILED:
+            self.write_done(write, errnos.EIO)
+        elif write.trim:
+            self._s.out.append(e.DiskDiscard(write, write.offset, write.end - write.offset))
+        else:
+            self._s.out.append(e.DiskWrite(write, write.offset, write.end - write.offset, write.buffer))
+
+    def write_done(self, write: PeerWrite, errno: int) -> None:
+        """The disk is done with a write: acknowledge it, on the link that brought it."""
+        self.in_flight -= 1
+        if errno:
+            self._disk_failed(errno)
+        if write.buffer is not None:
+            self._s.out.append(e.ReleaseBuffer(write.buffer))
+            write.buffer = None
+        for following in self._ranges.leave(write):
+            if isinstance(following, PeerWrite):
+                self.admit(following)
+            else:
+                self._forward(following)
+        if write.epochs is not self._epochs:
+            return
+        if isinstance(write, ResyncWrite):
+            write.finish(write, errno)
+            return
+        assert write.epoch is not None
+        write.epoch.pending -= 1
+        kind = p.NegAck if errno else p.WriteAck
+        self._s.out.append(e.SendMeta(self._ack(kind, write)))
+        self.consider_flush()
+
+    def _ack(self, kind: type[p.BlockAck], write: PeerWrite) -> p.BlockAck:
+        sector, length = write.offset // SECTOR_BYTES, write.end - write.offset
+        return kind(sector, write.block_id, length, self._s.next_seq())
+
+    def acknowledge_resync(self, write: PeerWrite) -> None:
+        """The disk has a resynchronised block."""
+        self._s.out.append(e.SendMeta(self._ack(p.ResyncWriteAck, write)))
+
+    # ------------------------------------------------------------ epochs
+
+    def barrier(self, packet: p.Barrier) -> None:
+        """The peer closed an epoch."""
+        self._epochs.close(packet.number)
+        self._after_barrier = True
+        self.consider_flush()
+
+    def unplug(self) -> None:
+        """Right after a barrier: the peer's application waits for a flush."""
+        if self._after_barrier and self._epochs.waiting:
+            self._hurry = True
+            self.consider_flush()
+
+    def consider_flush(self) -> None:
+        """Flush now, later, or not at all."""
+        if self._flushing or not self._epochs.any_written:
+            return
+        if self._hurry:
+            self.flush()
+        elif not self._s.has_timer(Timer.BARRIER):
+            self._s.set_timer(Timer.BARRIER, BARRIER_DELAY_MS)
+
+    def flush(self) -> None:
+        """Make the epochs that are wholly on the disk stable."""
+        count = self._epochs.written()
+        if self._flushing or not count:
+            return
+        self._s.clear_timer(Timer.BARRIER)
+        self._flushing = True
+        epochs = self._epochs
+
+        def done(errno: int, _: e.Buffer) -> None:
+            if epochs is self._epochs:
+                self._flushed(count, errno)
+
+        self._s.out.append(e.DiskFlush(Then(done)))
+
+    def _flushed(self, count: int, errno: int) -> None:
+        self._flushing = False
+        if errno:
+            self._disk_failed(errno)  # no acknowledgement: the peer takes these epochs as lost
+            return
+        for epoch in self._epochs.take(count):
+            self._s.out.append(e.SendMeta(p.BarrierAck(epoch.number, epoch.size)))
+        self._hurry = self._hurry and self._epochs.waiting
+        self.consider_flush()
+
+    # ------------------------------------------------------------ reads
+
+    def read(self, packet: p.DataRequest) -> None:
+        """A Primary without a disk of its own reads."""
+        offset = self._check(packet.sector, packet.size_bytes)
+        served = Served(self._read_done, offset, packet.size_bytes, packet.block_id)
+        served.link = self._s.link_number
+        self._s.out.append(e.DiskRead(served, offset, packet.size_bytes, None))
+
+    def _read_done(self, served: Served, errno: int, buffer: e.Buffer) -> None:
+        sector, length = served.offset // SECTOR_BYTES, served.end - served.offset
+        if served.link != self._s.link_number or not self._s.link or errno:
+            if buffer is not None:
+                self._s.out.append(e.ReleaseBuffer(buffer))
+            if errno and served.link == self._s.link_number and self._s.link:
+                self._s.out.append(e.SendMeta(p.NegDataReply(sector, served.block_id, length, self._s.next_seq())))
+            return
+        packet = p.DataReply(sector, served.block_id, 0, 0, length)
+        self._s.out.append(e.SendData(packet, buffer, release=True))
+
+    def link_lost(self) -> None:
+        """Nothing of the old link will be acknowledged any more; what is on its way to the disk goes on."""
+        self._epochs = ReceivedEpochs()
+        self._flushing = False
+        self._hurry = False
+        self._after_barrier = False
+        self._s.clear_timer(Timer.BARRIER)
+
+
+class ResyncWrite(PeerWrite):
+    """A block that a resync brought; `finish` is told when the disk has it."""
+
+    __slots__ = ("finish",)
+
+    finish: Callable[[PeerWrite, int], None]

@@ -1,0 +1,178 @@
+"""What is in flight: the application's requests on this side, the peer's writes and reads on the other.
+
+Each is the token of its own disk I/O: the shell gives it back in `DiskDone`, and `done` takes it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from relevo.mirror.activity_log import EXTENT_SHIFT
+from relevo.mirror.events import Buffer, Token
+from relevo.mirror.ranges import Ranged
+
+if TYPE_CHECKING:
+    from relevo.mirror.epochs import ReceivedEpoch, ReceivedEpochs, SentEpoch
+
+
+class WriteOwner(Protocol):
+    """Who started writes (`local_io`)."""
+
+    def write_done(self, write: Write, errno: int) -> None:
+        """The local disk is done with it."""
+
+    def flush_done(self, flush: Flush, errno: int) -> None:
+        """The local disk is done with it."""
+
+    def read_done(self, reading: Reading, errno: int, buffer: Buffer) -> None:
+        """The local disk is done with it."""
+
+
+class PeerOwner(Protocol):
+    """Who carries out what the peer sends (`peer_io`)."""
+
+    def write_done(self, write: PeerWrite, errno: int) -> None:
+        """The local disk is done with it."""
+
+
+class Discard:
+    """An application's discard, carried out in pieces within one extent each; `offset` is where the next one begins."""
+
+    __slots__ = ("end", "errno", "offset", "pieces", "token")
+
+    def __init__(self, token: Token, offset: int, end: int) -> None:
+        self.token = token
+        self.offset = offset
+        self.end = end
+        self.pieces = 0
+        self.errno = 0
+
+
+class Reading:
+    """An application's read."""
+
+    __slots__ = ("owner", "token")
+
+    def __init__(self, owner: WriteOwner, token: Token) -> None:
+        self.owner = owner
+        self.token = token
+
+    def done(self, errno: int, buffer: Buffer) -> None:
+        """The local disk is done."""
+        self.owner.read_done(self, errno, buffer)
+
+
+class Write(Ranged):
+    """An application's write, or a piece of its discard (`discard` set).
+
+    `local` and `remote`: that side has not answered yet. `epoch`: where it stands in the transfer log.
+    """
+
+    __slots__ = (
+        "block_id",
+        "buffer",
+        "discard",
+        "epoch",
+        "errno",
+        "extent_first",
+        "extent_last",
+        "in_log",
+        "local",
+        "owner",
+        "remote",
+        "sent_ms",
+        "token",
+    )
+
+    def __init__(self, owner: WriteOwner, token: Token, offset: int, length: int, buffer: Buffer) -> None:
+        self.offset = offset
+        self.end = end = offset + length
+        self.waits = 0
+        self.followers = None
+        self.owner = owner
+        self.token = token
+        self.buffer = buffer
+        self.discard: Discard | None = None
+        self.extent_first = offset >> EXTENT_SHIFT
+        self.extent_last = (end - 1) >> EXTENT_SHIFT
+        self.in_log = False
+        self.local = False
+        self.remote = False
+        self.errno = 0
+        self.epoch: SentEpoch | None = None
+        self.block_id = 0
+        self.sent_ms = 0
+
+    def done(self, errno: int, buffer: Buffer) -> None:  # noqa: ARG002 - only reads bring a buffer
+        """The local disk is done."""
+        self.owner.write_done(self, errno)
+
+
+class Flush:
+    """An application's flush: waits for the local disk and for the acknowledgement of `epoch` (the latest)."""
+
+    __slots__ = ("epoch", "errno", "local", "owner", "token")
+
+    def __init__(self, owner: WriteOwner, token: Token) -> None:
+        self.owner = owner
+        self.token = token
+        self.local = True
+        self.errno = 0
+        self.epoch: SentEpoch | None = None
+
+    def done(self, errno: int, buffer: Buffer) -> None:  # noqa: ARG002
+        """The local disk is done."""
+        self.owner.flush_done(self, errno)
+
+
+class PeerWrite(Ranged):
+    """A write or discard of the peer's, or a block that a resync brought."""
+
+    __slots__ = ("block_id", "buffer", "epoch", "epochs", "owner", "resync", "trim")
+
+    def __init__(
+        self, owner: PeerOwner, offset: int, length: int, buffer: Buffer, block_id: int, epochs: ReceivedEpochs
+    ) -> None:
+        super().__init__(offset, offset + length)
+        self.owner = owner
+        self.buffer = buffer
+        self.block_id = block_id
+        self.epochs = epochs
+        self.epoch: ReceivedEpoch | None = None
+        self.trim = False
+        self.resync = False
+
+    def done(self, errno: int, buffer: Buffer) -> None:  # noqa: ARG002
+        """The local disk is done."""
+        self.owner.write_done(self, errno)
+
+
+class Served(Ranged):
+    """A range that the peer's resync or read asked for; a resync's stays occupied until the peer has written it."""
+
+    __slots__ = ("block_id", "finish", "link", "resync")
+
+    def __init__(self, finish: Callable[[Served, int, Buffer], None], offset: int, length: int, block_id: int) -> None:
+        super().__init__(offset, offset + length)
+        self.finish = finish
+        self.block_id = block_id
+        self.resync = False
+        self.link = 0
+
+    def done(self, errno: int, buffer: Buffer) -> None:
+        """The local disk is done."""
+        self.finish(self, errno, buffer)
+
+
+class Then:
+    """Something that goes on when its I/O is done."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[int, Buffer], None]) -> None:
+        self._call = call
+
+    def done(self, errno: int, buffer: Buffer) -> None:
+        """It is done."""
+        self._call(errno, buffer)

@@ -1,0 +1,291 @@
+"""What all parts of the core share: settings, the state of both sides, the effects of the step under way, deadlines."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Literal
+
+from relevo.config.model import Mirror as MirrorConfig
+from relevo.mirror import events as e
+from relevo.mirror.bitmap import Bitmap
+from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.packets import Ping
+from relevo.mirror.states import Connection, Disk, Role, State
+from relevo.mirror.uuids import Generations
+
+SECTOR_BYTES = 512
+MIN_AL_EXTENTS = 7
+"""Fewer could not hold the extents of the writes that come at once (drbd: DRBD_AL_EXTENTS_MIN)."""
+MAX_AL_EXTENTS = 6433
+"""What 8 blocks of 919 slots can repeat, less one (drbd: 32 KiB of activity log)."""
+BARRIER_DELAY_MS = 50
+"""How long the peer may wait for more epochs before it flushes and acknowledges them."""
+CLOSE_LIMIT_MS = 1000
+"""How long a peer that has taken its leave may keep the sockets open."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """The configured part; times in milliseconds (see `config.model.Mirror`).
+
+    `external_meta`: the meta-data lies on another disk than the data.
+    """
+
+    name: str = ""
+    alone: Literal["risk", "ask"] = "ask"
+    timeout_ms: int = 6000
+    ping_interval_ms: int = 10_000
+    ping_timeout_ms: int = 500
+    al_extents: int = 1237
+    resync_rate_bytes: int = 0
+    suspend_ms: int = 60_000
+    external_meta: bool = False
+
+    @classmethod
+    def from_config(cls, mirror: MirrorConfig) -> Settings:
+        """Take over what `relevo.toml` says."""
+        return cls(
+            name=mirror.name,
+            alone=mirror.alone,
+            timeout_ms=mirror.timeout_ms,
+            ping_interval_ms=mirror.ping_interval_ms,
+            ping_timeout_ms=mirror.ping_timeout_ms,
+            al_extents=max(MIN_AL_EXTENTS, min(MAX_AL_EXTENTS, mirror.al_extents)),
+            resync_rate_bytes=mirror.resync_rate_bytes,
+            suspend_ms=mirror.suspend_ms,
+        )
+
+
+class Timer(enum.Enum):
+    """Deadlines that the core keeps."""
+
+    BARRIER = enum.auto()
+    PING = enum.auto()
+    PONG = enum.auto()
+    LATE = enum.auto()
+    HANDSHAKE = enum.auto()
+    RESYNC = enum.auto()
+    SUSPEND = enum.auto()
+    LEAVE = enum.auto()
+    CLOSE = enum.auto()
+
+
+SETTLING = frozenset(
+    {
+        Connection.WF_REPORT_PARAMS,
+        Connection.WF_BITMAP_S,
+        Connection.WF_BITMAP_T,
+        Connection.WF_SYNC_UUID,
+    }
+)
+"""Between the first packet and a settled state: roles and generations must not change meanwhile."""
+SYNCING = frozenset({Connection.SYNC_SOURCE, Connection.SYNC_TARGET})
+REPLICATING = frozenset({Connection.CONNECTED, Connection.SYNC_SOURCE})
+"""Where a Primary sends its writes, if the peer has a disk."""
+
+TRANSITIONS: dict[Connection, frozenset[Connection]] = {
+    Connection.STANDALONE: frozenset({Connection.WF_CONNECTION}),
+    Connection.WF_CONNECTION: frozenset({Connection.WF_REPORT_PARAMS, Connection.STANDALONE}),
+    Connection.WF_REPORT_PARAMS: frozenset(
+        {
+            Connection.CONNECTED,
+            Connection.WF_BITMAP_S,
+            Connection.WF_BITMAP_T,
+            Connection.WF_CONNECTION,
+            Connection.STANDALONE,
+        }
+    ),
+    Connection.WF_BITMAP_S: frozenset({Connection.SYNC_SOURCE, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.WF_BITMAP_T: frozenset({Connection.WF_SYNC_UUID, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.WF_SYNC_UUID: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.SYNC_SOURCE: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.SYNC_TARGET: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.CONNECTED: frozenset({Connection.WF_CONNECTION, Connection.STANDALONE}),
+}
+"""Which connection state may follow which."""
+
+
+class Shared:
+    """The state of one mirror. Components read it freely; each field has one component that writes it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.out: list[e.Effect] = []
+        self.now = 0
+        self.random: list[int] = []
+        self._deadlines: dict[Timer, int] = {}
+        self._timer_said: int | None = None
+        # this side
+        self.attached = False
+        self.stopping = False
+        self.role = Role.SECONDARY
+        self.disk = Disk.DISKLESS
+        self.uuids = Generations(0, 0, 0, 0)
+        self.size_sectors = 0
+        self.size_agreed = False
+        self.disk_sectors = 0
+        self.bitmap = Bitmap(0)
+        self.epoch = 0
+        self.crashed_primary = False
+        self.peer_outdated = False
+        self.full_sync = False
+        self.al_clean = True
+        self.discard_my_data = False
+        self.problem = ""
+        self.split_brain = False
+        self.was_primary_at_start = False
+        self.peer_lost = False
+        # the peer and the way to it
+        self.conn = Connection.STANDALONE
+        self.want = False
+        self.link = False
+        self.link_number = 0
+        self.features = 0
+        self.resolve_conflicts = False
+        self.peer_role = Role.UNKNOWN
+        self.peer_disk = Disk.UNKNOWN
+        self.peer_uuids: Generations | None = None
+        self.packet_seq = 0
+        self.pings_sent = 0
+        self.pings_answered = 0
+        self.resync_bytes = 0
+        self.resync_total_bits = 0
+        self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+
+    # ------------------------------------------------------------ effects
+
+    def log(self, level: str, event: str, **fields: object) -> None:
+        """Emit a line for the log."""
+        self.out.append(e.Log(level, event, fields))
+
+    def changed(self) -> None:
+        """Tell the watchers."""
+        self.out.append(e.StatusChanged())
+
+    def take_random(self) -> int:
+        """One of the random numbers in stock; orders a new one."""
+        self.out.append(e.NeedRandom(1))
+        assert self.random, "the stock of random numbers is spent within one step"
+        return self.random.pop()
+
+    def next_seq(self) -> int:
+        """The number of a data packet or acknowledgement."""
+        self.packet_seq = (self.packet_seq + 1) & 0xFFFF_FFFF
+        return self.packet_seq
+
+    def send_ping(self) -> int:
+        """Ask the peer for a sign of life; returns the number of the answer that will be its own."""
+        self.pings_sent += 1
+        self.out.append(e.SendMeta(Ping()))
+        return self.pings_sent
+
+    def set_conn(self, conn: Connection) -> None:
+        """Go to another connection state, along `TRANSITIONS`."""
+        if conn is self.conn:
+            return
+        assert conn in TRANSITIONS[self.conn], f"{self.conn.name} -> {conn.name}"
+        self.log("info", "connection", old=self.conn.name, new=conn.name)
+        self.conn = conn
+        self.changed()
+
+    # ------------------------------------------------------------ deadlines
+
+    def set_timer(self, timer: Timer, after_ms: int) -> None:
+        """Set (or move) a deadline."""
+        self._deadlines[timer] = self.now + after_ms
+
+    def clear_timer(self, timer: Timer) -> None:
+        """Forget a deadline."""
+        self._deadlines.pop(timer, None)
+
+    def has_timer(self, timer: Timer) -> bool:
+        """Whether a deadline is set."""
+        return timer in self._deadlines
+
+    def due_timers(self) -> list[Timer]:
+        """Take out the deadlines that have come."""
+        due = [timer for timer, at in self._deadlines.items() if at <= self.now]
+        for timer in due:
+            del self._deadlines[timer]
+        return due
+
+    def say_timer(self) -> None:
+        """Emit the next deadline if it is another than before."""
+        following = min(self._deadlines.values()) if self._deadlines else None
+        if following != self._timer_said:
+            self._timer_said = following
+            self.out.append(e.SetTimer(following))
+
+    def timer_fired(self) -> None:
+        """The shell's timer is spent."""
+        self._timer_said = None
+
+    # ------------------------------------------------------------ waiting for a condition
+
+    def when(self, condition: Callable[[], bool], then: Callable[[], None]) -> None:
+        """Go on at once, or at the end of the step that makes the condition true."""
+        if condition():
+            then()
+        else:
+            self._waiting.append((condition, then))
+
+    def wake(self) -> None:
+        """Go on with what waited and may go on now, in order."""
+        while self._waiting:
+            for index, (condition, then) in enumerate(self._waiting):
+                if condition():
+                    del self._waiting[index]
+                    then()
+                    break
+            else:
+                return
+
+    # ------------------------------------------------------------ views
+
+    @property
+    def settled(self) -> bool:
+        """No handshake is under way."""
+        return self.conn not in SETTLING
+
+    @property
+    def replicating(self) -> bool:
+        """A write goes to the peer as well."""
+        return self.conn in REPLICATING and self.peer_disk >= Disk.INCONSISTENT
+
+    def state_word(self) -> int:
+        """What P_STATE says of this side."""
+        return State(
+            role=self.role,
+            peer=self.peer_role,
+            conn=self.conn,
+            disk=self.disk,
+            pdsk=self.peer_disk,
+        ).pack()
+
+    def meta_flags(self) -> int:
+        """The superblock's flags."""
+        flags = MetaFlag(0)
+        if self.disk > Disk.INCONSISTENT:
+            flags |= MetaFlag.CONSISTENT
+        if self.disk >= Disk.CONSISTENT:
+            flags |= MetaFlag.WAS_UP_TO_DATE
+        if self.role is Role.PRIMARY:
+            flags |= MetaFlag.PRIMARY_IND
+        if self.conn >= Connection.CONNECTED:
+            flags |= MetaFlag.CONNECTED_IND
+        for on, flag in (
+            (self.full_sync, MetaFlag.FULL_SYNC),
+            (self.peer_outdated, MetaFlag.PEER_OUTDATED),
+            (self.crashed_primary, MetaFlag.CRASHED_PRIMARY),
+            (self.al_clean, MetaFlag.AL_CLEAN),
+        ):
+            if on:
+                flags |= flag
+        return int(flags)
+
+    def meta_state(self) -> e.MetaState:
+        """What the superblock has to say now."""
+        u = self.uuids
+        return e.MetaState(u.current, u.bitmap, u.history0, u.history1, self.meta_flags(), self.size_sectors)
