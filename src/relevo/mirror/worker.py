@@ -1,0 +1,383 @@
+"""The mirror process: one thread, one epoll loop. Events in, `Mirror.step`, effects out.
+
+`python -m relevo.mirror.worker ME NAME ETC STATE RUN KEEPER_FD` is started by its keeper (`daemon`). It never
+opens, mounts or looks at the device that it serves.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import secrets
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from relevo.base import log
+from relevo.base.control import Message
+from relevo.base.durable import write_durably
+from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
+from relevo.config.load import load
+from relevo.config.model import Config
+from relevo.device.backing import open_backing
+from relevo.device.buffers import Buffer, BufferPool
+from relevo.device.keeper_client import KeeperClient, KeeperGone
+from relevo.mirror import events as ev
+from relevo.mirror.control import Client, ControlEndpoint
+from relevo.mirror.core import Mirror, Settings
+from relevo.mirror.loop import READ, Loop
+from relevo.mirror.metadata import MetaFlag, Superblock
+from relevo.mirror.packets import Packet
+from relevo.mirror.process import become_resident
+from relevo.mirror.shell_device import ShellDevice
+from relevo.mirror.shell_disk import DiskContent, ShellDisk
+from relevo.mirror.shell_link import ShellLink
+
+RECEIVE_POOL_BYTES = 64 << 20
+ATTACH_RETRY_MS = 2000
+RANDOM_NUMBERS = 8
+EX_CONFIG = 78
+_log = structlog.get_logger()
+
+
+class NotAttached(RelevoError):
+    """The backing disk cannot be used."""
+
+
+class UnknownRequest(RelevoError):
+    """The control socket was asked for something that does not exist."""
+
+
+class Worker:
+    """One mirror.
+
+    Args:
+        config: the cluster.
+        me: this node's name.
+        paths: where state and sockets lie.
+        name: the mirror's name.
+        keeper: who makes the device.
+    """
+
+    def __init__(self, config: Config, me: str, paths: Paths, name: str, keeper: KeeperClient) -> None:
+        self._mirror = config.mirrors[name]
+        self._disk_path = config.nodes[me].disks[name]
+        self._epoch_path = paths.state / f"mirror-{name}.epoch"
+        self._loop = Loop(after=self._after)
+        self._loop.on_alarm(lambda: self.step(ev.Tick(self._loop.now_ms)))
+        self._core: Mirror | None = None
+        self._disk: ShellDisk | None = None
+        self._problem = ""
+        self._events: deque[ev.Event] = deque()
+        self._stepping = False
+        self._status_changed = False
+        self._pool = BufferPool(RECEIVE_POOL_BYTES)
+        self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed)
+        link = self._mirror.link
+        (peer,) = config.peers_of(me)
+        self._link = ShellLink(
+            self._loop,
+            self._mirror,
+            (str(config.nodes[me].addresses[link]), self._mirror.port),
+            (str(peer.addresses[link]), self._mirror.port),
+            self._pool,
+            self._connected,
+            self._disconnected,
+            self._received,
+        )
+        self._control = ControlEndpoint(self._loop, paths.socket(f"mirror-{name}"), self._request)
+        self._effects = self._effect_table()
+
+    def run(self) -> None:
+        """Until told to stop."""
+        self._catch_signals()
+        self._attach()
+        self._loop.run()
+        self._control.close()
+        self._link.close()
+        if self._disk is not None:
+            self._disk.close()
+
+    # ---- the disk ----------------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Open the backing disk and wake the core; when that fails, say why and try again."""
+        try:
+            backing = open_backing(self._disk_path)
+            try:
+                content = DiskContent(backing)
+            except BaseException:
+                backing.close()
+                raise
+        except RelevoError as error:
+            if self._problem != str(error):
+                _log.error("disk_unusable", problem=str(error))
+            self._problem = str(error)
+            self._loop.call_in(ATTACH_RETRY_MS, self._attach)
+            return
+        self._problem = ""
+        loop = self._loop
+        self._disk = ShellDisk(loop, backing, content.layout, content.superblock, self._disk_done)
+        self._core = Mirror(Settings.from_config(self._mirror))
+        self._effects = self._effect_table()
+        self.step(
+            ev.Attach(
+                loop.now_ms,
+                _meta_state(content.superblock),
+                content.layout.data_bytes,
+                content.bitmap,
+                content.active_extents,
+                content.newest_transaction,
+                self._read_epoch(),
+                _random(RANDOM_NUMBERS),
+            )
+        )
+        self._changed()
+
+    def _read_epoch(self) -> int:
+        try:
+            return int(self._epoch_path.read_text())
+        except FileNotFoundError:
+            return 0
+
+    # ---- events in ---------------------------------------------------------------------------------------------
+
+    def step(self, event: ev.Event) -> None:
+        """Give the core an event and carry out what it says; events that come of that follow in order."""
+        events = self._events
+        events.append(event)
+        if self._stepping or self._core is None:
+            return
+        self._stepping = True
+        effects, core_step = self._effects, self._core.step
+        while events:
+            for effect in core_step(events.popleft()):
+                effects[type(effect)](effect)
+        self._stepping = False
+
+    def _disk_done(self, token: ev.Token, number: int, buffer: Buffer | None) -> None:
+        self.step(ev.DiskDone(self._loop.now_ms, token, number, buffer))
+
+    def _done(self, token: ev.Token, number: int) -> None:
+        self.step(ev.DiskDone(self._loop.now_ms, token, number))
+
+    def _received(self, packet: Packet, buffer: Buffer | None) -> None:
+        self.step(ev.PacketReceived(self._loop.now_ms, packet, buffer))
+
+    def _connected(self, features: int, resolve_conflicts: bool) -> None:
+        _log.info("peer_connected", features=features, resolve_conflicts=resolve_conflicts)
+        self.step(ev.Connected(self._loop.now_ms, features, resolve_conflicts))
+
+    def _disconnected(self, reason: str) -> None:
+        _log.info("peer_disconnected", reason=reason)
+        self.step(ev.Disconnected(self._loop.now_ms, reason))
+
+    def _after(self) -> None:
+        """The end of a round: send, submit, tell."""
+        self._link.resume()
+        self._link.flush()
+        if self._disk is not None:
+            self._disk.submit()
+        if self._status_changed:
+            self._status_changed = False
+            self._control.tell_watchers(self._status)
+
+    # ---- effects out -------------------------------------------------------------------------------------------
+
+    def _effect_table(self) -> dict[type[Any], Callable[[Any], None]]:
+        table: dict[type[Any], Callable[[Any], None]] = {
+            ev.SendData: self._send_data,
+            ev.SendMeta: self._send_meta,
+            ev.DropConnection: lambda effect: self._link.drop(effect.reason),
+            ev.WantConnection: lambda effect: self._link.want(wanted=effect.wanted),
+            ev.CompleteRequest: self._device.complete,
+            ev.DeviceUp: self._device.up,
+            ev.DeviceDown: self._device.down,
+            ev.ReleaseBuffer: lambda effect: effect.buffer.release(),
+            ev.SetTimer: lambda effect: self._loop.set_alarm(effect.at_ms),
+            ev.StatusChanged: lambda _effect: self._changed(),
+            ev.CommandDone: self._command_done,
+            ev.NeedRandom: lambda effect: self.step(ev.Random(self._loop.now_ms, _random(effect.count))),
+            ev.PersistEpoch: self._persist_epoch,
+            ev.Stopped: lambda _effect: self._loop.stop(),
+            ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
+        }
+        if self._disk is not None:
+            table |= {
+                ev.DiskRead: self._disk.read,
+                ev.DiskWrite: self._disk.write,
+                ev.DiskDiscard: self._disk.discard,
+                ev.DiskFlush: self._disk.flush,
+                ev.WriteSuperblock: self._disk.write_superblock,
+                ev.WriteActivityLog: self._disk.write_activity_log,
+                ev.WriteBitmap: self._disk.write_bitmap,
+            }
+        return table
+
+    def _send_data(self, effect: ev.SendData) -> None:
+        data = self._link.data
+        if data is None or not self._link.up:
+            if effect.release and effect.buffer is not None:
+                effect.buffer.release()
+        elif effect.buffer is None:
+            data.send(effect.packet)
+        else:
+            data.send_with_payload(effect.packet, effect.buffer, release=effect.release)
+
+    def _send_meta(self, effect: ev.SendMeta) -> None:
+        if self._link.meta is not None and self._link.up:
+            self._link.meta.send(effect.packet)
+
+    def _persist_epoch(self, effect: ev.PersistEpoch) -> None:
+        write_durably(self._epoch_path, f"{effect.epoch}\n".encode())
+        self._done(effect.token, 0)
+
+    # ---- control -----------------------------------------------------------------------------------------------
+
+    def _request(self, client: Client, name: str, arguments: Message) -> None:
+        if name == "status":
+            client.answer(self._status())
+            return
+        if name == "watch":
+            client.watching = True
+            client.tell(self._status())
+            return
+        if name == "probe":
+            self._link.probe()
+            client.answer({})
+            return
+        event = self._command(name, arguments, (client, name))
+        if self._core is None:
+            if name == "down":
+                client.answer({})
+                self._loop.stop()
+                return
+            raise NotAttached(f"The mirror's disk cannot be used: {self._problem}")
+        self.step(event)
+
+    def _command(self, name: str, arguments: Message, token: ev.Token) -> ev.Event:
+        now = self._loop.now_ms
+        if name == "primary":
+            return ev.Promote(now, token, bool(arguments.get("force", False)), int(arguments.get("epoch", 0)))
+        if name == "allow_alone":
+            return ev.AllowAlone(now, token, int(arguments.get("epoch", 0)))
+        plain: dict[str, type[Any]] = {
+            "secondary": ev.Demote,
+            "outdate": ev.Outdate,
+            "connect": ev.Connect,
+            "disconnect": ev.Disconnect,
+            "discard": ev.Discard,
+            "keep": ev.Keep,
+            "down": ev.Down,
+        }
+        if name not in plain:
+            known = ", ".join(sorted([*plain, "primary", "allow_alone", "status", "watch", "probe"]))
+            raise UnknownRequest(f"There is no request {name!r} here.", f"Known: {known}.")
+        event: ev.Event = plain[name](now, token)
+        return event
+
+    def _command_done(self, effect: ev.CommandDone) -> None:
+        if effect.token is None:
+            if effect.error is not None:
+                _log.error("cannot_stop", problem=str(effect.error))
+            return
+        client, name = effect.token
+        if effect.error is not None:
+            client.refuse(effect.error)
+        elif name == "primary":
+            client.answer({"device": self._device.path})
+        else:
+            client.answer({})
+
+    def _changed(self) -> None:
+        self._status_changed = True
+
+    def _status(self) -> Message:
+        fields: Message = dict(_DISKLESS) if self._core is None else dict(self._core.status())
+        problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
+        return {"name": self._mirror.name, **fields, "device": self._device.path, "problem": problem}
+
+    # ---- signals -----------------------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _noted)
+        self._loop.add(reading, READ, lambda _events: self._stop(reading))
+
+    def _stop(self, reading: int) -> None:
+        os.read(reading, 64)
+        if self._core is None:
+            self._loop.stop()
+        else:
+            self.step(ev.Down(self._loop.now_ms, None))
+
+
+_DISKLESS: Message = {
+    "role": "Secondary",
+    "peer_role": "Unknown",
+    "connection": "StandAlone",
+    "disk": "Diskless",
+    "peer_disk": "DUnknown",
+    "size_bytes": 0,
+    "out_of_sync_bytes": 0,
+    "resync": None,
+    "resync_total_bytes": 0,
+    "current_uuid": "0000000000000000",
+    "bitmap_uuid": "0000000000000000",
+    "split_brain": False,
+    "suspended": False,
+    "was_primary_at_start": False,
+    "peer_lost_since_connect": False,
+    "outdated": False,
+    "epoch": 0,
+}
+"""What is told while the backing disk cannot be used."""
+
+
+def _meta_state(superblock: Superblock) -> ev.MetaState:
+    return ev.MetaState(
+        current=superblock.current,
+        bitmap=superblock.bitmap,
+        history0=superblock.history0,
+        history1=superblock.history1,
+        flags=MetaFlag(superblock.flags),
+        size_sectors=superblock.size_sectors,
+    )
+
+
+def _random(count: int) -> tuple[int, ...]:
+    return tuple(secrets.randbits(64) for _ in range(count))
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The number was written to the wake-up descriptor; nothing else is done in a handler."""
+
+
+def main(arguments: list[str]) -> int:
+    """`ME NAME ETC STATE RUN KEEPER_FD`."""
+    me, name, etc, state, run, keeper_fd = arguments
+    log.set_up(f"mirror-{name}")
+    paths = Paths(pathlib.Path(etc), pathlib.Path(state), pathlib.Path(run))
+    try:
+        config = load(paths.config)
+    except RelevoError as error:
+        _log.error("configuration_wrong", problem=str(error))
+        return EX_CONFIG
+    become_resident()
+    try:
+        Worker(config, me, paths, name, KeeperClient(int(keeper_fd))).run()
+    except KeeperGone as error:
+        _log.error("keeper_gone", problem=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,282 @@
+"""Two mirror daemons in two network namespaces, with plain files as disks, for lab tests and measurements.
+
+Whatever happens, `close` leaves no process, namespace, mount or loop device; a watchdog outside aborts the FUSE
+connections when a test hangs, because a process that waits for a dead device cannot be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from relevo.base.control import Message, Refused, call, watch
+from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
+from relevo.device import loop as loops
+from relevo.device.mount import abort_connection, umount
+from relevo.mirror.create import create_metadata, read_superblock
+
+ADDRESSES = {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}
+DISK_BYTES = 64 << 20
+DAEMON = """
+import pathlib, sys
+from relevo.base import log
+from relevo.base.paths import Paths
+from relevo.config.load import load
+from relevo.mirror import daemon
+log.set_up("mirror-r0")
+paths = Paths(*map(pathlib.Path, sys.argv[2:]))
+sys.exit(daemon.run(load(paths.config), sys.argv[1], paths, "r0"))
+"""
+WATCHDOG = """
+import pathlib, sys, threading, time
+from relevo.device.mount import abort_connection
+done = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+if not done.wait(float(sys.argv[1])):
+    for note in pathlib.Path(sys.argv[2]).glob("*/run/mirror/*/connection"):
+        abort_connection(int(note.read_text()))
+    sys.exit(1)
+"""
+_numbers = itertools.count()
+
+
+def run(*command: str, check: bool = True, limit_s: float = 30.0) -> str:
+    """Run a command; what it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
+    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Side:
+    """One server of the pair."""
+
+    def __init__(self, folder: pathlib.Path, name: str, namespace: str) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.folder = folder / name
+        self.paths = Paths(self.folder / "etc", self.folder / "state", self.folder / "run")
+        self.disk = self.folder / "disk"
+        self.process: subprocess.Popen[bytes] | None = None
+        for path in (self.paths.etc, self.paths.state, self.paths.run):
+            path.mkdir(parents=True)
+
+    @property
+    def device(self) -> pathlib.Path:
+        """The block device while this side is Primary."""
+        return self.paths.run / "mirror" / "r0" / "device"
+
+    def start(self) -> None:
+        """Start the daemon, and wait until it answers."""
+        command = ["nsenter", f"--net=/run/netns/{self.namespace}", sys.executable, "-c", DAEMON, self.name]
+        command += [str(path) for path in (self.paths.etc, self.paths.state, self.paths.run)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.wait_for(lambda status: True, "an answer")
+
+    def call(self, do: str, **arguments: object) -> Message:
+        """Ask the daemon."""
+        return call(self.paths.socket("mirror-r0"), do, timeout_s=20, **arguments)
+
+    def status(self) -> Message:
+        """Its state now."""
+        return self.call("status")
+
+    def wait_for(self, wanted: Callable[[Message], bool], what: str, limit_s: float = 20.0) -> Message:
+        """Watch until the state is as wanted."""
+        end = time.monotonic() + limit_s
+        last: Any = None
+        while time.monotonic() < end:
+            try:
+                for last in watch(self.paths.socket("mirror-r0"), timeout_s=max(0.1, end - time.monotonic())):
+                    if wanted(last):
+                        return last
+            except (RelevoError, OSError):
+                assert self.process is None or self.process.poll() is None, self.log()
+                time.sleep(0.02)  # the socket is not there yet, which nothing announces
+        raise AssertionError(f"{self.name} did not reach {what} in {limit_s} s: {last}\n{self.log()}")
+
+    def promote(self, epoch: int = 1, *, force: bool = False) -> pathlib.Path:
+        """Become Primary."""
+        return pathlib.Path(self.call("primary", force=force, epoch=epoch)["device"])
+
+    def worker(self) -> int:
+        """The worker's process id."""
+        assert self.process is not None
+        found = run("pgrep", "-P", str(self.process.pid), "-f", "relevo.mirror.worker", check=False).split()
+        assert len(found) == 1, found
+        return int(found[0])
+
+    def kill(self) -> None:
+        """SIGKILL to keeper and worker, as `kill -9` of the whole daemon."""
+        assert self.process is not None
+        worker = self.worker()
+        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+        self.clean()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        status = self.process.wait(30)
+        self.process = None
+        return status
+
+    def clean(self) -> None:
+        """Take away what a killed daemon has left."""
+        note = self.paths.run / "mirror" / "r0" / "connection"
+        with contextlib.suppress(OSError, ValueError):
+            abort_connection(int(note.read_text()))
+        umount(self.paths.run / "mirror" / "r0" / "disk", lazy=True)
+
+    def data_bytes(self) -> bytes:
+        """The whole data area of the backing disk."""
+        _, layout = read_superblock(self.disk)
+        with self.disk.open("rb") as file:
+            return file.read(layout.data_bytes)
+
+    def log(self) -> str:
+        """What the daemon wrote."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines of its log with this event."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+
+class Pair:
+    """Both servers and the cable between them.
+
+    Args:
+        folder: where everything lies; on a file system that can do direct I/O.
+        limit_s: when the watchdog steps in.
+        disk_bytes: size of each disk.
+        mirror: further lines of the mirror's section.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, limit_s: float = 100.0, disk_bytes: int = DISK_BYTES, mirror: str = ""
+    ) -> None:
+        self.folder = folder
+        number = f"{os.getpid()}-{next(_numbers)}"
+        self.watchdog = subprocess.Popen(
+            [sys.executable, "-c", WATCHDOG, str(limit_s), str(folder)], stdin=subprocess.PIPE
+        )
+        self.sides = {name: Side(folder, name, f"rm{number}{name[-1]}") for name in ADDRESSES}
+        self._cable()
+        for side in self.sides.values():
+            self.configure(side, mirror=mirror)
+            with side.disk.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, disk_bytes)
+            create_metadata(side.disk, zeroed=True)
+
+    @property
+    def one(self) -> Side:
+        """nodo1."""
+        return self.sides["nodo1"]
+
+    @property
+    def two(self) -> Side:
+        """nodo2."""
+        return self.sides["nodo2"]
+
+    def configure(self, side: Side, secret: str = "the secret", mirror: str = "") -> None:
+        """Write one side's configuration."""
+        nodes = "".join(
+            f'[nodes.{name}]\naddresses = {{ cross = "{address}" }}\ndisks = {{ r0 = "{self.sides[name].disk}" }}\n'
+            for name, address in ADDRESSES.items()
+        )
+        etc = side.paths.etc
+        (etc / "relevo.toml").write_text(
+            '[cluster]\nname = "pair"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
+            '[links.cross]\ninterface = "eth1"\nnetwork = "10.27.0.0/24"\n'
+            f'{nodes}[mirrors.r0]\nlink = "cross"\nport = 7788\nalone = "risk"\n{mirror}\n'
+        )
+        for name, text in (("secrets.toml", f'[mirror]\nr0 = "{secret}"\n'), ("authkeys", "auth 1\n1 sha1 key\n")):
+            path = etc / name
+            path.touch(mode=0o600)
+            path.write_text(text)
+
+    def _cable(self) -> None:
+        cards = {}
+        for name, side in self.sides.items():
+            run("ip", "netns", "add", side.namespace)
+            cards[name] = f"v{side.namespace[2:]}"[:15]
+        one, two = cards["nodo1"], cards["nodo2"]
+        run("ip", "-n", self.one.namespace, "link", "add", "eth1", "type", "veth", "peer", "name", "eth1",
+            "netns", self.two.namespace)  # fmt: skip
+        del one, two
+        for name, side in self.sides.items():
+            run("ip", "-n", side.namespace, "addr", "add", f"{ADDRESSES[name]}/24", "dev", "eth1")
+            for card in ("lo", "eth1"):
+                run("ip", "-n", side.namespace, "link", "set", card, "up")
+
+    def cut(self) -> None:
+        """Silence on the cable: packets are dropped, no connection is closed."""
+        for side in self.sides.values():
+            run("ip", "-n", side.namespace, "route", "add", "blackhole", "10.27.0.0/24", "metric", "0", check=False)
+            run("ip", "-n", side.namespace, "link", "set", "eth1", "arp", "off", check=False)
+            run("tc", "-n", side.namespace, "qdisc", "add", "dev", "eth1", "root", "netem", "loss", "100%")
+
+    def heal(self) -> None:
+        """Packets pass again."""
+        for side in self.sides.values():
+            run("ip", "-n", side.namespace, "route", "del", "blackhole", "10.27.0.0/24", check=False)
+            run("ip", "-n", side.namespace, "link", "set", "eth1", "arp", "on", check=False)
+            run("tc", "-n", side.namespace, "qdisc", "del", "dev", "eth1", "root")
+
+    def start(self) -> None:
+        """Start both, and wait until they agree that both disks are up to date."""
+        for side in self.sides.values():
+            side.start()
+        self.wait_in_sync()
+
+    def wait_in_sync(self, limit_s: float = 20.0) -> None:
+        """Wait until both are connected and up to date."""
+        for side in self.sides.values():
+            side.wait_for(in_sync, "Connected and UpToDate on both", limit_s)
+
+    def close(self) -> None:
+        """End everything."""
+        for side in self.sides.values():
+            if side.process is not None:
+                side.process.terminate()
+        for side in self.sides.values():
+            if side.process is not None:
+                try:
+                    side.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    side.kill()
+            side.clean()
+        for side in self.sides.values():
+            run("ip", "netns", "del", side.namespace, check=False)
+        assert self.watchdog.stdin is not None
+        self.watchdog.stdin.close()
+        quiet = self.watchdog.wait(10) == 0
+        left = [found for found in loops.find("relevo:pair:", self.folder)]
+        assert quiet, "the watchdog had to end this"
+        assert not left, left
+
+
+def in_sync(status: Message) -> bool:
+    """Connected, both copies up to date."""
+    return bool(
+        status["connection"] == "Connected" and status["disk"] == "UpToDate" and status["peer_disk"] == "UpToDate"
+    )
+
+
+__all__ = ["Pair", "Refused", "Side", "in_sync", "run"]
