@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from labtools import ECHO, PORT, PYTHON, answer_of, end, python, start
 
+from relevo.device.loop import is_bound
 from relevo.device.mount import list_connections
-from relevo.lab import loops
 from relevo.lab.lab import Lab, Unit
 from relevo.lab.process import wait_until
 from relevo.lab.scene import DISK_PATH
@@ -136,6 +136,7 @@ while True:
         out.write(b"m" * 100000)
     number += 1
 """
+DEVICE_OF = "import os, sys; print(os.minor(os.stat(sys.argv[1]).st_dev))"
 CHECK = """
 import json, subprocess, sys
 again = subprocess.run(["e2fsck", "-f", "-p", sys.argv[1]], stdout=subprocess.DEVNULL).returncode
@@ -150,12 +151,11 @@ print(json.dumps([again <= 1, clean == 0, good]))
 
 def _crash_under_writer(lab: Lab, options: str) -> list[object]:
     """ext4 on the test disk, 24 files fsynced, a writer at work, a power cut: repaired?, clean?, files whole."""
-    before = {loop.path for loop in loops.bound()}
     writer = start(lab, "nodo1", FILE_SYSTEM, DISK_PATH, options)
-    mine = [loop for loop in loops.bound() if loop.path not in before and loop.minor == lab.machine("nodo1").disk.minor]
-    assert mine
+    device = python(lab, "nodo1", DEVICE_OF, "/mnt/disk")
+    assert is_bound(device)
     lab.crash("nodo1")
-    assert not any(loop.bound for loop in mine)
+    assert not is_bound(device)
     end(writer)
     lab.boot("nodo1")
     return python(lab, "nodo1", CHECK, DISK_PATH)
@@ -217,6 +217,7 @@ SERVED_FILE = """
 import pathlib, select, sys, subprocess
 from relevo.device.fuse import FuseFile
 from relevo.device.frontend import FuseFlush, FuseRead
+from relevo.device.loop import is_bound
 from relevo.device.mount import mount_fuse_file
 import os
 disk = os.open(sys.argv[1], os.O_RDWR)

@@ -7,12 +7,14 @@ import signal
 import subprocess
 from collections.abc import Iterable
 
+from relevo.device.loop import LoopInfo
 from relevo.lab import fusectl, loops
 from relevo.lab.errors import LabFailed
 from relevo.lab.folder import LabFolder
 from relevo.lab.machine import Machine
 from relevo.lab.mounts import fuse_minors, mounts
 from relevo.lab.process import marked
+from relevo.lab.scene import cluster_name
 
 ROUNDS = 5
 """How often to look for processes again: one that was just starting another may have been missed."""
@@ -25,8 +27,8 @@ def _mounted_below(folder: pathlib.Path) -> list[str]:
     return [mount.point for mount in mounts() if pathlib.Path(mount.point).is_relative_to(folder)][::-1]
 
 
-def _loops(folder: LabFolder) -> list[loops.Loop]:
-    return [loop for loop in loops.bound() if folder.name in loop.name]
+def _loops(folder: LabFolder) -> tuple[LoopInfo, ...]:
+    return loops.named(cluster_name(folder.name))
 
 
 def anything_left(folder: LabFolder) -> bool:
@@ -60,7 +62,7 @@ def clean(folder: LabFolder, machines: Iterable[Machine]) -> None:
     for point in _mounted_below(folder.path):
         subprocess.run(["umount", "--lazy", point], capture_output=True)
     for loop in _loops(folder):
-        loop.detach()
+        loops.detach(loop)
     for machine in machines:
         machine.erase()
     for path in folder.path.glob("*"):
@@ -69,7 +71,7 @@ def clean(folder: LabFolder, machines: Iterable[Machine]) -> None:
     if anything_left(folder):
         what = [f"process {found.pid}" for found in marked(folder.path)]
         what += [f"mount {point}" for point in _mounted_below(folder.path)]
-        what += [f"{loop.path}" for loop in _loops(folder)]
+        what += [f"/dev/loop{loop.number}" for loop in _loops(folder)]
         raise LabFailed(f"Of the lab in {folder.path} is left: {', '.join(what)}.", "Try relevo lab down again.")
 
 

@@ -116,7 +116,7 @@ class Lab:
         self.switch.start()
         secret = new_secrets()
         files = {
-            "etc/relevo/relevo.toml": configuration(self._options),
+            "etc/relevo/relevo.toml": configuration(self._options, self.folder.name),
             "etc/relevo/secrets.toml": secret.secrets_toml,
             "etc/relevo/authkeys": secret.authkeys,
         }

@@ -21,7 +21,7 @@ from relevo.lab.folder import LabFolder, program_folders, python
 from relevo.lab.mounts import fuse_minors
 from relevo.lab.process import MARK, Process, arguments, inside, marked, pid_namespace, wait_until
 from relevo.lab.root import MASKED_TREES, ROOT, UPPER, WORK
-from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, Unit
+from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, Unit, cluster_name
 from relevo.lab.switch import Switch
 
 GONE_LIMIT_S = 10.0
@@ -181,7 +181,7 @@ class Machine:
             raise LabFailed(
                 f"{self.name} has not powered off after {STOP_LIMIT_S:.0f} s.", f"relevo lab crash {self.name}"
             )
-        self._await_end(set(), [])
+        self._await_end(set())
 
     def crash(self) -> Message:
         """Cut its power: first no packet leaves, then its disk refuses and forgets, then everything is killed.
@@ -199,10 +199,9 @@ class Machine:
         self._switch.power_off(self.name)
         forgot = (self.disk.crash() if self.disk is not None else None) or {}
         minors = self._connections(process)
-        devices = loops.of_connections(minors)
         fusectl.abort(minors)
         process.send(signal.SIGKILL)
-        self._await_end(minors, devices)
+        self._await_end(minors)
         return {key: forgot[key] for key in ("unflushed_blocks", "lost_blocks") if key in forgot}
 
     def _connections(self, process: Process) -> set[int]:
@@ -219,22 +218,32 @@ class Machine:
     def _record(self) -> dict[str, int]:
         return dict(self._lab.load(f"machines/{self.name}/process.json", {}))
 
-    def _await_end(self, minors: set[int], devices: list[loops.Loop]) -> None:
-        namespace = self._record().get("pid_namespace", 0)
-        if not wait_until(lambda: not inside({namespace}), ABORT_AFTER_S):
+    def _await_end(self, minors: set[int]) -> None:
+        """Wait until its processes, FUSE connections and loop devices are gone, then put the machine away."""
+        if not wait_until(lambda: not self._left(), ABORT_AFTER_S):
             fusectl.abort(minors | self._noted())
-            if not wait_until(lambda: not inside({namespace}), GONE_LIMIT_S):
-                left = ", ".join(str(found.pid) for found in inside({namespace}))
+            if not wait_until(lambda: not self._left(), GONE_LIMIT_S):
+                left = ", ".join(str(found.pid) for found in self._left())
                 raise LabFailed(f"Processes of {self.name} do not end: {left}.", "relevo lab down")
-        if not wait_until(lambda: not any(loop.bound for loop in devices), ABORT_AFTER_S):
-            for loop in devices:
-                loop.detach()
-        if not wait_until(lambda: not fusectl.living(minors) and not any(loop.bound for loop in devices), GONE_LIMIT_S):
-            raise LabFailed(f"The devices of {self.name} do not end.", "relevo lab down")
+        if not wait_until(lambda: not self._devices(minors), ABORT_AFTER_S):
+            for loop in loops.named(cluster_name(self._lab.name), self.name):
+                loops.detach(loop)
+            if not wait_until(lambda: not self._devices(minors), GONE_LIMIT_S):
+                raise LabFailed(f"Devices of {self.name} do not end: {self._devices(minors)}.", "relevo lab down")
         self._forget()
         self._switch.unplug(self.name)
         if self.disk is not None:
             self.disk.power_off()
+
+    def _left(self) -> list[Process]:
+        """Its processes; a PID 1 that only waits for others to be reaped holds nothing any more and does not count."""
+        record = self._record()
+        found = inside({record["pid_namespace"]}) if "pid_namespace" in record else []
+        return [] if len(found) == 1 and found[0].only_waits else found
+
+    def _devices(self, minors: set[int]) -> list[str]:
+        devices = [f"FUSE connection {minor}" for minor in sorted(fusectl.living(minors))]
+        return devices + [f"/dev/loop{loop.number}" for loop in loops.named(cluster_name(self._lab.name), self.name)]
 
     def _forget(self) -> None:
         for name in ("process.json", "fuse.json", "control.sock"):
@@ -254,10 +263,9 @@ class Machine:
         left = inside(namespaces)
         if left:  # only then do the minors still mean this machine
             fusectl.abort(minors)
-        devices = loops.of_connections(minors) if left else []
         for found in left:
             found.send(signal.SIGKILL)
-        self._await_end(minors if left else set(), devices)
+        self._await_end(minors if left else set())
 
     def erase(self) -> None:
         """Remove what it has in the lab's folder, but for its log."""

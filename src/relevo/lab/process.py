@@ -45,6 +45,15 @@ class Process:
         """Whether it still runs; a zombie does not."""
         return Process.of(self.pid) == self
 
+    @property
+    def only_waits(self) -> bool:
+        """Whether it is ending, has given its namespaces back and sleeps until its children have been reaped.
+
+        One that ends but hangs in an unmount is in state D, not S.
+        """
+        found = _stat(self.pid)
+        return found == ("S", self.start) and not pathlib.Path(f"/proc/{self.pid}/ns/mnt").exists()
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal if it is still there."""
         with contextlib.suppress(ProcessLookupError):

@@ -118,9 +118,14 @@ def _value(value: str | int) -> str:
     return str(value) if isinstance(value, int) else f'"{value}"'
 
 
-def configuration(options: Options) -> str:
+def cluster_name(lab: str) -> str:
+    """The cluster of a lab; its loop devices are named after it, so no two labs may share one."""
+    return f"oficina-{lab}"
+
+
+def configuration(options: Options, lab: str) -> str:
     """The text of relevo.toml, the same on both servers."""
-    cluster: dict[str, Any] = {"name": "oficina", "secrets": "secrets.toml", "authkeys": "authkeys"}
+    cluster: dict[str, Any] = {"name": cluster_name(lab), "secrets": "secrets.toml", "authkeys": "authkeys"}
     if options.profile is not None:
         cluster["profile"] = options.profile
     mirror = {"link": "cross", "port": 7788, "alone": options.alone, **options.mirror}
