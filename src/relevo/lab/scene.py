@@ -120,10 +120,10 @@ def _value(value: str | int) -> str:
 
 def cluster_name(lab: str) -> str:
     """The cluster of a lab; its loop devices are named after it, so no two labs may share one."""
-    return f"oficina-{lab}"
+    return f"oficina-{lab}" if lab else "oficina"
 
 
-def configuration(options: Options, lab: str) -> str:
+def configuration(options: Options, lab: str = "") -> str:
     """The text of relevo.toml, the same on both servers."""
     cluster: dict[str, Any] = {"name": cluster_name(lab), "secrets": "secrets.toml", "authkeys": "authkeys"}
     if options.profile is not None:
