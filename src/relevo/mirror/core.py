@@ -220,12 +220,7 @@ class Mirror:
                 first = extent * BITS_PER_EXTENT
                 if first < s.bitmap.bits:
                     s.bitmap.set_range(first, min(first + BITS_PER_EXTENT, s.bitmap.bits))
-            s.log(
-                "info",
-                "activity_log_applied",
-                extents=len(event.al_extents),
-                bytes=len(event.al_extents) << EXTENT_SHIFT,
-            )
+            s.log("info", "activity_log_applied", extents=len(event.al_extents))
         self._durable.bitmap(_nothing)
         self._durable.superblock(self._attached)
 
