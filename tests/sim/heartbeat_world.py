@@ -63,6 +63,7 @@ class Node:
         self.published_ms = 0
         self.left = False
         self.left_ms = 0
+        self.left_calmly: set[str] = set()  # who could not miss the goodbye
         self.frozen = False
         self.frozen_ms = 0
         self.waiting: list[tuple[str, bytes, bool]] = []
@@ -362,11 +363,12 @@ class Observer:
         # a live connected one is alive, and its facts are known
         connected = not any({node.name, subject.name} == set(key[1:]) for key in self.world.network.cut)
         if now_ms - record.disturbed_ms > CALM_MS and subject.awake and connected:
-            # one that was not there when the other said goodbye knows only its silence
-            forgotten = subject.left and node.started_ms > subject.left_ms
-            assert (forgotten and state not in ALIVE) or state is PeerState.LEFT if subject.left else state in ALIVE, (
-                where
-            )
+            # one that was absent, cut off or stopped around the goodbye of the other may know only its silence
+            forgotten = node.name not in subject.left_calmly or record.disturbed_ms > subject.left_ms
+            if subject.left:
+                assert state is PeerState.LEFT or (forgotten and state not in ALIVE), where
+            else:
+                assert state in ALIVE, where
             if not subject.left and not node.left and now_ms - subject.published_ms > CALM_MS / 2:
                 told = (peer["facts"], peer["generation"], peer["boot_id"], set(peer["links"].values()))
                 truth = ({"n": subject.published}, subject.generation, f"{subject.name}-{subject.run}", {"up"})
@@ -449,6 +451,12 @@ class World:
 
     def leave(self, node: Node) -> None:
         if node.awake and not node.left:
+            undisturbed = {
+                name
+                for name in node.records
+                if self.now_ms - self.nodes[name].records[node.name].disturbed_ms > TIMINGS.deadtime_ms
+            }
+            node.left_calmly = undisturbed
             self.all_disturbed(node)
             lost = any(node.name in key[1:] for key in self.network.cut)
             node.leave()
