@@ -11,7 +11,7 @@ from typing import Any
 
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror.activity_log import EXTENT_SHIFT, ActivityLog
+from relevo.mirror.activity_log import ActivityLog
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.commands import Commands
 from relevo.mirror.durable import BITS_PER_EXTENT, Durable
