@@ -95,6 +95,7 @@ class Loop:
 
     def run(self) -> None:
         """Until `stop`."""
+        self.after()  # what was begun before the first round would wait for an event that has another cause
         while not self._stopped:
             self.round()
 
