@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from labtools import LabMaker
 
 from relevo.lab import cleanup
 from relevo.lab.lab import Lab, Options, Unit
@@ -16,8 +17,6 @@ from relevo.lab.scene import MACHINES
 BARE_LIMIT_S = 60.0
 SERVED_LIMIT_S = 170.0
 """Below pytest's own limit, so that a test that hangs in the kernel is freed before pytest gives up."""
-
-LabMaker = Callable[..., Lab]
 
 
 @pytest.fixture

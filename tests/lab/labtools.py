@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from relevo.lab.lab import Lab
 
+LabMaker = Callable[..., Lab]
 PYTHON = sys.executable
 
 ECHO = """

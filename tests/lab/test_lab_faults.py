@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from labtools import ECHO, PORT, PYTHON, answer_of, end, python, start
+from labtools import ECHO, PORT, PYTHON, LabMaker, answer_of, end, python, start
 
 from relevo.device.loop import is_bound
 from relevo.device.mount import list_connections
@@ -98,7 +98,7 @@ def test_a_power_cut_loses_unflushed_data_and_keeps_flushed_data(lab: Lab) -> No
     assert set(read[64:]) <= {"\0", "U"}
 
 
-def test_what_is_forgotten_follows_from_the_seed(make_lab) -> None:
+def test_what_is_forgotten_follows_from_the_seed(make_lab: LabMaker) -> None:
     seen = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         lab = make_lab(name, disk_bytes=4 << 20, seed=seed)
@@ -240,7 +240,7 @@ fd = os.open("/run/served", os.O_RDWR); os.write(fd, b"x" * 4096); print("waits"
 """
 
 
-def test_a_power_cut_ends_processes_that_wait_for_a_dead_file_server(make_lab) -> None:
+def test_a_power_cut_ends_processes_that_wait_for_a_dead_file_server(make_lab: LabMaker) -> None:
     lab = make_lab(disk_bytes=64 << 20)
     units = [
         Unit(name="server", argv=(PYTHON, "-c", SERVED_FILE, DISK_PATH)),

@@ -11,7 +11,7 @@ import sys
 import urllib.request
 
 import pytest
-from labtools import ECHO, PORT, PYTHON, answer_of, end, start
+from labtools import ECHO, PORT, PYTHON, LabMaker, answer_of, end, start
 
 from relevo.lab import cleanup
 from relevo.lab.lab import Lab, Unit
@@ -32,8 +32,9 @@ def _assert_gone(lab: Lab, namespaces: set[int]) -> None:
     assert str(lab.dir) not in pathlib.Path("/proc/self/mountinfo").read_text()
 
 
-def test_two_labs_side_by_side(make_lab) -> None:
-    labs = [make_lab(name, disk_bytes=4 << 20) for name in ("one", "two")]
+def test_two_labs_side_by_side(make_lab: LabMaker) -> None:
+    odd = "two, with: an odd and long name " + "x" * 80  # longer than a socket's name may be
+    labs = [make_lab(name, disk_bytes=4 << 20) for name in ("one", odd)]
     for lab in labs:
         lab.up(service=False)
     echo = start(labs[0], "nodo1", ECHO, str(PORT))
@@ -46,7 +47,7 @@ def test_two_labs_side_by_side(make_lab) -> None:
     end(echo)
 
 
-def test_down_leaves_only_logs_and_can_be_repeated(make_lab) -> None:
+def test_down_leaves_only_logs_and_can_be_repeated(make_lab: LabMaker) -> None:
     lab = make_lab(disk_bytes=4 << 20)
     lab.up(service=False, units=[Unit(name="idle", argv=("sleep", "infinity"))])
     namespaces = _namespaces(lab)
@@ -87,7 +88,7 @@ def test_down_without_its_records(lab: Lab) -> None:
     "point",
     ["lab.json", "switch.json", "machines/nodo1/boot.json", "machines/nodo1/process.json", "machines/client/boot.json"],
 )
-def test_down_after_up_was_killed(make_lab, point: str) -> None:
+def test_down_after_up_was_killed(make_lab: LabMaker, point: str) -> None:
     lab = make_lab(disk_bytes=4 << 20)
     command = [*TOOL, "up", "--dir", str(lab.dir), "--no-service", "--disk-size", "4 MiB"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -98,7 +99,7 @@ def test_down_after_up_was_killed(make_lab, point: str) -> None:
     _assert_gone(lab, namespaces)
 
 
-def test_the_watchdog_frees_a_lab_whose_user_died(make_lab) -> None:
+def test_the_watchdog_frees_a_lab_whose_user_died(make_lab: LabMaker) -> None:
     lab = make_lab("other", disk_bytes=4 << 20)
     program = (
         "import sys, os, signal; from relevo.lab.lab import Lab, Options\n"
@@ -112,7 +113,7 @@ def test_the_watchdog_frees_a_lab_whose_user_died(make_lab) -> None:
     assert wait_until(lambda: not cleanup.anything_left(orphan.folder), 20)
 
 
-def test_the_commands_of_the_tool(make_lab) -> None:
+def test_the_commands_of_the_tool(make_lab: LabMaker) -> None:
     lab = make_lab()
     folder = ["--dir", str(lab.dir)]
 
@@ -159,7 +160,25 @@ def test_the_door_into_the_lab(lab: Lab) -> None:
     end(server)
 
 
-def test_a_plain_disk_is_the_image_itself(make_lab) -> None:
+def test_a_folder_on_a_file_system_that_cannot_carry_an_overlay(make_lab: LabMaker, tmp_path: pathlib.Path) -> None:
+    for name in ("under", "over", "work", "place"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={tmp_path}/under,upperdir={tmp_path}/over,workdir={tmp_path}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", str(tmp_path / "place")], check=True)
+    try:
+        lab = make_lab("place/lab", disk_bytes=4 << 20)
+        lab.up(service=False)
+        lab.run("nodo1", ["sh", "-c", "echo mine > /srv/mark"], check=True)
+        lab.crash("nodo1")
+        lab.boot("nodo1")
+        assert lab.run("nodo1", ["cat", "/srv/mark"], capture=True).stdout == b"mine\n"
+        lab.down()
+        _assert_gone(lab, set())
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path / "place")], check=True)
+
+
+def test_a_plain_disk_is_the_image_itself(make_lab: LabMaker) -> None:
     lab = make_lab(disk="plain", disk_bytes=4 << 20)
     lab.up(service=False)
     for name in SERVERS:
