@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from relevo.base.control import Message
 from relevo.config.model import Config
-from relevo.manager.model import NodeFacts
+from relevo.manager.model import Alive, NodeFacts, ServiceState
 from relevo.node.brain import Brain
 from relevo.node.history import History
-
-_RUNNING = frozenset({"started"})
 
 
 def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, history: History) -> Message:
@@ -16,7 +14,8 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
 
     Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `history`.
     """
-    facts = {name: view.facts for name, view in brain.nodes.items()}
+    # What a silent node said last is no state of today.
+    facts = {name: view.facts for name, view in brain.nodes.items() if view.alive is Alive.ALIVE}
     alarms = list(brain.plan.alarms)
     if heartbeat is None:
         alarms.append(f"The heartbeat daemon of {me} does not answer: nobody hears this server.")
@@ -61,9 +60,8 @@ def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> 
 
 def _service(config: Config, name: str, brain: Brain, facts: dict[str, NodeFacts | None]) -> Message:
     told = {node: known.services[name] for node, known in facts.items() if known is not None and name in known.services}
-    alive = {node for node, view in brain.nodes.items() if view.alive == "alive"}
     decision = brain.plan.decisions.get(name)
-    running = [node for node, word in told.items() if word.state in _RUNNING and node in alive]
+    running = [node for node, word in told.items() if word.state is ServiceState.STARTED]
     return {
         "node": running[0] if len(running) == 1 else None,
         "target": decision.target if decision is not None else None,
@@ -71,9 +69,7 @@ def _service(config: Config, name: str, brain: Brain, facts: dict[str, NodeFacts
         "remedy": decision.remedy if decision is not None else "",
         "blocked": decision is not None and decision.blocked,
         "resources": [resource.id for resource in config.services[name].resources],
-        "states": {
-            node: (str(told[node].state) if node in told and node in alive else "unknown") for node in config.nodes
-        },
+        "states": {node: (str(told[node].state) if node in told else "unknown") for node in config.nodes},
         "resource_states": {
             node: {key: str(state) for key, state in word.resources.items()} for node, word in told.items()
         },
