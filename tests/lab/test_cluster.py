@@ -121,7 +121,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         lab.up()
         cluster = Cluster(lab, scratch)
         (scratch / PROBE).write_text("Relevo\n")
-        lab.run("client", ["relevo", "put", "--quiet", str(scratch / PROBE), URL], check=True, capture=True)
+        lab.run("client", ["curl", "-sf", "-T", str(scratch / PROBE), URL], check=True)
         yield cluster
     finally:
         lab.erase()

@@ -1,8 +1,8 @@
 """`relevo node run`: what the other daemons report goes through arbiter and manager; what they decide is carried out.
 
 One loop: something changed (or a second has passed, because waits have an end) -> the arbiter is told, the plan is
-made, the executor gets this node's steps, the facts are published. Nothing is remembered between two rounds but what the
-two cores keep themselves; the daemon may be killed at any moment, and adopts what runs when it comes back.
+made, the executor gets this node's steps, the facts are published. Nothing is remembered between two rounds but what
+the two cores keep themselves; the daemon may be killed at any moment, and adopts what runs when it comes back.
 """
 
 from __future__ import annotations
