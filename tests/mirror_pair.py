@@ -27,6 +27,7 @@ from relevo.mirror.create import create_metadata, read_superblock
 
 ADDRESSES = {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}
 DISK_BYTES = 64 << 20
+SECRET = "the secret"
 DAEMON = """
 import pathlib, sys
 from relevo.base import log
@@ -81,7 +82,7 @@ class Side:
         command += [str(path) for path in (self.paths.etc, self.paths.state, self.paths.run)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.wait_for(lambda status: True, "an answer")
+        self.wait_for(lambda _: True, "an answer")
 
     def call(self, do: str, **arguments: object) -> Message:
         """Ask the daemon."""
@@ -162,7 +163,7 @@ class Pair:
     """Both servers and the cable between them.
 
     Args:
-        folder: where everything lies; on a file system that can do direct I/O.
+        folder: where everything lies; on a file system that can do direct I/O (tmpfs can, from Linux 6.6 on).
         limit_s: when the watchdog steps in.
         disk_bytes: size of each disk.
         mirror: further lines of the mirror's section.
@@ -177,6 +178,7 @@ class Pair:
             [sys.executable, "-c", WATCHDOG, str(limit_s), str(folder)], stdin=subprocess.PIPE
         )
         self.sides = {name: Side(folder, name, f"rm{number}{name[-1]}") for name in ADDRESSES}
+        self._switch = f"rm{number}s"
         self._cable()
         for side in self.sides.values():
             self.configure(side, mirror=mirror)
@@ -194,7 +196,7 @@ class Pair:
         """nodo2."""
         return self.sides["nodo2"]
 
-    def configure(self, side: Side, secret: str = "the secret", mirror: str = "") -> None:
+    def configure(self, side: Side, secret: str = SECRET, mirror: str = "") -> None:
         """Write one side's configuration."""
         nodes = "".join(
             f'[nodes.{name}]\naddresses = {{ cross = "{address}" }}\ndisks = {{ r0 = "{self.sides[name].disk}" }}\n'
@@ -212,32 +214,25 @@ class Pair:
             path.write_text(text)
 
     def _cable(self) -> None:
-        cards = {}
+        run("ip", "netns", "add", self._switch)
+        run("ip", "-n", self._switch, "link", "add", "bridge", "type", "bridge")
+        run("ip", "-n", self._switch, "link", "set", "bridge", "up")
         for name, side in self.sides.items():
             run("ip", "netns", "add", side.namespace)
-            cards[name] = f"v{side.namespace[2:]}"[:15]
-        one, two = cards["nodo1"], cards["nodo2"]
-        run("ip", "-n", self.one.namespace, "link", "add", "eth1", "type", "veth", "peer", "name", "eth1",
-            "netns", self.two.namespace)  # fmt: skip
-        del one, two
-        for name, side in self.sides.items():
+            peer = ("peer", "name", "eth1", "netns", side.namespace)
+            run("ip", "-n", self._switch, "link", "add", name, "type", "veth", *peer)
+            run("ip", "-n", self._switch, "link", "set", name, "master", "bridge", "up")
             run("ip", "-n", side.namespace, "addr", "add", f"{ADDRESSES[name]}/24", "dev", "eth1")
             for card in ("lo", "eth1"):
                 run("ip", "-n", side.namespace, "link", "set", card, "up")
 
     def cut(self) -> None:
-        """Silence on the cable: packets are dropped, no connection is closed."""
-        for side in self.sides.values():
-            run("ip", "-n", side.namespace, "route", "add", "blackhole", "10.27.0.0/24", "metric", "0", check=False)
-            run("ip", "-n", side.namespace, "link", "set", "eth1", "arp", "off", check=False)
-            run("tc", "-n", side.namespace, "qdisc", "add", "dev", "eth1", "root", "netem", "loss", "100%")
+        """Silence on the cable: no packet passes, no connection is closed."""
+        run("ip", "-n", self._switch, "link", "set", "nodo2", "nomaster")
 
     def heal(self) -> None:
         """Packets pass again."""
-        for side in self.sides.values():
-            run("ip", "-n", side.namespace, "route", "del", "blackhole", "10.27.0.0/24", check=False)
-            run("ip", "-n", side.namespace, "link", "set", "eth1", "arp", "on", check=False)
-            run("tc", "-n", side.namespace, "qdisc", "del", "dev", "eth1", "root")
+        run("ip", "-n", self._switch, "link", "set", "nodo2", "master", "bridge")
 
     def start(self) -> None:
         """Start both, and wait until they agree that both disks are up to date."""
@@ -262,12 +257,12 @@ class Pair:
                 except subprocess.TimeoutExpired:
                     side.kill()
             side.clean()
-        for side in self.sides.values():
-            run("ip", "netns", "del", side.namespace, check=False)
+        for namespace in (*(side.namespace for side in self.sides.values()), self._switch):
+            run("ip", "netns", "del", namespace, check=False)
         assert self.watchdog.stdin is not None
         self.watchdog.stdin.close()
         quiet = self.watchdog.wait(10) == 0
-        left = [found for found in loops.find("relevo:pair:", self.folder)]
+        left = loops.find("relevo:pair:", self.folder)
         assert quiet, "the watchdog had to end this"
         assert not left, left
 

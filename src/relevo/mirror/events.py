@@ -180,6 +180,13 @@ class Tick:
 
 
 @dataclasses.dataclass(slots=True)
+class Probe:
+    """The peer is suspected to be gone: ask it for a sign of life now (nothing is done when there is no link)."""
+
+    now_ms: int
+
+
+@dataclasses.dataclass(slots=True)
 class Random:
     """Answer to `NeedRandom`: fresh random 64-bit numbers."""
 
@@ -274,6 +281,7 @@ Event = (
     | Disconnected
     | PacketReceived
     | Tick
+    | Probe
     | Random
 ) | Command
 

@@ -342,6 +342,11 @@ class Link:
             s.send_ping()
             s.set_timer(Timer.PONG, s.settings.ping_timeout_ms)
 
+    def suspect(self) -> None:
+        """Somebody believes the peer to be gone."""
+        if self._s.link:
+            self.probe()
+
     def pong(self) -> None:
         """The peer answered."""
         self._s.pings_answered += 1

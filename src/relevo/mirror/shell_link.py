@@ -36,6 +36,7 @@ class ShellLink:
         connected: called with the common features and whether this side breaks ties, when the peer is proven.
         disconnected: called with the reason when a link that was `connected` is gone.
         receiver: called with each packet and its payload while connected.
+        knocked: called when the peer opens a connection although there is one: the old one may be dead.
     """
 
     def __init__(
@@ -48,15 +49,17 @@ class ShellLink:
         connected: Callable[[int, bool], None],
         disconnected: Callable[[str], None],
         receiver: Receiver,
+        knocked: Callable[[], None],
     ) -> None:
         self.problem = ""
+        self.problem_changed: Callable[[], None] = lambda: None
         self._loop = loop
         self._mirror = mirror
         self._pool = pool
         self._connected = connected
         self._disconnected = disconnected
         self._receiver = receiver
-        self._connector = Connector(loop, me, peer, mirror.connect_interval_ms, self._established, self.probe)
+        self._connector = Connector(loop, me, peer, mirror.connect_interval_ms, self._established, knocked)
         self._wanted = False
         self._up = False
         self._resolve_conflicts = False
@@ -149,7 +152,7 @@ class ShellLink:
             self._timer.cancel()
         self._greeting = None
         self._up = True
-        self.problem = ""
+        self._set_problem("")
         self.data.receiver = self._receiver
         self.meta.start()
         self._connector.listen()
@@ -158,8 +161,13 @@ class ShellLink:
     def _refused(self, error: RelevoError) -> None:
         if self.problem != str(error):
             _log.error("peer_refused", problem=str(error))
-        self.problem = str(error)
+        self._set_problem(str(error))
         self._fail(error.what)
+
+    def _set_problem(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            self.problem_changed()
 
     # ---- going down --------------------------------------------------------------------------------------------
 
@@ -169,7 +177,7 @@ class ShellLink:
         self._up = False
         self._close()
         if greeting is not None and greeting.responded and not self.problem:
-            self.problem = f"The peer closed the connection during the proof of the secret. {_SECRET_REMEDY}"
+            self._set_problem(f"The peer closed the connection during the proof of the secret. {_SECRET_REMEDY}")
             _log.error("peer_left_during_authentication", problem=self.problem)
         if was_up:
             self._disconnected(reason)
@@ -184,18 +192,3 @@ class ShellLink:
             if stream is not None:
                 stream.close()
         self.data = self.meta = None
-
-    def probe(self) -> None:
-        """Close the link unless the peer is heard on the meta socket within the ping's time limit."""
-        meta = self.meta
-        if not self._up or meta is None:
-            return
-        before = meta.received
-        meta.send(p.Ping())
-        meta.flush()
-
-        def check() -> None:
-            if self.meta is meta and meta.received == before:
-                self._fail("The peer was asked for a sign of life and gave none.")
-
-        self._loop.call_in(self._mirror.ping_timeout_ms, check)

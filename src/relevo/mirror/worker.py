@@ -6,11 +6,14 @@ opens, mounts or looks at the device that it serves.
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+import queue
 import secrets
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +45,7 @@ RECEIVE_POOL_BYTES = 64 << 20
 ATTACH_RETRY_MS = 2000
 RANDOM_NUMBERS = 8
 EX_CONFIG = 78
+_STOPPED = object()
 _log = structlog.get_logger()
 
 
@@ -76,6 +80,7 @@ class Worker:
         self._events: deque[ev.Event] = deque()
         self._stepping = False
         self._status_changed = False
+        self._stop_token = object()
         self._pool = BufferPool(RECEIVE_POOL_BYTES)
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed)
         link = self._mirror.link
@@ -89,9 +94,15 @@ class Worker:
             self._connected,
             self._disconnected,
             self._received,
+            self._probe,
         )
+        self._link.problem_changed = self._changed
         self._control = ControlEndpoint(self._loop, paths.socket(f"mirror-{name}"), self._request)
         self._effects = self._effect_table()
+        self._storing: deque[ev.Token] = deque()
+        self._stored: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._stored_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._loop.add(self._stored_fd, READ, self._epoch_stored)
 
     def run(self) -> None:
         """Until told to stop."""
@@ -177,6 +188,10 @@ class Worker:
         _log.info("peer_disconnected", reason=reason)
         self.step(ev.Disconnected(self._loop.now_ms, reason))
 
+    def _probe(self) -> None:
+        if self._link.up:
+            self.step(ev.Probe(self._loop.now_ms))
+
     def _after(self) -> None:
         """The end of a round: send, submit, tell."""
         self._link.resume()
@@ -234,8 +249,23 @@ class Worker:
             self._link.meta.send(effect.packet)
 
     def _persist_epoch(self, effect: ev.PersistEpoch) -> None:
-        write_durably(self._epoch_path, f"{effect.epoch}\n".encode())
-        self._done(effect.token, 0)
+        """In a thread: on a busy disk this may take seconds, in which pings have to be answered."""
+        self._storing.append(effect.token)
+        threading.Thread(target=self._store_epoch, args=(effect.epoch,), daemon=True).start()
+
+    def _store_epoch(self, epoch: int) -> None:
+        number = 0
+        try:
+            write_durably(self._epoch_path, f"{epoch}\n".encode())
+        except OSError as error:
+            number = error.errno or errno.EIO
+        self._stored.put(number)
+        os.eventfd_write(self._stored_fd, 1)
+
+    def _epoch_stored(self, _events: int) -> None:
+        os.eventfd_read(self._stored_fd)
+        while not self._stored.empty():
+            self._done(self._storing.popleft(), self._stored.get())
 
     # ---- control -----------------------------------------------------------------------------------------------
 
@@ -248,7 +278,7 @@ class Worker:
             client.tell(self._status())
             return
         if name == "probe":
-            self._link.probe()
+            self._probe()
             client.answer({})
             return
         event = self._command(name, arguments, (client, name))
@@ -282,9 +312,13 @@ class Worker:
         return event
 
     def _command_done(self, effect: ev.CommandDone) -> None:
-        if effect.token is None:
+        if effect.token is self._stop_token:
             if effect.error is not None:
                 _log.error("cannot_stop", problem=str(effect.error))
+            else:
+                self.step(ev.Down(self._loop.now_ms, _STOPPED))
+            return
+        if effect.token is _STOPPED:
             return
         client, name = effect.token
         if effect.error is not None:
@@ -312,11 +346,12 @@ class Worker:
         self._loop.add(reading, READ, lambda _events: self._stop(reading))
 
     def _stop(self, reading: int) -> None:
+        """SIGTERM: become Secondary, then take leave. When the device is in use the process stays."""
         os.read(reading, 64)
         if self._core is None:
             self._loop.stop()
         else:
-            self.step(ev.Down(self._loop.now_ms, None))
+            self.step(ev.Demote(self._loop.now_ms, self._stop_token))
 
 
 _DISKLESS: Message = {

@@ -1,0 +1,263 @@
+"""Two real mirror daemons: device, replication, crashes, cuts, and what they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mirror_pair import Pair, Refused, Side, in_sync, run
+from relevo.mirror import metadata
+from relevo.mirror.create import read_superblock
+
+PairMaker = Callable[..., Pair]
+BLOCK = 4096
+
+
+@pytest.fixture
+def make_pair(request: pytest.FixtureRequest) -> Iterator[PairMaker]:
+    """Makes pairs, with disks in memory; whatever happens they are gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.fail("The mirror's lab tests need root.")
+    made: list[Pair] = []
+
+    def make(**options: object) -> Pair:
+        folder = tempfile.mkdtemp(prefix="mirror-pair-", dir="/dev/shm")
+        pair = Pair(pathlib.Path(folder), **options)  # type: ignore[arg-type]
+        made.append(pair)
+        return pair
+
+    yield make
+    with contextlib.ExitStack() as ends:
+        for pair in made:
+            if getattr(request.node, "failed", False):
+                for side in pair.sides.values():
+                    print(f"---- {side.name}\n{side.log()}")
+            ends.callback(shutil.rmtree, pair.folder, ignore_errors=True)
+            ends.callback(pair.close)
+
+
+@pytest.fixture
+def pair(make_pair: PairMaker) -> Pair:
+    """A pair that is connected and up to date."""
+    made = make_pair()
+    made.start()
+    return made
+
+
+def write(device: pathlib.Path, offset: int, data: bytes) -> None:
+    """Write through the device and flush it."""
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, data, offset)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def mounted(side: Side, device: pathlib.Path) -> pathlib.Path:
+    """Mount the device's file system."""
+    target = side.folder / "mnt"
+    target.mkdir(exist_ok=True)
+    run("mount", "-t", "ext4", str(device), str(target))
+    return target
+
+
+def same_data(pair: Pair) -> bool:
+    return pair.one.data_bytes() == pair.two.data_bytes()
+
+
+def test_a_file_system_on_the_device_is_on_both_disks(pair: Pair) -> None:
+    device = pair.one.promote()
+    status = pair.one.status()
+    assert (status["role"], status["device"]) == ("Primary", str(device))
+    run("mkfs.ext4", "-q", "-E", "nodiscard", str(device))
+    target = mounted(pair.one, device)
+    content = random.Random(1).randbytes(3 << 20)
+    try:
+        (target / "file").write_bytes(content)
+        with pytest.raises(Refused) as refused:
+            pair.one.call("secondary")
+        assert refused.value.error == "DeviceBusy"
+    finally:
+        run("umount", str(target))
+    pair.one.call("secondary")
+    assert same_data(pair)
+    assert not pair.one.device.exists()
+    device = pair.two.promote(epoch=2)
+    target = mounted(pair.two, device)
+    try:
+        assert (target / "file").read_bytes() == content
+    finally:
+        run("umount", str(target))
+    run("e2fsck", "-fn", str(device))
+
+
+def test_discards_are_replicated(pair: Pair) -> None:
+    device = pair.one.promote()
+    write(device, 0, random.Random(2).randbytes(8 << 20))
+    run("blkdiscard", "--offset", str(1 << 20), "--length", str(4 << 20), str(device))
+    run("blkdiscard", "--zeroout", "--offset", str(6 << 20), "--length", str(1 << 20), str(device))
+    assert same_data(pair)
+    data = pair.two.data_bytes()
+    assert data[1 << 20 : 5 << 20] == bytes(4 << 20)
+    assert data[6 << 20 : 7 << 20] == bytes(1 << 20)
+    assert data[5 << 20 : 6 << 20] != bytes(1 << 20)
+
+
+def test_both_stop_in_order_and_start_without_a_resync(pair: Pair) -> None:
+    device = pair.one.promote()
+    write(device, 0, b"x" * BLOCK)
+    pair.one.call("secondary")
+    for side in pair.sides.values():
+        assert side.stop() == 0
+        superblock, _ = read_superblock(side.disk)
+        assert superblock.clean
+        assert superblock.flags & metadata.MetaFlag.AL_CLEAN
+    pair.start()
+    assert [side.status()["resync_total_bytes"] for side in pair.sides.values()] == [0, 0]
+    assert same_data(pair)
+
+
+def test_kill_9_of_the_primary_resyncs_its_activity_log(pair: Pair) -> None:
+    device = pair.one.promote()
+    write(device, 0, random.Random(3).randbytes(1 << 20))
+    write(device, 20 << 20, random.Random(4).randbytes(1 << 20))
+    pair.one.kill()
+    superblock, _ = read_superblock(pair.one.disk)
+    assert not superblock.clean
+    lost = pair.two.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer")
+    assert lost["peer_lost_since_connect"]
+    device = pair.two.promote(epoch=2)
+    write(device, 40 << 20, random.Random(5).randbytes(1 << 20))
+    pair.one.start()
+    pair.wait_in_sync()
+    resynced = pair.one.status()["resync_total_bytes"]
+    assert 9 << 20 <= resynced <= 13 << 20  # two extents of the log, and what was written meanwhile
+    assert same_data(pair)
+
+
+def test_kill_9_of_the_worker_alone_is_healed_by_its_keeper(pair: Pair) -> None:
+    pair.one.promote()
+    os.kill(pair.one.worker(), 9)
+    status = pair.one.wait_for(lambda status: status["role"] == "Secondary" and in_sync(status), "its return")
+    assert status["was_primary_at_start"]
+    pair.wait_in_sync()
+    assert not pair.one.device.exists()
+    device = pair.one.promote(epoch=2)
+    write(device, 0, b"again" * 1000)
+
+
+def test_a_cut_ends_in_a_resync_of_what_changed(make_pair: PairMaker) -> None:
+    pair = make_pair(mirror='timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"')
+    pair.start()
+    device = pair.one.promote()
+    write(device, 0, random.Random(6).randbytes(2 << 20))
+    pair.cut()
+    write(device, 4 << 20, random.Random(7).randbytes(300 * BLOCK))
+    status = pair.one.status()
+    assert (status["connection"], status["peer_disk"] == "UpToDate") == ("WFConnection", False)
+    assert status["out_of_sync_bytes"] >= 300 * BLOCK
+    pair.heal()
+    pair.wait_in_sync()
+    assert 300 * BLOCK <= pair.one.status()["resync_total_bytes"] <= 340 * BLOCK
+    write(device, 30 << 20, b"after")
+    pair.one.call("secondary")
+    assert same_data(pair)
+
+
+def test_writing_goes_on_during_a_resync(make_pair: PairMaker) -> None:
+    pair = make_pair(mirror='timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"')
+    pair.start()
+    device = pair.one.promote()
+    pair.two.kill()
+    pair.one.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer")
+    rng = random.Random(8)
+    write(device, 0, rng.randbytes(48 << 20))
+    pair.two.start()
+    for _ in range(50):
+        write(device, rng.randrange(48 << 20) & -BLOCK, rng.randbytes(8 * BLOCK))
+    pair.wait_in_sync()
+    pair.one.call("secondary")
+    assert same_data(pair)
+
+
+def test_a_wrong_secret_is_refused_in_a_clear_sentence(make_pair: PairMaker) -> None:
+    pair = make_pair()
+    pair.configure(pair.two, secret="another secret")
+    for side in pair.sides.values():
+        side.start()
+    for side in pair.sides.values():
+        status = side.wait_for(lambda status: bool(status["problem"]), "a problem")
+        assert "secret" in status["problem"]
+        assert status["connection"] == "WFConnection"
+
+
+def test_split_brain_is_refused_until_it_is_resolved(make_pair: PairMaker) -> None:
+    pair = make_pair(mirror='timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"')
+    pair.start()
+    device = pair.one.promote()
+    write(device, 0, b"both have this".ljust(BLOCK))
+    pair.cut()
+    write(device, 0, b"one went on".ljust(BLOCK))
+    pair.two.call("probe")
+    pair.two.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer")
+    write(pair.two.promote(epoch=2), 0, b"two went on".ljust(BLOCK))
+    pair.heal()
+    for side in pair.sides.values():
+        status = side.wait_for(lambda status: bool(status["split_brain"]), "a split brain")
+        assert status["connection"] == "StandAlone"
+        assert status["problem"]
+    assert pair.one.data_bytes()[:11] == b"one went on"
+    assert pair.two.data_bytes()[:11] == b"two went on"
+    pair.two.call("secondary")
+    pair.two.call("discard")
+    pair.one.call("keep")
+    pair.wait_in_sync()
+    assert same_data(pair)
+    assert pair.two.data_bytes()[:11] == b"one went on"
+
+
+def test_a_second_primary_and_a_lower_vote_are_refused(pair: Pair) -> None:
+    pair.one.promote(epoch=5)
+    pair.two.wait_for(lambda status: status["peer_role"] == "Primary", "a Primary peer")
+    with pytest.raises(Refused) as refused:
+        pair.two.promote(epoch=6)
+    assert refused.value.error == "PeerIsPrimary"
+    pair.one.call("secondary")
+    with pytest.raises(Refused) as refused:
+        pair.one.promote(epoch=4)
+    assert refused.value.error == "AlreadyDenied"
+
+
+def test_no_disk_is_told_and_taken_when_it_appears(make_pair: PairMaker) -> None:
+    pair = make_pair()
+    hidden = pair.one.disk.with_name("hidden")
+    pair.one.disk.rename(hidden)
+    for side in pair.sides.values():
+        side.start()
+    status = pair.one.status()
+    assert status["disk"] == "Diskless"
+    assert str(pair.one.disk) in status["problem"]
+    with pytest.raises(Refused) as refused:
+        pair.one.promote()
+    assert refused.value.error == "NotAttached"
+    hidden.rename(pair.one.disk)
+    pair.wait_in_sync()
+
+
+def test_a_probe_notices_a_silent_peer_at_once(pair: Pair) -> None:
+    pair.two.call("probe")
+    assert in_sync(pair.two.status())
+    pair.cut()
+    began = time.monotonic()
+    pair.two.call("probe")
+    pair.two.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer")
+    assert time.monotonic() - began < 2
