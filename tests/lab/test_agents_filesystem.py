@@ -18,6 +18,7 @@ from relevo.agents.base import AgentFailed, StartContext, State
 from relevo.agents.filesystem import FilesystemAgent
 from relevo.agents.mounts import mounted_at
 from relevo.config.model import FilesystemResource, Operation
+from relevo.device import loop
 
 CONTEXT = StartContext(epoch=1)
 SIZE_BYTES = 32 << 20
@@ -29,6 +30,22 @@ MAPPED = (
     "import mmap, os, signal, sys; fd = os.open(sys.argv[1], os.O_RDWR); m = mmap.mmap(fd, 4096); os.close(fd); "
     "print('ready', flush=True); signal.pause()"
 )
+
+SERVER = """
+import pathlib, sys
+from relevo.device.backing import open_backing
+from relevo.device.buffers import BufferPool
+from relevo.device.fuse import POOL_BYTES, FuseFile
+from relevo.device.mount import mount_fuse_file
+from relevo.device.serve import PassThrough, Runner
+backing = open_backing(pathlib.Path(sys.argv[1]))
+frontend = FuseFile(backing.size_bytes, BufferPool(POOL_BYTES))
+mount_fuse_file(frontend.fileno(), pathlib.Path(sys.argv[2]))
+runner = Runner()
+server = PassThrough(runner, frontend, backing)
+print("serving", flush=True)
+runner.run()
+"""
 
 
 def agent(device: pathlib.Path, point: pathlib.Path, stop_ms: int = 4000, fstype: str = "ext4") -> FilesystemAgent:
@@ -242,3 +259,47 @@ def test_refuses_a_place_where_something_else_is_mounted(tmp_path: pathlib.Path)
 
     with volume(tmp_path) as (device, point):
         asyncio.run(scene(agent(device, point), point))
+
+
+@contextlib.contextmanager
+def served(disk: pathlib.Path, path: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that serves a disk as a file at a path, as a mirror does."""
+    path.touch()
+    argv = [sys.executable, "-c", SERVER, str(disk), str(path)]
+    server = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("serving")
+        yield server
+    finally:
+        server.kill()
+        server.communicate()
+        sh("umount", str(path))
+
+
+@inside
+def test_the_process_below_is_killed(tmp_path: pathlib.Path) -> None:
+    async def scene(own: FilesystemAgent, point: pathlib.Path, server: subprocess.Popen[str]) -> None:
+        await own.start(CONTEXT)
+        await asyncio.to_thread(make_folders, point)
+        with process(STUBBORN, cwd=point):
+            server.kill()
+            server.wait()
+            with pytest.raises(OSError, match=r"Input/output|Read-only"):
+                await asyncio.to_thread(make_folders, point / "folder1")
+            assert (await own.monitor()).state is State.FAILED
+            assert (await own.probe()).state is State.FAILED
+            await own.stop()
+        assert mounted_at(point) is None
+
+    disk, path, point = tmp_path / "disk", tmp_path / "served", tmp_path / "mnt"
+    disk.write_bytes(bytes(SIZE_BYTES))
+    with served(disk, path) as server:
+        fd = os.open(path, os.O_RDWR)
+        device = loop.attach(fd, tmp_path / "device", "relevo-test-agents")
+        os.close(fd)
+        try:
+            sh("mkfs.ext4", "-q", str(device.node))
+            asyncio.run(scene(agent(device.node, point, stop_ms=2000), point, server))
+        finally:
+            device.abandon()
