@@ -123,6 +123,14 @@ def test_the_transition_table() -> None:
     assert all(to is PeerState.DEAD for (_, sign), to in TRANSITIONS.items() if sign in (Sign.SILENCE, Sign.INITDEAD))
 
 
+def test_the_documented_table_is_the_table() -> None:
+    page = (DATA.parents[1] / "docs" / "internals" / "heartbeat.md").read_text()
+    documented = page.split("| from | sign | to |\n| --- | --- | --- |\n")[1].split("\n\n")[0].splitlines()
+    assert documented == [
+        f"| {state} | {sign} | {to} |" for (state, sign), to in TRANSITIONS.items() if state is not to
+    ]
+
+
 def test_our_own_states_and_the_heartbeat() -> None:
     bench = Bench()
     first = sent(bench.step(events.Tick(bench.now_ms)), "status")
@@ -427,7 +435,9 @@ def test_facts_are_taken_when_new_and_provably_fresh() -> None:
         return bench.hear(outbox.RELEVO, ("no", number), ("facts", text), heard=heard)
 
     assert events.FactsReceived("nodo2", 2) in facts("2", '{"a": 2}')
-    assert reasons(facts("2", '{"a": 2}')) == []
+    repeated = facts("2", '{"a": 2}')
+    assert reasons(repeated) == []
+    assert events.FactsReceived("nodo2", 2) not in repeated
     assert reasons(facts("1", '{"a": 1}')) == [Reason.STALE_FACTS]
     assert reasons(facts("3", '{"a": 3}', heard=GENERATION - 1)) == [Reason.STALE_FACTS]
     for bad in ("{", "[1]", "[" * 50_000):
@@ -486,6 +496,18 @@ def test_a_pause_of_ours_is_no_evidence_against_the_peer() -> None:
     assert bench.peer["state"] == "active"
     bench.pass_ms(QUICK.keepalive_ms)
     assert bench.peer["state"] == "dead", "the grace is over"
+
+
+def test_the_time_of_a_pause_is_nobodys_silence() -> None:
+    bench = Bench()
+    bench.hear()
+    bench.now_ms += 60_000
+    bench.step(events.Tick(bench.now_ms))
+    assert bench.peer["silent_ms"] == 2 * QUICK.keepalive_ms
+    bench.pass_ms(799)
+    assert bench.peer["state"] == "active"
+    bench.pass_ms(1)
+    assert bench.peer["state"] == "dead"
 
 
 def test_endless_pauses_do_not_keep_a_dead_one_alive() -> None:

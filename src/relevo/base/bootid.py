@@ -7,7 +7,6 @@ made of namespaces apart. Ours lies in the run folder, which is empty after a bo
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import uuid
 
@@ -24,8 +23,9 @@ def boot_id(run: pathlib.Path) -> str:
     path = run / "boot-id"
     run.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        beside = run / f"boot-id.{os.getpid()}"
-        beside.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
+        identity = uuid.uuid4()
+        beside = run / f"boot-id.{identity}"
+        beside.write_text(f"{identity}\n", encoding="ascii")
         try:
             # link(2) fails if another daemon was faster, and never shows a file that is not yet written
             with contextlib.suppress(FileExistsError):

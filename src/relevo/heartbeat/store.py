@@ -48,7 +48,7 @@ class Store:
         except FileNotFoundError:
             identity = _Identity(uuid.uuid4(), int(time.time()))
         except msgspec.MsgspecError as error:
-            remedy = "Restore it from a backup or, if this node has been silent for a day, remove it."
+            remedy = "Check the clock, then remove it: the node begins anew, with a generation made from the time."
             raise StateUnreadable(f"{self._identity} is damaged ({error}).", remedy) from error
         write_durably(self._identity, msgspec.json.encode(identity))
         return identity.uuid.bytes, identity.generation
