@@ -17,6 +17,8 @@ from relevo.config.locate import KeyPath, line_numbers
 
 MAX_NAME_LENGTH = 64
 MAX_CONFIG_BYTES = 1 << 20
+MAX_DURATION_MS = 366 * 86_400_000
+MAX_SIZE_BYTES = 1 << 50
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 _SYNTAX_LINE = re.compile(r" \(at line (\d+), column \d+\)")
 
@@ -174,13 +176,15 @@ class Table:
     def duration_ms(self, key: str, default: int, *, zero: bool = False) -> int:
         """A duration with its unit, in milliseconds."""
         example = f'"{units.format_duration_ms(default)}"'
-        return self._quantity(key, default, units.parse_duration_ms, "ms", example, zero=zero)
+        limits = (0 if zero else 1, MAX_DURATION_MS)
+        return self._quantity(key, default, units.parse_duration_ms, "ms", example, limits)
 
     def size_bytes(self, key: str, default: int, *, zero: bool = False) -> int:
         """A size with its unit, in bytes."""
-        return self._quantity(key, default, units.parse_size_bytes, "MiB", '"100 MiB"', zero=zero)
+        limits = (0 if zero else 1, MAX_SIZE_BYTES)
+        return self._quantity(key, default, units.parse_size_bytes, "MiB", '"100 MiB"', limits)
 
-    def _quantity(self, key: str, default: int, parse: Any, unit: str, example: str, *, zero: bool) -> int:
+    def _quantity(self, key: str, default: int, parse: Any, unit: str, example: str, limits: tuple[int, int]) -> int:
         self._asked.add(key)
         value = self._values.get(key, None)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -194,8 +198,8 @@ class Table:
         except units.BadUnit as error:
             self.wrong(key, f"is wrong: {error.what}", error.remedy)
             return default
-        if parsed == 0 and not zero:
-            self.wrong(key, "is zero.", f"Write a positive one, such as {key} = {example}.")
+        if not limits[0] <= parsed <= limits[1]:
+            self.wrong(key, "is too large." if parsed else "is zero.", f"Write another, such as {key} = {example}.")
         return parsed
 
     def address(self, key: str) -> IPv4Address:
