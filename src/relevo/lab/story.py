@@ -16,7 +16,7 @@ from relevo.lab.lab import Lab
 URL = "http://192.168.0.29/"
 SERVICE = "web"
 MIRROR = "r0"
-STAGE_LIMIT_S = 120.0
+STAGE_LIMIT_S = 60.0
 """How long any stage may take before it is declared failed."""
 
 Status = dict[str, Any]

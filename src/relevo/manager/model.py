@@ -169,7 +169,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         epoch, counter, node: its version, compared in this order; `node` wrote it.
-        standby: nodes that shall run nothing as long as another can, sorted.
+        standby: nodes that shall run nothing, sorted.
         forced: service -> the node on which a person wants it now, although its copy may be stale.
         kept: mirror -> the node whose changes a person keeps after a split brain, until the copies are one again.
     """

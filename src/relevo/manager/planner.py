@@ -99,12 +99,11 @@ def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standi
     heirs = [one for one in _in_order(service, standings) if one is not holder]
     obstacles = [(heir, heir.absence or heir.reluctance or heir.unready_data) for heir in heirs]
     ready = [heir for heir, obstacle in obstacles if not obstacle]
-    leaving = holder.facts is not None and holder.facts.leaving
-    cause = f"{holder.node} is leaving" if leaving else holder.reluctance
+    cause = holder.renounces or holder.reluctance
     if cause and ready:
         return Decision(service=service.name, target=ready[0].node, reason=f"It moves to {ready[0].node}: {cause}.")
     hindrance = "; ".join(obstacle for _, obstacle in obstacles) or "there is no other node for it"
-    if leaving:
+    if holder.renounces:
         return Decision(service=service.name, target=None, reason=f"It stops: {cause}, and {hindrance}.")
     if cause:
         reason = f"It stays on {holder.node} although {cause}: {hindrance}."
@@ -206,9 +205,7 @@ def _work(snapshot: Snapshot, service: Service, standings: dict[str, Standing], 
             if not other.known and not _is_forced_past(snapshot, service, other):
                 return Work(waits_for=f"{other.node} has not told whether it runs there")
             if other.active:
-                return Work(
-                    waits_for=f"{other.node} has not stopped it yet (step {other.told.step if other.told else 0})"
-                )
+                return Work(waits_for=f"{other.node} has not stopped it yet")
     return steps_of(snapshot, service, told, here=here)
 
 

@@ -83,9 +83,15 @@ class Standing:
     @property
     def reluctance(self) -> str:
         """Why it should not run the service as long as another can; empty when it may."""
+        return f"{self.worn} failed too often on {self.node}" if self.worn else ""
+
+    @property
+    def renounces(self) -> str:
+        """Why it gives up what it runs even if nobody else can have it: a person said so; empty otherwise."""
         if self.node in self._snapshot.record.standby:
             return f"{self.node} is in standby"
-        return f"{self.worn} failed too often on {self.node}" if self.worn else ""
+        leaving = self.facts is not None and self.facts.leaving
+        return f"{self.node} is leaving" if leaving else ""
 
     @property
     def absence(self) -> str:
@@ -94,8 +100,8 @@ class Standing:
             return f"{self.node} is {self.alive}"
         if self.facts is None or not self.facts.ready:
             return f"{self.node} has not told yet what it runs"
-        if self.facts.leaving:
-            return f"{self.node} is leaving"
+        if self.renounces:
+            return self.renounces
         return f"{self.blocked} could not be stopped on {self.node}" if self.blocked else ""
 
     @property
