@@ -103,6 +103,7 @@ async def _answer(service: Service, call: Call, handle: Handle) -> web.StreamRes
         headers["Content-Range"] = f"bytes {offset}-{offset + count - 1}/{entry.size_bytes}"
     if digests.wanted(request.headers):
         headers["Repr-Digest"] = digests.field(await service.run(sha256_of, handle.fd))
+        headers["Relevo-Copies"] = str(await service.copies())
     status = 206 if part else 200
     if request.method == "GET" and count <= limits.SMALL_FILE_BYTES:
         body = await service.run(os.pread, handle.fd, count, offset)

@@ -68,7 +68,7 @@ CLOSE_S = 10.0
 """After this `close` gives up and says what still hangs."""
 
 # --- client -----------------------------------------------------------------------------------------------------------
-SMALL_PUT_BYTES = 4 << 20
+SMALL_PUT_BYTES = 1 << 20
 """Files up to this size are stored by one PUT; larger ones by a resumable upload."""
 PATCH_BYTES = 256 << 20
 """One request of a resumable upload carries at most this much."""

@@ -141,7 +141,10 @@ def _create_checked(volume: Volume, info: uploads.Info) -> uploads.Upload:
 async def _head(service: Service, upload_id: str) -> web.Response:
     async with service.claims.claim(upload_id):
         upload = await service.run(uploads.load, service.volume, upload_id)
-        extra = await _finish(service, upload) if upload.complete and not upload.published else {}
+        if upload.published:
+            extra = {"Relevo-Copies": str(await service.copies())}
+        else:
+            extra = await _finish(service, upload) if upload.complete else {}
     headers = {**_HEADERS, **extra, "Upload-Offset": str(upload.offset), "Upload-Length": str(upload.info.length_bytes)}
     if upload.info.metadata:
         headers["Upload-Metadata"] = upload.info.metadata
