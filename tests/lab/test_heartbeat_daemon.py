@@ -169,7 +169,7 @@ def test_they_find_each_other_and_facts_arrive_at_once(pair: tuple[Daemon, Daemo
     assert state["boot_id"] != peer(state)["boot_id"] == one.ask("status")["boot_id"]
     assert peer(state)["relevo"]
     assert peer(state)["config_same"]
-    large = {"services": {"web": "started"}, "note": "ñ" * 10_000}
+    large = {"services": {"web": "started"}, "note": "ñ" * 30_000}  # nearly the limit: many fragments
     with contextlib.closing(control.watch(two.socket, timeout_s=LIMIT_S)) as states:
         next(states)
         begin = time.monotonic()
