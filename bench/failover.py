@@ -59,7 +59,7 @@ class Measured:
             time.sleep(SETTLE_S)  # polls that began during the gap end
             load.send_signal(signal.SIGTERM)
             load.wait()
-        polls = poll.read_polls(log.open("rb"))
+        polls = poll.read_polls(log)
         gap_s = poll.longest_gap_s(polls, start, polls[-1].done)
         self.rounds.append({"kind": kind, "number": number, "gap_s": gap_s, "dirty_kib": dirty_kib})
 

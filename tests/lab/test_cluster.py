@@ -21,6 +21,7 @@ from relevo.lab.verify import Verdict, Wanted
 
 STORED_BEFORE = 5
 PROBE = "probe.txt"
+DISK_BYTES = 128 << 20
 
 
 class Cluster:
@@ -115,7 +116,7 @@ def _fsck(image: pathlib.Path, size_bytes: int, scratch: pathlib.Path) -> None:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One lab for all tests of this file: each of them leaves both servers up, current, the service on nodo1."""
-    lab = Lab(tmp_path_factory.mktemp("cluster") / "lab", Options())
+    lab = Lab(tmp_path_factory.mktemp("cluster") / "lab", Options(disk_bytes=DISK_BYTES))
     scratch = lab.shared
     try:
         lab.up()
@@ -176,7 +177,7 @@ def test_a_power_cut_of_the_passive_server_is_not_noticed(cluster: Cluster) -> N
         cluster.story.await_status("nodo2 dead", "nodo1", lambda state: state["nodes"]["nodo2"]["state"] == "dead")
         cluster.lab.boot("nodo2")
         cluster.story.await_service_on("nodo1")
-    polls = poll.read_polls(log.open("rb"))
+    polls = poll.read_polls(log)
     assert [found.why for found in polls if found.why in {"ConnectionRefusedError", "503"}] == []
     cluster.judge()
 
@@ -238,7 +239,7 @@ def test_the_node_daemon_dies_and_nobody_notices(cluster: Cluster) -> None:
         for node in ("nodo1", "nodo2"):
             cluster.lab.unit(node, "node", "kill")
             cluster.story.await_service_on("nodo1", seen_from=node)
-    polls = poll.read_polls(log.open("rb"))
+    polls = poll.read_polls(log)
     bad = [found.why for found in polls if not found.good and found.why != "time limit"]
     assert bad == []
     cluster.judge()

@@ -176,7 +176,7 @@ class Show:
             self.say("[bold green]nodo1 gets its power back.[/]")
             booted_at = self.come_back()
             time.sleep(SETTLE_S)  # the polls that would show a late gap
-        polls = poll.read_polls(self._log.open("rb"))
+        polls = poll.read_polls(self._log)
         resync_bytes = int(self._story.status("nodo2")["mirrors"][MIRROR]["nodo2"]["resync_total_bytes"])
         again = self.verify(wanted)
         self.say(f"After the failback: {again.files} files fetched, {len(again.lost) + len(again.corrupt)} wrong.")

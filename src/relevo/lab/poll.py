@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import pathlib
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterable
 
 import msgspec
 
@@ -70,8 +70,9 @@ async def poll_for_ever(url: str, interval_ms: int = INTERVAL_MS, limit_ms: int 
         await asyncio.sleep(max(0.0, following - time.monotonic()))
 
 
-def read_polls(lines: Iterable[bytes]) -> list[Poll]:
+def read_polls(log: pathlib.Path) -> list[Poll]:
     """The polls of a log, in the order of their answers; a last line that was cut off is left out."""
+    lines = log.read_bytes().splitlines(keepends=True)
     return sorted(
         (msgspec.json.decode(line, type=Poll) for line in lines if line.endswith(b"\n")), key=lambda poll: poll.done
     )
