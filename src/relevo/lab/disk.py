@@ -17,8 +17,6 @@ from relevo.lab.scene import MIRROR
 CRASH_LIMIT_S = 5.0
 """How long the test disk may take to forget; then it is killed, which keeps everything that was written."""
 END_LIMIT_S = 5.0
-UNMOUNTED_LIMIT_S = 1.0
-"""How long a test disk may take to see that its file was unmounted; then there is nothing left to lose."""
 
 
 class Disk:
@@ -98,7 +96,9 @@ class Disk:
             self._abort()
             umount(self._served, lazy=True)
         for left in [process] if process is not None else self._stray():
-            if not left.wait_gone(UNMOUNTED_LIMIT_S):  # some process of the host may hold a copy of the mount
+            # Some process of the host may hold a copy of the mount, so the unmount alone does not always end it.
+            left.send(signal.SIGTERM)
+            if not left.wait_gone(END_LIMIT_S):
                 left.send(signal.SIGKILL)
                 if not left.wait_gone(END_LIMIT_S):
                     raise LabFailed(f"The disk of {self._machine} (process {left.pid}) does not end.")
