@@ -130,7 +130,7 @@ class ControlEndpoint:
     def _accept(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             sock, _ = self._sock.accept()
-            sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            sock.settimeout(0)
             client = Client(self, sock)
             self.clients.add(client)
             self.loop.add(sock.fileno(), READ, client.ready)

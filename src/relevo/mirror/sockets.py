@@ -31,7 +31,7 @@ Failed = Callable[[str], None]
 
 def configure(sock: socket.socket) -> None:
     """The options of every socket between mirrors."""
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    sock.settimeout(0)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
