@@ -1,0 +1,418 @@
+"""One server of the cluster simulation: real membership, arbiter, plan and executor; agents that only sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from relevo.agents.base import RUNNING, STOPPED, Agent, AgentFailed, Health, StartContext, failed
+from relevo.arbiter import events as arbiter_events
+from relevo.arbiter.arbiter import Arbiter
+from relevo.config import model as config_model
+from relevo.heartbeat import events as heartbeat_events
+from relevo.heartbeat.membership import Membership, Settings
+from relevo.manager import model
+from relevo.manager.executor import Executor
+from relevo.manager.planner import plan as make_plan
+from relevo.manager.record import with_forced, with_standby
+from relevo.node import views
+from sim.cluster_mirror import Replica
+
+if TYPE_CHECKING:
+    from sim.cluster_world import World
+
+LINKS = ("users", "cross")
+MIRROR_LINK = "cross"
+NODES = ("nodo1", "nodo2")
+RESOURCES = ("mirror", "filesystem", "files", "address")
+SERVICE = "web"
+
+
+def configuration(*, auto_failback: bool = True) -> config_model.Config:
+    resources = (
+        config_model.MirrorResource(id="mirror", mirror="r0"),
+        config_model.FilesystemResource(id="filesystem", mirror="r0", mountpoint=Path("/srv")),
+        config_model.FilesResource(id="files", root=Path("/srv"), mirror="r0"),
+        config_model.AddressResource(id="address", address=IPv4Interface("192.168.0.29/24"), link="users"),
+    )
+    key = config_model.AuthKey(number=1, method="sha1", secret="x")
+    return config_model.Config(
+        cluster="sim",
+        nodes={
+            name: config_model.Node(
+                name=name,
+                addresses={link: IPv4Address(f"10.{index}.0.{number}") for index, link in enumerate(LINKS)},
+                disks={"r0": Path("/dev/null")},
+            )
+            for number, name in enumerate(NODES, 1)
+        },
+        links={
+            link: config_model.Link(name=link, interface=link, network=IPv4Network(f"10.{index}.0.0/24"))
+            for index, link in enumerate(LINKS)
+        },
+        heartbeat=config_model.HeartbeatTimings(),
+        authkeys=config_model.AuthKeys(signing=key, accepted={1: key}),
+        mirrors={"r0": config_model.Mirror(name="r0", link=MIRROR_LINK, secret="x", alone="risk")},
+        services={
+            SERVICE: config_model.Service(
+                name=SERVICE, prefer="nodo1", resources=resources, auto_failback=auto_failback
+            )
+        },
+        hash="h",
+    )
+
+
+class SimAgent(Agent):
+    """A resource that is only a word in its node's memory, and time."""
+
+    def __init__(self, node: SimNode, resource: str) -> None:
+        super().__init__(resource)
+        self._node = node
+
+    async def _work(self) -> None:
+        await asyncio.sleep(self._node.world.random.uniform(0.005, 0.15))
+        await self._node.thawed()
+
+    def _needed(self) -> str:
+        """What this needs and does not have."""
+        node = self._node
+        if self.id == "filesystem":
+            replica = node.replica
+            return "" if replica is not None and replica.role == "Primary" else "the device is gone"
+        if self.id == "files":
+            return "" if "filesystem" in node.running else "the file system is not mounted"
+        return ""
+
+    async def start(self, context: StartContext) -> None:
+        self._node.world.starts(self._node, self.id)
+        if self.id == "mirror":
+            self._node.promoting = self._node.permissions["r0"]
+        await self._work()
+        if self.id == "mirror":
+            replica = self._node.replica
+            if replica is None:
+                raise AgentFailed("the mirror does not answer")
+            await replica.primary(context.epoch, force=context.force)
+            await self._node.thawed()
+        if self._needed() or self._node.world.flaky():
+            raise AgentFailed(self._needed() or "it failed by chance")
+        self._node.running.add(self.id)
+        self._node.world.started(self._node, self.id)
+
+    async def stop(self) -> None:
+        await self._work()
+        if self._node.world.flaky():
+            raise AgentFailed("the stop failed by chance")
+        if self.id == "mirror" and self._node.replica is not None:
+            await self._node.replica.secondary()
+        self._node.running.discard(self.id)
+
+    async def monitor(self) -> Health:
+        await asyncio.sleep(0.002)
+        await self._node.thawed()
+        if self.id == "mirror":
+            replica = self._node.replica
+            return RUNNING if replica is not None and replica.role == "Primary" else STOPPED
+        if self.id not in self._node.running:
+            return STOPPED
+        if self._needed() or self._node.world.flaky():
+            return failed(self._needed() or "it failed by chance")
+        return RUNNING
+
+
+class SimNode:
+    """One server: what survives a power cut, and what runs."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.up = False
+        self.frozen = False
+        self._thaw = asyncio.Event()
+        self._inbox: list[tuple[str, Any]] = []
+        self.boots = 0
+        self.generation = 0
+        self.marks: dict[str, Any] = {}
+        self.arbiter_state = arbiter_events.State()
+        self.record = model.Record()
+        self.running: set[str] = set()
+        self.membership: Membership | None = None
+        self.daemon: asyncio.Task[None] | None = None
+        self.executor: Executor | None = None
+        self.plan = model.Plan()
+        self.permissions: dict[str, model.Permission] = {}
+        self.promoting = model.Permission(verdict=model.Verdict.NO, reason="")
+        self.leaving = False
+        self._published: dict[str, object] | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def replica(self) -> Replica | None:
+        return self.world.pair.replicas.get(self.name)
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self.name}-{self.boots}"
+
+    async def thawed(self) -> None:
+        while self.frozen:
+            await self._thaw.wait()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.world.spawn(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- power --------------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        if self.up:
+            return
+        self.up = True
+        self.boots += 1
+        self.running = set()
+        self.leaving = False
+        self.start_heartbeat()
+        self.spawn(self._start_mirror(self.world.random.uniform(0.1, 1.0)))
+        self.start_daemon(self.world.random.uniform(0.1, 1.0))
+
+    def crash(self) -> None:
+        if not self.up:
+            return
+        self.thaw()
+        self.up = False
+        for task in list(self._tasks):
+            task.cancel()
+        self.world.pair.stop(self.name, silent=True)
+        self.membership = None
+        self.executor = None
+        self.running = set()
+        self._inbox = []
+
+    def freeze(self) -> None:
+        if self.up and not self.frozen:
+            self.frozen = True
+            self.world.disturb()
+            if self.replica is not None:
+                self.replica.frozen = True
+            self.world.pair.cut_or_frozen()
+
+    def thaw(self) -> None:
+        if self.frozen:
+            self.frozen = False
+            if self.replica is not None:
+                self.replica.frozen = False
+            self.world.pair.resume(self.name)
+            self._thaw.set()
+            self._thaw = asyncio.Event()
+            inbox, self._inbox = self._inbox, []
+            for link, message in inbox[-200:]:
+                self.receive(link, message)
+            self._heartbeat_tick()
+
+    async def _start_mirror(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self.thawed()
+        self.world.pair.start(self.name)
+
+    def kill_mirror(self) -> None:
+        if self.up and self.replica is not None and not self.frozen:
+            self.world.pair.stop(self.name, silent=False)
+            self.spawn(self._start_mirror(self.world.random.uniform(0.2, 1.0)))
+
+    # --- heartbeats ---------------------------------------------------------------------------------------------------
+
+    def start_heartbeat(self) -> None:
+        self.generation += 1
+        settings = Settings(
+            me=self.name,
+            uuid=self.name.ljust(16).encode(),
+            generation=self.generation,
+            boot_id=self.boot_id,
+            peers=tuple(name for name in NODES if name != self.name),
+            links=LINKS,
+            timings=self.world.config.heartbeat,
+            config_hash=self.world.config.hash,
+            marks=self.marks,
+        )
+        self.membership = Membership(settings, self.world.now_ms())
+        self._heartbeat_tick()
+        if self._published is not None and self.daemon is not None and not self.daemon.done():
+            self._publish(self._published)
+
+    def _heartbeat_tick(self) -> None:
+        if self.membership is not None and not self.frozen:
+            self._heartbeat(heartbeat_events.Tick(self.world.now_ms()))
+
+    def receive(self, link: str, message: Any) -> None:
+        if self.frozen:
+            self._inbox.append((link, message))
+        elif self.membership is not None:
+            self._heartbeat(heartbeat_events.MessageReceived(link, message, self.world.now_ms()))
+
+    def _heartbeat(self, event: Any) -> None:
+        assert self.membership is not None
+        for effect in self.membership.step(event):
+            match effect:
+                case heartbeat_events.Send():
+                    for peer in effect.to:
+                        self.world.send(self.name, peer, effect.message)
+                case heartbeat_events.Persist():
+                    self.spawn(self._store_marks(self.membership, effect.marks))
+                case heartbeat_events.NextTick():
+                    if self._tick is not None:
+                        self._tick.cancel()
+                    delay_s = max(0.001, (effect.at_ms - self.world.now_ms()) / 1000)
+                    self._tick = asyncio.get_running_loop().call_later(delay_s, self._heartbeat_tick)
+                case heartbeat_events.PeerChanged() | heartbeat_events.FactsReceived() | heartbeat_events.SelfChanged():
+                    self._changed.set()
+
+    async def _store_marks(self, membership: Membership, marks: Any) -> None:
+        await asyncio.sleep(0.005)
+        await self.thawed()
+        self.marks = dict(marks)
+        if self.membership is membership:
+            self._heartbeat(heartbeat_events.Persisted(marks, self.world.now_ms()))
+
+    def _publish(self, facts: dict[str, object]) -> None:
+        if self.membership is not None:
+            self._heartbeat(heartbeat_events.Publish(json.dumps(facts), self.world.now_ms()))
+
+    # --- the node daemon ----------------------------------------------------------------------------------------------
+
+    def start_daemon(self, after_s: float) -> None:
+        self.daemon = self.spawn(self._node_daemon(after_s))
+
+    def kill_daemon(self) -> None:
+        if self.up and self.daemon is not None and not self.frozen:
+            self.daemon.cancel()
+            self.executor = None
+            self.start_daemon(self.world.random.uniform(0.1, 1.5))
+
+    async def _node_daemon(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self.thawed()
+        agents = {SERVICE: {name: SimAgent(self, name) for name in RESOURCES}}
+        self.executor = Executor(self.world.config.services, agents, self.world.now_ms, self._changed.set)
+        self.plan = model.Plan()
+        arbiter = Arbiter(self.world.config, self.name, self.arbiter_state)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.executor.run())
+            while True:
+                self._changed.clear()
+                await self.thawed()
+                await self._round(arbiter, self.executor)
+                try:
+                    async with asyncio.timeout(1.0):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def _round(self, arbiter: Arbiter, executor: Executor) -> None:
+        for _ in range(4):
+            heartbeat = self.membership.view(self.world.now_ms()) if self.membership is not None else None
+            peers = views.peer_views(self.world.config, self.name, heartbeat)
+            mirrors = {"r0": self.replica.facts() if self.replica is not None else None}
+            observed = arbiter_events.Observed(
+                now_ms=self.world.now_ms(),
+                initdead_passed=heartbeat is not None and heartbeat["initdead_passed"],
+                peers=peers,
+                mirrors=mirrors,
+                wanted=self.plan.wanted,
+                forced=frozenset(name for name, node in self.record.forced.items() if node == self.name),
+            )
+            persisted = await self._tell(arbiter, observed)
+            self.permissions = {
+                name: msgspec.convert(word, model.Permission, from_attributes=True)
+                for name, word in arbiter.permissions.items()
+            }
+            if persisted:
+                continue  # time has passed: look again
+            facts = self._facts(arbiter, executor, mirrors)
+            snapshot = model.Snapshot(
+                me=self.name,
+                now_ms=self.world.now_ms(),
+                config_hash=self.world.config.hash,
+                services=self.world.config.services,
+                hosts={SERVICE: NODES},
+                nodes={**peers, self.name: model.NodeView(alive=model.Alive.ALIVE, facts=facts)},
+                permissions=self.permissions,
+                record=self.record,
+            )
+            wanted = self.plan.wanted
+            self.plan = make_plan(snapshot)
+            self.record = self.plan.record
+            executor.apply(self.plan)
+            told = model.encode_facts(self._facts(arbiter, executor, mirrors))
+            if told != self._published:
+                self._published = told
+                self._publish(told)
+            if self.plan.wanted == wanted:
+                return
+
+    def _facts(self, arbiter: Arbiter, executor: Executor, mirrors: dict[str, Any]) -> model.NodeFacts:
+        services = executor.facts()
+        return model.NodeFacts(
+            boot_id=self.boot_id,
+            config_hash=self.world.config.hash,
+            ready=all(told.state is not model.ServiceState.UNKNOWN for told in services.values()),
+            leaving=self.leaving,
+            services=services,
+            mirrors=mirrors,
+            epochs=arbiter.epochs,
+            permissions=self.permissions,
+            record=self.record,
+        )
+
+    async def _tell(self, arbiter: Arbiter, event: arbiter_events.Event) -> bool:
+        persisted = False
+        waiting = [event]
+        while waiting:
+            for effect in arbiter.step(waiting.pop()):
+                match effect:
+                    case arbiter_events.Persist():
+                        await asyncio.sleep(self.world.random.uniform(0.001, 0.02))
+                        await self.thawed()
+                        self.arbiter_state = effect.state
+                        persisted = True
+                        waiting.append(arbiter_events.Persisted(state=effect.state))
+                    case arbiter_events.Outdate() if self.replica is not None:
+                        self.replica.outdate()
+                    case arbiter_events.ProbeLink():
+                        self.world.pair.probe(self.name)
+                    case _:
+                        pass
+        return persisted
+
+    def mirror_changed(self) -> None:
+        self._changed.set()
+
+    def order(self, *, standby: bool | None = None, forced: bool = False) -> None:
+        """A person says something on this node."""
+        if not self.up or self.executor is None or self.frozen:
+            return
+        if standby is not None:
+            self.record = with_standby(self.record, self.name, standby, by=self.name)
+        if forced:
+            self.record = with_forced(self.record, SERVICE, self.name, by=self.name)
+        self._changed.set()
+
+    @property
+    def hears(self) -> bool:
+        """Its daemons run and take part."""
+        return self.up and not self.frozen and self.executor is not None and self.replica is not None
+
+    @property
+    def serves(self) -> bool:
+        """Everything of the service runs here."""
+        replica = self.replica
+        return self.up and replica is not None and replica.role == "Primary" and self.running == set(RESOURCES)
