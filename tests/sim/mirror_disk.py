@@ -1,0 +1,202 @@
+"""A simulated backing disk: a volatile cache over stable blocks, and the meta-data beside them.
+
+A block of 4 KiB is one number (who wrote it last). A power cut keeps a random part of what was not flushed, and of what was
+in flight; a meta-data write that was in flight is there, not there, or there in part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Any
+
+from relevo.mirror import events as e
+from relevo.mirror.activity_log import FREE
+from relevo.mirror.bitmap import PAGE_BYTES
+
+BLOCK = 4096
+RING = 8
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Op:
+    """A disk effect under way. `mark`: how many writes were done when it was started (what a flush covers)."""
+
+    effect: Any
+    mark: int
+
+
+class SimDisk:
+    """One server's disk.
+
+    Args:
+        blocks: size of the data area.
+        rng: decides what a power cut keeps.
+        keeps_flushed: False: a disk (or a build) whose flushes do nothing, for the test that the simulator sees it.
+    """
+
+    def __init__(self, blocks: int, rng: random.Random, meta: e.MetaState, *, honest: bool = True) -> None:
+        self.blocks = blocks
+        self.rng = rng
+        self.honest = honest
+        self.stable: dict[int, int] = {}
+        self.now: dict[int, int] = {}
+        self._log: list[tuple[int, int]] = []  # writes done and not flushed: (block, value)
+        self._flushed = 0  # how many of all writes done are stable
+        self._done = 0
+        self.superblock = meta
+        self.pages: dict[int, bytes] = {}
+        self.ring: dict[int, e.AlTransaction | None] = {}
+        self.epoch = 0
+        self.in_flight: list[Op] = []
+        self.active: frozenset[int] = frozenset()
+
+    # ------------------------------------------------------------ running
+
+    def start(self, effect: Any) -> Op:
+        op = Op(effect, self._done)
+        self.in_flight.append(op)
+        return op
+
+    def finish(self, op: Op) -> Any:
+        """Carry it out; returns what a read found."""
+        self.in_flight.remove(op)
+        effect = op.effect
+        kind = type(effect)
+        if kind is e.DiskRead:
+            first = effect.offset // BLOCK
+            return [self.now.get(block, 0) for block in range(first, first + effect.length // BLOCK)]
+        if kind is e.DiskWrite or kind is e.DiskDiscard:
+            for block, value in written(effect):
+                self._write(block, value)
+        elif kind is e.DiskFlush:
+            self._flush(op.mark)
+        else:
+            if kind is e.WriteSuperblock or (kind is not e.PersistEpoch and effect.preflush):
+                self._flush(op.mark)
+            self._meta(effect)
+        return None
+
+    def is_stable(self, mark: int) -> bool:
+        """Whether the first `mark` writes are."""
+        return self._flushed >= mark
+
+    @property
+    def done(self) -> int:
+        return self._done
+
+    def _write(self, block: int, value: int) -> None:
+        self.now[block] = value
+        self._log.append((block, value))
+        self._done += 1
+
+    def _flush(self, mark: int) -> None:
+        if not self.honest:
+            return
+        while self._flushed < mark:
+            block, value = self._log.pop(0)
+            self.stable[block] = value
+            self._flushed += 1
+
+    def _meta(self, effect: Any, *, part: float = 1.0) -> None:
+        if isinstance(effect, e.WriteSuperblock):
+            self.superblock = dataclasses.replace(effect.meta)
+        elif isinstance(effect, e.WriteBitmap):
+            for number, page in effect.pages:
+                assert len(page) == PAGE_BYTES
+                if self.rng.random() < part:
+                    self.pages[number] = page
+        elif isinstance(effect, e.WriteActivityLog):
+            self.ring[effect.transaction.number % RING] = effect.transaction
+            self.active = self.extents()
+        else:
+            assert isinstance(effect, e.PersistEpoch)
+            self.epoch = effect.epoch
+
+    # ------------------------------------------------------------ ends
+
+    def power_cut(self) -> None:
+        """What was flushed stays; of the rest a random part."""
+        for block, value in self._log:
+            if self.rng.random() < 0.5:
+                self.stable[block] = value
+        rest: dict[int, int] = {}
+        for op in self.in_flight:
+            self._cut(op, rest)
+        self.stable.update(rest)
+        self._reset()
+        self.now = dict(self.stable)
+
+    def _cut(self, op: Op, rest: dict[int, int]) -> None:
+        effect, rng = op.effect, self.rng
+        if isinstance(effect, e.DiskWrite | e.DiskDiscard):
+            rest.update((block, value) for block, value in written(effect) if rng.random() < 0.5)
+        elif isinstance(effect, e.WriteSuperblock | e.WriteBitmap | e.WriteActivityLog | e.PersistEpoch):
+            flushes = isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False)
+            fate = rng.randrange(3)
+            if fate and flushes and self.honest:
+                for block, value in self._log[: max(0, op.mark - self._flushed)]:
+                    self.stable[block] = value
+            if fate == 2:
+                self._meta(effect, part=0.5)
+            elif fate == 1 and isinstance(effect, e.WriteActivityLog) and rng.random() < 0.3:
+                self.ring[effect.transaction.number % RING] = None  # torn
+                self.active = self.extents()
+
+    def process_death(self) -> None:
+        """The process is gone, the disk is not: everything done stays in its cache."""
+        for op in self.in_flight:
+            effect = op.effect
+            if isinstance(effect, e.DiskWrite | e.DiskDiscard):
+                if self.rng.random() < 0.5:
+                    for block, value in written(effect):
+                        self._write(block, value)
+            elif not isinstance(effect, e.DiskRead | e.DiskFlush) and self.rng.random() < 0.5:
+                if isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False):
+                    self._flush(op.mark)
+                self._meta(effect)
+        self.in_flight.clear()
+
+    def _reset(self) -> None:
+        self._log.clear()
+        self._flushed = self._done
+        self.in_flight.clear()
+
+    # ------------------------------------------------------------ what the next start reads
+
+    def extents(self) -> frozenset[int]:
+        """Replay the ring, oldest transaction first."""
+        held: dict[int, int] = {}
+        found = sorted((t for t in self.ring.values() if t is not None), key=lambda t: t.number)
+        for transaction in found:
+            held.update(enumerate(transaction.context, transaction.context_start))
+            held.update(transaction.updates)
+        return frozenset(extent for extent in held.values() if extent != FREE)
+
+    def attach(self, now_ms: int, numbers: tuple[int, ...]) -> e.Attach:
+        pages = -(-self.blocks // (PAGE_BYTES * 8))
+        return e.Attach(
+            now_ms,
+            dataclasses.replace(self.superblock),
+            self.blocks * BLOCK,
+            b"".join(self.pages.get(page, bytes(PAGE_BYTES)) for page in range(pages)),
+            self.extents(),
+            max([t.number for t in self.ring.values() if t is not None], default=0),
+            self.epoch,
+            numbers,
+        )
+
+    def bit(self, block: int) -> bool:
+        """Whether the stable bitmap marks a block."""
+        page = self.pages.get(block // (PAGE_BYTES * 8))
+        return page is not None and bool(page[(block // 8) % PAGE_BYTES] >> (block % 8) & 1)
+
+
+def written(effect: e.DiskWrite | e.DiskDiscard) -> list[tuple[int, int]]:
+    """The blocks of a write, with their new values."""
+    first = effect.offset // BLOCK
+    count = effect.length // BLOCK
+    if isinstance(effect, e.DiskDiscard):
+        return [(block, 0) for block in range(first, first + count)]
+    assert len(effect.buffer) == count
+    return list(zip(range(first, first + count), effect.buffer, strict=True))

@@ -1,0 +1,461 @@
+"""Two mirrors, their disks, the link between them and an application: one seed is one whole run.
+
+Command line: python tests/sim/mirror_world.py SEED [--trace] runs one seed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import heapq
+import pathlib
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[2] / "src")]
+
+from mirror_client import DataLost, Model
+from mirror_disk import BLOCK, SimDisk
+from mirror_duties import Duties
+from mirror_manager import Manager
+from relevo.mirror import events as e
+from relevo.mirror import packets as p
+from relevo.mirror.core import Mirror, Settings
+from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.states import Connection, Disk, Role
+from relevo.mirror.uuids import JUST_CREATED
+
+EXTENTS = 24
+BLOCKS = EXTENTS * 1024
+AL_SLOTS = 7
+DISK_MS = (0, 6)
+NET_MS = (0, 4)
+FEATURES = int(p.Feature.TRIM | p.Feature.THIN_RESYNC | p.Feature.WSAME | p.Feature.WZEROES)
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a run is made of; a mutation replaces the mirror or the disk."""
+
+    seed: int
+    alone: str = "ask"
+    duration_ms: int = 6000
+    mirror: Callable[[Settings], Mirror] = Mirror
+    honest: bool = True
+    watch_duties: bool = True
+    trace: bool = False
+
+
+class Wire:
+    """One link: two streams each way, in order; what is under way when a side closes may be lost."""
+
+    def __init__(self, world: World, ready: dict[int, int]) -> None:
+        self.world = world
+        self.ready = ready  # node -> when it learns of the link
+        self.open = {0: True, 1: True}
+        self.last: dict[tuple[int, bool], int] = {}
+
+    def send(self, sender: Node, packet: p.Packet, buffer: Any, *, meta: bool) -> None:
+        world, to = self.world, 1 - sender.number
+        key = (to, meta)
+        at = max(world.now + world.rng.randint(*NET_MS), self.last.get(key, 0), self.ready[to])
+        self.last[key] = at
+        world.at(at, lambda: self._arrive(key, packet, buffer))
+
+    def _arrive(self, key: tuple[int, bool], packet: p.Packet, buffer: Any) -> None:
+        node = self.world.nodes[key[0]]
+        if not self.open[node.number] or node.wire is not self:
+            return
+        if self.world.cut:
+            self.world.held.append((self, key, packet, buffer))
+            return
+        node.receive(packet, buffer)
+
+    def close(self, node: Node) -> None:
+        """One side closes; the other learns of it if the network lets it."""
+        self.open[node.number] = False
+        other = 1 - node.number
+        if self.open[other]:
+            self.world.after(self.world.rng.randint(0, 10), lambda: self._closed(other))
+
+    def _closed(self, other: int) -> None:
+        node = self.world.nodes[other]
+        if self.open[other] and node.wire is self and not self.world.cut:
+            self.open[other] = False
+            node.disconnected()
+
+
+class Node:
+    """A server: the core, its disk, and the shell's duties towards both."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.world = world
+        self.number = number
+        flags = MetaFlag.CONSISTENT | MetaFlag.WAS_UP_TO_DATE | MetaFlag.AL_CLEAN
+        meta = e.MetaState(JUST_CREATED, 0, 0, 0, int(flags), 0)
+        self.disk = SimDisk(BLOCKS, world.rng, meta, honest=world.plan.honest)
+        self.incarnation = 0
+        self.alive = False
+        self.wire: Wire | None = None
+
+    def __str__(self) -> str:
+        return "AB"[self.number]
+
+    def start(self) -> None:
+        """Power on, or start the process again."""
+        self.incarnation += 1
+        self.alive = True
+        self.want = False
+        self.wire = None
+        self.device: str | None = None
+        self.device_token: Any = None
+        self.requests: dict[int, Callable[[e.CompleteRequest], None]] = {}
+        self.timer_number = 0
+        self.core = self.world.plan.mirror(self.world.settings)
+        self.duties = Duties(self)
+        self.answers: dict[int, Callable[[Any], None]] = {}
+        self.give(self.disk.attach(self.world.now, tuple(self.world.rng.getrandbits(64) for _ in range(8))))
+
+    def stop(self, *, power: bool) -> None:
+        """The process is gone, with power cut or without."""
+        world = self.world
+        holds = world.survivor_holds(self, power=power)
+        self.alive = False
+        self.incarnation += 1
+        if self.wire is not None:
+            wire, self.wire = self.wire, None
+            if power:
+                wire.open[self.number] = False
+                # the peer's packets meet a machine that knows nothing of the link, once it is back
+                world.after(world.rng.randint(1500, 4000), lambda: wire._closed(1 - self.number))
+            else:
+                wire.close(self)
+        if power:
+            self.disk.power_cut()
+            if not holds:
+                world.model.all_copies_lost_power()
+                world.say("no other copy holds everything: what was not flushed may be lost")
+        else:
+            self.disk.process_death()
+        self.device = None
+        self.requests = {}
+
+    # ------------------------------------------------------------ events
+
+    def give(self, event: e.Event) -> None:
+        world = self.world
+        if world.plan.trace and not isinstance(event, e.Tick | e.Random):
+            world.say(f"{self} <- {_short(event)}")
+        conn = self.state.conn
+        effects = self.core.step(event)
+        if self.state.conn is not conn and self.state.conn is Connection.SYNC_SOURCE:
+            world.takes_lead(self, "overwrites another")
+        effects = world.shuffled(effects)
+        if world.plan.watch_duties:
+            self.duties.effects(effects)
+        for effect in effects:
+            self.carry_out(effect)
+
+    def receive(self, packet: p.Packet, buffer: Any) -> None:
+        self.duties.received(packet)
+        self.give(e.PacketReceived(self.world.now, packet, buffer))
+
+    def connected(self, wire: Wire, *, resolve_conflicts: bool) -> None:
+        if self.alive and self.wire is wire:
+            self.duties.new_link()
+            self.give(e.Connected(self.world.now, FEATURES, resolve_conflicts))
+
+    def disconnected(self) -> None:
+        self.wire = None
+        self.give(e.Disconnected(self.world.now))
+
+    def command(self, make: Callable[[Any], e.Event], done: Callable[[Any], None] = lambda _: None) -> None:
+        token = self.world.next_token()
+        self.answers[token] = done
+        self.give(make(token))
+
+    # ------------------------------------------------------------ effects
+
+    def carry_out(self, effect: Any) -> None:
+        world, kind = self.world, type(effect)
+        if world.plan.trace and kind not in {e.SetTimer, e.StatusChanged, e.NeedRandom, e.ReleaseBuffer}:
+            world.say(f"{self} -> {_short(effect)}")
+        if kind is e.SendData or kind is e.SendMeta:
+            if self.wire is not None and self.wire.open[self.number]:
+                buffer = list(effect.buffer) if kind is e.SendData and effect.buffer is not None else None
+                self.wire.send(self, effect.packet, buffer, meta=kind is e.SendMeta)
+        elif kind in _DISK_EFFECTS:
+            self._disk(effect)
+        elif kind is e.CompleteRequest:
+            self.requests.pop(effect.token)(effect)
+            self.device_idle()
+        elif kind is e.StatusChanged:
+            world.share()
+        elif kind is e.SetTimer:
+            self._timer(effect.at_ms)
+        elif kind is e.NeedRandom:
+            values = tuple(world.rng.getrandbits(64) for _ in range(effect.count))
+            self.later(0, lambda: self.give(e.Random(world.now, values)))
+        elif kind is e.WantConnection:
+            self.want = effect.wanted
+            world.try_connect()
+        elif kind is e.DropConnection:
+            self._drop()
+        elif kind is e.CommandDone:
+            world.say(f"{self} command done: {effect.error or 'ok'}")
+            self.answers.pop(effect.token)(effect.error)
+        elif kind is e.DeviceUp or kind is e.DeviceDown:
+            self._device(effect)
+        elif kind is e.Stopped:
+            self.later(0, lambda: self.stop(power=False))
+
+    def later(self, delay_ms: int, call: Callable[[], None]) -> None:
+        """Do something later, if this incarnation still lives."""
+        incarnation = self.incarnation
+        self.world.after(delay_ms, lambda: call() if self.incarnation == incarnation else None)
+
+    def _disk(self, effect: Any) -> None:
+        if isinstance(effect, e.DiskWrite):  # the buffer is the core's again once the request is done
+            effect = dataclasses.replace(effect, buffer=list(effect.buffer))
+        op = self.disk.start(effect)
+
+        def done() -> None:
+            found = self.disk.finish(op)
+            self.duties.disk_done(effect)
+            self.give(e.DiskDone(self.world.now, effect.token, 0, found))
+
+        self.later(self.world.rng.randint(*DISK_MS), done)
+
+    def _timer(self, at_ms: int | None) -> None:
+        self.timer_number += 1
+        number = self.timer_number
+        if at_ms is not None:
+            delay = max(0, at_ms - self.world.now)
+            self.later(delay, lambda: self.give(e.Tick(self.world.now)) if number == self.timer_number else None)
+
+    def _drop(self) -> None:
+        wire = self.wire
+        if wire is None:
+            return
+        wire.close(self)
+        self.later(self.world.rng.randint(0, 3), lambda: self.disconnected() if self.wire is wire else None)
+
+    def _device(self, effect: Any) -> None:
+        if isinstance(effect, e.DeviceUp):
+            self.device = "up"
+            self.world.takes_lead(self, "becomes Primary")
+            self.world.last_primary = self.number
+            self.world.model.device_gone()
+            self.later(1, lambda: self.give(e.DiskDone(self.world.now, effect.token)))
+        elif self.requests and self.world.rng.random() < 0.1:
+            self.later(1, lambda: self.give(e.DiskDone(self.world.now, effect.token, 16)))
+        else:
+            self.device = "closing"
+            self.device_token = effect.token
+            self.device_idle()
+
+    def device_idle(self) -> None:
+        """The device goes once nothing is in flight on it."""
+        if self.device == "closing" and not self.requests:
+            self.device = None
+            self.later(1, lambda: self.give(e.DiskDone(self.world.now, self.device_token)))
+
+    # ------------------------------------------------------------ views
+
+    @property
+    def state(self) -> Any:
+        return self.core._s
+
+    @property
+    def is_primary(self) -> bool:
+        return self.alive and self.state.role is Role.PRIMARY
+
+    @property
+    def both_good(self) -> bool:
+        s = self.state
+        return (
+            self.alive
+            and s.conn is Connection.CONNECTED
+            and s.disk is Disk.UP_TO_DATE
+            and s.peer_disk is Disk.UP_TO_DATE
+        )
+
+
+_DISK_EFFECTS = {
+    *(e.DiskRead, e.DiskWrite, e.DiskDiscard, e.DiskFlush),
+    *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch),
+}
+
+
+def _short(thing: Any) -> str:
+    text = str(thing)
+    return text if len(text) < 200 else text[:200] + "…"
+
+
+class World:
+    """Time, chance, and everything in it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.rng = random.Random(plan.seed)
+        self.now = 0
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        self.lines: list[str] = []
+        self.settings = Settings(
+            alone="risk" if plan.alone == "risk" else "ask",
+            timeout_ms=600,
+            ping_interval_ms=500,
+            ping_timeout_ms=60,
+            al_extents=AL_SLOTS,
+            suspend_ms=800,
+        )
+        self.cut = False
+        self.held: list[tuple[Wire, tuple[int, bool], p.Packet, Any]] = []
+        self.model = Model()
+        self.holders: set[tuple[int, int]] = set()
+        self.nodes = [Node(self, 0), Node(self, 1)]
+        self.manager = Manager(self)
+        self._connecting = False
+        self.last_primary = 0
+
+    # ------------------------------------------------------------ time
+
+    def at(self, at_ms: int, call: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (max(at_ms, self.now), self._count, call))
+
+    def after(self, delay_ms: int, call: Callable[[], None]) -> None:
+        self.at(self.now + delay_ms, call)
+
+    def run_until(self, end_ms: int) -> None:
+        while self._queue and self._queue[0][0] <= end_ms:
+            self.now, _, call = heapq.heappop(self._queue)
+            call()
+        self.now = end_ms
+
+    def next_token(self) -> int:
+        self._count += 1
+        return self._count
+
+    def say(self, line: str) -> None:
+        if self.plan.trace:
+            self.lines.append(f"{self.now:6} {line}")
+
+    def shuffled(self, effects: list[e.Effect]) -> list[e.Effect]:
+        """Any order, but each socket's packets in theirs."""
+        order = list(effects)
+        self.rng.shuffle(order)
+        for kind in (e.SendData, e.SendMeta):
+            packets = iter([effect for effect in effects if type(effect) is kind])
+            order = [next(packets) if type(effect) is kind else effect for effect in order]
+        return order
+
+    # ------------------------------------------------------------ the link
+
+    def try_connect(self) -> None:
+        if not self._connecting:
+            self._connecting = True
+            self.after(self.rng.randint(1, 30), self._connect)
+
+    def _connect(self) -> None:
+        self._connecting = False
+        a, b = self.nodes
+        if not (a.alive and b.alive and a.want and b.want) or a.wire or b.wire or self.cut:
+            if a.alive and b.alive:
+                self.try_connect()
+            return
+        ready = {n.number: self.now + self.rng.randint(0, 5) for n in self.nodes}
+        wire = Wire(self, ready)
+        flag = self.rng.randrange(2)
+        for node in self.nodes:
+            node.wire = wire
+            self.at(ready[node.number], lambda node=node: node.connected(wire, resolve_conflicts=node.number == flag))
+        self.after(40, self.try_connect)
+
+    def cut_link(self) -> None:
+        self.cut = True
+        self.say("the link is cut")
+
+    def heal_link(self) -> None:
+        self.cut = False
+        self.say("the link is healed")
+        held, self.held = self.held, []
+        for wire, key, packet, buffer in held:
+            wire._arrive(key, packet, buffer)
+        for node in self.nodes:  # a side that still waits on a link which the other has closed
+            wire = node.wire
+            if wire is not None and not wire.open[1 - node.number]:
+                self.after(self.rng.randint(0, 200), lambda w=wire, n=node.number: w._closed(n))
+
+    # ------------------------------------------------------------ who holds everything that was acknowledged
+
+    def acknowledged_by(self, node: Node) -> None:
+        """A write or flush was completed: who has it?"""
+        self.holders = {(node.number, node.incarnation)}
+        self.share()
+
+    def share(self) -> None:
+        """Two connected, UpToDate copies are equal: if one holds everything, so does the other."""
+        a, b = self.nodes
+        if not (a.alive and b.alive) or a.wire is None or a.wire is not b.wire:
+            return
+        both = {(a.number, a.incarnation), (b.number, b.incarnation)}
+        if a.both_good and b.both_good and self.holders & both:
+            self.holders |= both
+
+    def survivor_holds(self, dying: Node, *, power: bool) -> bool:
+        """Whether a copy is left that holds everything acknowledged."""
+        self.share()
+        mine, next_start = (dying.number, dying.incarnation), (dying.number, dying.incarnation + 2)
+        if mine not in self.holders:
+            return True
+        self.holders.discard(mine)
+        others = bool(self.holders)
+        if not power or not others:  # what is done stays in the disk's cache; or this is the best that is left
+            self.holders.add(next_start)
+        return others or not power
+
+    def takes_lead(self, node: Node, what: str) -> None:
+        """A copy is promoted or becomes the source of a resync: it has to hold everything, or be a crashed Primary's."""
+        mine = (node.number, node.incarnation)
+        if not self.holders or mine in self.holders:
+            return
+        crashed = node.state.was_primary_at_start or node.state.crashed_primary
+        if not crashed or node.number != self.last_primary:
+            raise DataLost(f"{node}: a stale copy {what}")
+        self.say(f"{node}: a crashed Primary's copy {what}; what was not flushed may be lost")
+        self.model.all_copies_lost_power()
+        self.holders = {mine}
+
+
+def run(plan: Plan) -> World:
+    """One whole run. Raises what a checker found; `world.lines` then tells how it came."""
+    from mirror_faults import Story
+
+    world = World(plan)
+    try:
+        Story(world).run()
+    except BaseException:
+        if plan.trace:
+            sys.stdout.write("\n".join(world.lines) + "\n")
+        raise
+    return world
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run one seed of the mirror's simulation again.")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--alone", choices=("ask", "risk"), default="ask")
+    parser.add_argument("--trace", action="store_true")
+    arguments = parser.parse_args()
+    world = run(Plan(arguments.seed, alone=arguments.alone, trace=arguments.trace))
+    if arguments.trace:
+        sys.stdout.write("\n".join(world.lines) + "\n")
+    sys.stdout.write(f"seed {arguments.seed}: fine\n")
+
+
+if __name__ == "__main__":
+    main()
