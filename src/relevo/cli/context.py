@@ -15,7 +15,7 @@ import typer
 
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.config.load import load
+from relevo.config.load import load, whoami
 from relevo.config.model import Config
 
 EXIT_FAILED = 1
@@ -40,12 +40,7 @@ class Context:
             RelevoError: it is missing or wrong, or this host is not in it.
         """
         config = load(self.paths.config)
-        if self.node not in config.nodes:
-            known = ", ".join(config.nodes)
-            raise RelevoError(
-                f"This host is called {self.node!r}, which is no node of cluster {config.cluster!r} ({known}).",
-                "Set the host name, or name this node with --node.",
-            )
+        whoami(config, self.node)
         return config
 
 

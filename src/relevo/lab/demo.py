@@ -109,17 +109,20 @@ class Show:
 
     def store(self, tree: pathlib.Path, large: pathlib.Path, files: int) -> int:
         """Store everything from the client and cut nodo1's power in the middle; the number acknowledged before it."""
-        put = ["relevo", "put", "--json", str(tree), str(large), URL]
         with (self._scratch / "put.jsonl").open("wb") as log:
-            process = self._lab.popen("client", put, stdout=log)
-            acknowledged = self._await_acknowledged(process, int(files * CRASH_AT))
-            self.say(f"{acknowledged} files are acknowledged. [bold red]nodo1 loses its power[/] now.")
+            puts = [
+                self._lab.popen("client", ["relevo", "put", "--json", str(source), URL], stdout=log)
+                for source in (tree, large)
+            ]
+            acknowledged = self._await_acknowledged(puts[0], int(files * CRASH_AT))
+            uploading = puts[1].poll() is None
+            large_file = "The large file is on its way. " if uploading else ""
+            self.say(f"{acknowledged} files are acknowledged. {large_file}[bold red]nodo1 loses its power[/] now.")
             self.crashed_at = time.monotonic()
             self._lab.crash("nodo1")
-            if process.wait(timeout=STORE_LIMIT_S) != 0:
-                raise StageFailed(
-                    "relevo put gave up.", (self._scratch / "put.jsonl").read_text(errors="replace")[-400:]
-                )
+            for put in puts:
+                if put.wait(timeout=STORE_LIMIT_S) != 0:
+                    raise StageFailed("relevo put gave up.", _tail(self._scratch / "put.jsonl"))
         return acknowledged
 
     def _await_acknowledged(self, process: subprocess.Popen[bytes], wanted: int) -> int:
@@ -130,7 +133,7 @@ class Show:
             if stored >= wanted:
                 return stored
             if process.poll() is not None:
-                raise StageFailed("relevo put ended before the power cut.", log.read_text(errors="replace")[-400:])
+                raise StageFailed("relevo put ended before the power cut.", _tail(log))
             time.sleep(0.02)  # a file that grows has no event to wait for
         raise StageFailed(f"only {log.read_bytes().count(b'stored')} files were stored in {STORE_LIMIT_S:.0f} s.")
 
@@ -198,6 +201,10 @@ class Show:
         path = self._scratch / PROBE_NAME
         path.write_text("Relevo\n")
         return path
+
+
+def _tail(log: pathlib.Path) -> str:
+    return log.read_text(errors="replace")[-400:]
 
 
 def _print_report(console: Console, report: Report) -> None:
