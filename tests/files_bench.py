@@ -8,16 +8,18 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from relevo.base.control import ControlServer, Message
 from relevo.config.model import FilesResource
 from relevo.files.daemon import listen
+from relevo.files.errors import FilesError
 from relevo.files.pool import Pool
 from relevo.files.service import Service
 
+T = TypeVar("T")
 SYNCED = {"connection": "Connected", "peer_disk": "UpToDate"}
 ALONE = {"connection": "WFConnection", "peer_disk": "DUnknown"}
 
@@ -28,6 +30,14 @@ async def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         await asyncio.sleep(0.005)
+
+
+def outcome(call: Callable[[], T]) -> tuple[T | None, int]:
+    """What a rule says: its result and 200, or None and the status of its refusal."""
+    try:
+        return call(), 200
+    except FilesError as error:
+        return None, error.status
 
 
 @dataclasses.dataclass

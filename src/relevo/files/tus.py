@@ -22,7 +22,7 @@ from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on, whole_number
 from relevo.files.service import Service
 from relevo.files.store import check_room
-from relevo.files.urls import TUS, name_in_form, relative_path, url_of
+from relevo.files.urls import TUS, check_new, name_in_form, relative_path, url_of
 from relevo.files.volume import Entry, Handle, Volume, write_all
 
 VERSION = "1.0.0"
@@ -63,7 +63,9 @@ def place_of(metadata: dict[str, str]) -> tuple[str, ...]:
         if (value := metadata.get(key, "")) not in {"", "null"}:
             return relative_path(value)
     if name := metadata.get("filename") or metadata.get("name"):
-        return (name_in_form(name),)
+        names = (name_in_form(name),)
+        check_new(names)
+        return names
     raise FilesError(400, "tus_metadata")
 
 

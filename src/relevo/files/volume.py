@@ -108,6 +108,13 @@ def _closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
+def _split(names: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """The folder and the last name of a path. That all are plain names was checked where they came in."""
+    assert names, "the root has no name"
+    assert not any(name in {"", ".", ".."} or "/" in name for name in names), "only plain names get here"
+    return names[:-1], names[-1]
+
+
 def names_in(folder: int | str) -> list[str]:
     """The names in a folder, in no order."""
     return os.listdir(folder)  # noqa: PTH208 - pathlib knows no descriptors
@@ -246,9 +253,10 @@ class Volume:
             found = _entry("", os.fstat(self._root))
             assert found is not None, "the root was opened as a folder"
             return found
+        above, name = _split(names)
         try:
-            with self.folder(names[:-1]) as parent:
-                return self._look_in(parent, names[-1])
+            with self.folder(above) as parent:
+                return self._look_in(parent, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -271,14 +279,15 @@ class Volume:
         """
         if not names:
             return Entry("", True, 0, 0, 0)  # noqa: FBT003
-        with self.folder(names[:-1]) as parent:
-            entry = self._look_in(parent, names[-1])
+        above, name = _split(names)
+        with self.folder(above) as parent:
+            entry = self._look_in(parent, name)
             if entry is None:
                 raise FilesError(404, "not_found")
             if entry.is_folder:
                 return entry
-            fd = os.open(names[-1], _READ, dir_fd=parent)
-        opened = _entry(names[-1], os.fstat(fd))
+            fd = os.open(name, _READ, dir_fd=parent)
+        opened = _entry(name, os.fstat(fd))
         if opened is None or opened.is_folder:  # it was exchanged between the two calls
             os.close(fd)
             raise FilesError(404, "not_found")
@@ -367,26 +376,27 @@ class Volume:
         Raises:
             FilesError: 409 for a folder in the way; what `condition` raises. The file is then still in the work area.
         """
-        with self._parent(names) as parent:
+        above, name = _split(names)
+        with self._parent(above) as parent:
             with self._names_lock:
-                present = self._look_in(parent, names[-1])
+                present = self._look_in(parent, name)
                 condition(present)
                 if present is not None and present.is_folder:
                     raise FilesError(409, "is_folder")
                 try:
-                    os.rename(handle.name, names[-1], src_dir_fd=self._work[area], dst_dir_fd=parent)
+                    os.rename(handle.name, name, src_dir_fd=self._work[area], dst_dir_fd=parent)
                 except FileNotFoundError as error:
                     raise FilesError(409, "folder_gone") from error
             os.fsync(parent)
-        published = _entry(names[-1], os.fstat(handle.fd))
+        published = _entry(name, os.fstat(handle.fd))
         assert published is not None, "a temporary file is a regular file"
         return published, present is None
 
     @contextlib.contextmanager
     def _parent(self, names: tuple[str, ...]) -> Iterator[int]:
-        """The folder of a file that is about to be published, made when missing and then durable."""
+        """The folder in which a file is about to be published, made when missing and then durable."""
         try:
-            with self.folder(names[:-1]) as fd:
+            with self.folder(names) as fd:
                 self._await_pending()
                 yield fd
                 return
@@ -394,8 +404,8 @@ class Volume:
             pass
         except NotADirectoryError as error:
             raise FilesError(409, "not_folder") from error
-        self._make_folders(names[:-1])
-        with self.folder(names[:-1]) as fd:
+        self._make_folders(names)
+        with self.folder(names) as fd:
             yield fd
 
     def _await_pending(self) -> None:
@@ -436,10 +446,11 @@ class Volume:
         Raises:
             FilesError: 409 when the folder above is missing or something has the name.
         """
+        above, name = _split(names)
         try:
-            with self.folder(names[:-1]) as parent:
+            with self.folder(above) as parent:
                 self._await_pending()
-                os.mkdir(names[-1], FOLDER_MODE, dir_fd=parent)
+                os.mkdir(name, FOLDER_MODE, dir_fd=parent)
                 os.fsync(parent)
         except FileNotFoundError as error:
             raise FilesError(409, "parent_missing") from error
@@ -457,9 +468,10 @@ class Volume:
         Raises:
             FilesError: 404, 409 for a folder with content when not `recursive`, what `condition` raises.
         """
-        with self.folder(names[:-1]) as parent:
+        above, name = _split(names)
+        with self.folder(above) as parent:
             with self._names_lock:
-                entry = self._look_in(parent, names[-1])
+                entry = self._look_in(parent, name)
                 if entry is None:
                     raise FilesError(404, "not_found")
                 condition(entry)

@@ -1,0 +1,267 @@
+"""The resumable upload protocol: offsets that hold, takeover of broken-off attempts, expiry, and what survives."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import io
+import os
+import pathlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from files_bench import ALONE, Bench, bench, outcome, until
+from relevo.files import limits, tus, uploads
+from relevo.files.errors import FilesError
+from relevo.files.volume import Volume
+
+TUS = {"Tus-Resumable": "1.0.0"}
+PART = {**TUS, "Content-Type": "application/offset+octet-stream"}
+
+
+def served(folder: pathlib.Path, story: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        async with bench(folder, **options) as it:
+            await story(it)
+
+    asyncio.run(main())
+
+
+def metadata(**pairs: str) -> str:
+    return ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in pairs.items())
+
+
+async def create(it: Bench, length: int, **pairs: str) -> str:
+    headers = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(**pairs)}
+    async with it.http.post(it.url + ".relevo/tus/", headers=headers) as answer:
+        assert answer.status == 201, await answer.text()
+        assert "Upload-Expires" in answer.headers or length == 0
+        return it.url.rstrip("/") + answer.headers["Location"]
+
+
+async def offset(it: Bench, url: str) -> int:
+    async with it.http.head(url, headers=TUS) as answer:
+        assert answer.status == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        return int(answer.headers["Upload-Offset"])
+
+
+async def patch(it: Bench, url: str, at: int, data: bytes) -> tuple[int, dict[str, str]]:
+    async with it.http.patch(url, headers={**PART, "Upload-Offset": str(at)}, data=io.BytesIO(data)) as answer:
+        return answer.status, dict(answer.headers)
+
+
+def test_the_protocol(tmp_path: pathlib.Path) -> None:
+    data = os.urandom(300_000)
+
+    async def story(it: Bench) -> None:
+        async with it.http.options(it.url + ".relevo/tus/") as answer:
+            assert answer.headers["Tus-Version"] == "1.0.0"
+            assert answer.headers["Tus-Extension"] == "creation,termination,expiration"
+        async with it.http.post(it.url + ".relevo/tus/", headers={"Upload-Length": "1"}) as answer:
+            assert answer.status == 412
+        url = await create(it, len(data), path="sub/ñ.bin")
+        assert await offset(it, url) == 0
+        status, headers = await patch(it, url, 0, data[:100_000])
+        assert (status, headers["Upload-Offset"]) == (204, "100000")
+        assert not (it.root / "sub").exists()
+        assert (await patch(it, url, 5, b"x"))[0] == 409
+        assert (await patch(it, url, 100_000, data))[0] == 413
+        async with it.http.patch(url, headers={**TUS, "Upload-Offset": "100000"}, data=b"x") as answer:
+            assert answer.status == 415
+        status, headers = await patch(it, url, 100_000, data[100_000:])
+        assert (status, headers["Relevo-Copies"]) == (204, "2")
+        assert headers["Content-Location"] == "/sub/%C3%B1.bin"
+        assert (it.root / "sub/ñ.bin").read_bytes() == data
+        assert await offset(it, url) == len(data)  # a client whose last answer was lost learns that it is finished
+        async with it.http.delete(url, headers=TUS) as answer:
+            assert answer.status == 204
+        async with it.http.head(url, headers=TUS) as answer:
+            assert answer.status == 404
+        assert it.work_files() == []
+        assert (it.root / "sub/ñ.bin").exists()
+
+    served(tmp_path, story)
+
+
+def test_what_other_clients_say(tmp_path: pathlib.Path) -> None:
+    """Uppy and tus-js-client send `filename` and `relativePath`; an empty file is whole at once."""
+
+    async def story(it: Bench) -> None:
+        await create(it, 0, filename="a.txt", filetype="text/plain", relativePath="null")
+        await create(it, 0, name="b.txt", relativePath="in/c.txt")
+        assert (it.root / "a.txt").read_bytes() == b""
+        assert (it.root / "in/c.txt").read_bytes() == b""
+        headers = {**TUS, "Upload-Length": "1"}
+        bad = ["", metadata(filename=".."), metadata(path="../x"), metadata(path=".relevo/x"), "path !!!", "path"]
+        for field in bad:
+            async with it.http.post(it.url + ".relevo/tus/", headers=headers | {"Upload-Metadata": field}) as answer:
+                assert answer.status in {400, 403}
+        for length in ("", "-1", "x", "1" * 30):
+            wrong = {**TUS, "Upload-Length": length, "Upload-Metadata": metadata(filename="x")}
+            async with it.http.post(it.url + ".relevo/tus/", headers=wrong) as answer:
+                assert answer.status == 400
+        too_much = {**TUS, "Upload-Length": str(1 << 58), "Upload-Metadata": metadata(filename="x")}
+        async with it.http.post(it.url + ".relevo/tus/", headers=too_much) as answer:
+            assert answer.status == 507
+        async with it.http.head(it.url + ".relevo/tus/../../x", headers=TUS) as answer:
+            assert answer.status == 404
+
+    served(tmp_path, story)
+
+
+def test_broken_off_part_counts_and_a_new_one_takes_over(tmp_path: pathlib.Path) -> None:
+    """The old connection is silent, not closed: HEAD ends it, and tells what it brought to stable storage."""
+    data = os.urandom(20 << 20)
+
+    async def story(it: Bench) -> None:
+        url = await create(it, len(data), path="x")
+        path = url.removeprefix(it.url.rstrip("/"))
+        fields = "".join(f"{name}: {value}\r\n" for name, value in PART.items())
+        _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\n{fields}Upload-Offset: 0\r\nContent-Length: {len(data)}\r\n\r\n"
+        writer.write(head.encode() + data[: 13 << 20])
+        await writer.drain()
+        stored = it.root / ".relevo/uploads" / path.rsplit("/", 1)[1]
+        await until(lambda: stored.stat().st_size >= limits.SYNC_EVERY_BYTES)
+        reached = await offset(it, url)
+        assert limits.SYNC_EVERY_BYTES <= reached <= 13 << 20
+        assert (await patch(it, url, reached, data[reached:]))[0] == 204
+        assert (it.root / "x").read_bytes() == data
+        writer.transport.abort()
+
+    served(tmp_path, story)
+
+
+def test_an_upload_goes_on_at_the_other_server(tmp_path: pathlib.Path) -> None:
+    data = os.urandom(2 << 20)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+
+    async def main() -> None:
+        async with bench(tmp_path / "one", root=tmp_path / "volume") as one:
+            path = (await create(one, len(data), path="x")).removeprefix(one.url)
+            await patch(one, one.url + path, 0, data[:1_500_000])
+        async with bench(tmp_path / "two", root=tmp_path / "volume") as two:
+            assert await offset(two, two.url + path) == 1_500_000
+            assert (await patch(two, two.url + path, 1_500_000, data[1_500_000:]))[0] == 204
+            assert (two.root / "x").read_bytes() == data
+
+    asyncio.run(main())
+
+
+def test_what_was_not_counted_is_cut_off(tmp_path: pathlib.Path) -> None:
+    """After a power cut the file may be longer than what is known to be good: those bytes prove nothing."""
+
+    async def story(it: Bench) -> None:
+        url = await create(it, 10, path="x")
+        await patch(it, url, 0, b"abcd")
+        with (it.root / ".relevo/uploads" / url.rsplit("/", 1)[1]).open("ab") as stored:
+            stored.write(b"\0\0\0")
+        assert await offset(it, url) == 4
+        assert (await patch(it, url, 4, b"efghij"))[0] == 204
+        assert (it.root / "x").read_bytes() == b"abcdefghij"
+
+    served(tmp_path, story)
+
+
+def test_checksum_is_compared_before_publishing(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        url = await create(it, 4, path="x", sha256=hashlib.sha256(b"else").hexdigest())
+        assert (await patch(it, url, 0, b"abcd"))[0] == 422
+        async with it.http.head(url, headers=TUS) as answer:
+            assert answer.status == 404
+        url = await create(it, 4, path="x", sha256=hashlib.sha256(b"abcd").hexdigest())
+        status, headers = await patch(it, url, 0, b"abcd")
+        assert (status, headers["Repr-Digest"].startswith("sha-256=:")) == (204, True)
+
+    served(tmp_path, story)
+
+
+def test_degraded_refusal(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        url = await create(it, 4, path="x")
+        it.mirror.update(ALONE)
+        assert (await patch(it, url, 0, b"abcd"))[0] == 503
+        assert await offset(it, url) == 0
+
+    served(tmp_path, story, when_degraded="refuse")
+
+
+def test_complete_but_unnamed_is_finished_at_open(tmp_path: pathlib.Path) -> None:
+    """Power failed between the last byte and the rename."""
+    (tmp_path / "volume").mkdir()
+    volume = Volume(tmp_path / "volume")
+    volume.open()
+    upload = uploads.create(volume, uploads.Info(("in", "x"), 4))
+    handle = uploads.open_to_append(volume, upload)
+    os.write(handle.fd, b"abcd")
+    uploads.sync(volume, upload, handle)
+    volume.close()
+
+    async def story(it: Bench) -> None:
+        await until((it.root / "in/x").exists)
+        assert (it.root / "in/x").read_bytes() == b"abcd"
+        assert await offset(it, f"{it.url}.relevo/tus/{upload.id}") == 4
+
+    served(tmp_path, story)
+
+
+def test_old_uploads_and_leftovers_are_cleaned(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "volume").mkdir()
+    volume = Volume(tmp_path / "volume")
+    volume.open()
+    old = uploads.create(volume, uploads.Info(("old",), 4))
+    fresh = uploads.create(volume, uploads.Info(("fresh",), 4))
+    folder = tmp_path / "volume/.relevo/uploads"
+    (folder / "garbage.info").write_bytes(b"not a record")
+    (folder / ("0" * 32)).write_bytes(b"bytes without a record")
+    yesterday = time.time() - 86_401
+    for name in (old.id, old.id + ".info", "garbage.info", "0" * 32):
+        os.utime(folder / name, (yesterday, yesterday))
+    volume.new_temporary()
+    (tmp_path / "volume/.relevo/trash/t/below").mkdir(parents=True)
+    volume.close()
+
+    async def story(it: Bench) -> None:
+        expected = [f".relevo/uploads/{fresh.id}", f".relevo/uploads/{fresh.id}.info"]
+        await until(lambda: it.work_files() == expected)
+        assert list((it.root / ".relevo/trash").iterdir()) == []
+
+    served(tmp_path, story)
+
+
+def test_damaged_records_are_no_uploads(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "volume").mkdir()
+    volume = Volume(tmp_path / "volume")
+    volume.open()
+    upload = uploads.create(volume, uploads.Info(("x",), 4))
+    record = tmp_path / "volume/.relevo/uploads" / (upload.id + ".info")
+    good = record.read_bytes()
+    assert good.startswith(b"00000000000000000000\n{")
+    for bad in (b"", good[:10], good[:30], b"9" * 20 + good[20:], good.replace(b'"x"', b'"../x"')):
+        record.write_bytes(bad)
+        with pytest.raises(FilesError, match="does not exist"):
+            uploads.load(volume, upload.id)
+    volume.close()
+
+
+@given(st.dictionaries(st.from_regex(r"[a-zA-Z0-9]{1,8}", fullmatch=True), st.text(max_size=40), max_size=5))
+def test_metadata_round_trip(pairs: dict[str, str]) -> None:
+    with contextlib.suppress(UnicodeEncodeError):
+        field = metadata(**pairs)
+        assert tus.parse_metadata(field) == pairs
+
+
+@given(st.text(max_size=80))
+def test_metadata_of_any_kind(field: str) -> None:
+    place, status = outcome(lambda: tus.place_of(tus.parse_metadata(field)))
+    assert status in {200, 400, 403, 414}
+    assert all(name not in {"", ".", ".."} and "/" not in name for name in place or ())
