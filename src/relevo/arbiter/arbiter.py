@@ -134,17 +134,18 @@ class Arbiter:
             known += [node.facts.epochs.get(name, 0) for node in seen.peers.values() if node.facts is not None]
             mirror = seen.mirrors.get(name)
             known.append(mirror.epoch if mirror is not None else 0)
-            self._seen[name] = max(known)
+            highest = max(known)
+            if highest:
+                self._seen[name] = highest
             memory = self._memory[name]
             mine = self._mine.get(name, 0)
             is_primary = mirror is not None and mirror.role == rules.PRIMARY
-            if name not in seen.wanted or mirror is None or (mine > 0 and (is_primary or mine == self._seen[name])):
+            if name not in seen.wanted or mirror is None or (mine > 0 and (is_primary or mine == highest)):
                 continue
             if memory.taken_ms is not None and seen.now_ms - memory.taken_ms < EPOCH_PAUSE_MS:
                 continue
             memory.taken_ms = seen.now_ms
-            self._seen[name] += 1
-            self._mine[name] = self._seen[name]
+            self._seen[name] = self._mine[name] = highest + 1
 
     def _persist(self) -> tuple[Effect, ...]:
         state = State(seen=dict(self._seen), mine=dict(self._mine))
