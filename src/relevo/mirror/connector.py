@@ -69,6 +69,7 @@ class Connector:
         self._held: dict[Command, tuple[socket.socket, bool]] = {}
         self._timer: Timer | None = None
         self._searching = False
+        self._refusal: int | None = None
 
     # ---- switching ---------------------------------------------------------------------------------------------
 
@@ -83,8 +84,11 @@ class Connector:
             sock.listen(BACKLOG)
         except OSError as error:
             sock.close()
-            _log.warning("cannot_listen", address=self._me[0], port=self._me[1], error=error.strerror)
+            if self._refusal != error.errno:
+                _log.warning("cannot_listen", address=self._me[0], port=self._me[1], error=error.strerror)
+            self._refusal = error.errno
             return
+        self._refusal = None
         self._listener = sock
         self._loop.add(sock.fileno(), READ, self._accept)
 

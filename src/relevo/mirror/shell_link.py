@@ -127,7 +127,9 @@ class ShellLink:
             max(GREETING_TIMEOUT_MS, 4 * self._mirror.ping_timeout_ms), lambda: self._fail("The peer does not answer.")
         )
 
-    def _greet(self, packet: p.Packet, _buffer: Buffer | None) -> None:
+    def _greet(self, packet: p.Packet, buffer: Buffer | None) -> None:
+        if buffer is not None:  # payload before the proof: refused below, and never kept
+            buffer.release()
         greeting, data = self._greeting, self.data
         assert greeting is not None
         assert data is not None

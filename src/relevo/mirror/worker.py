@@ -99,7 +99,7 @@ class Worker:
         self._link.problem_changed = self._changed
         self._control = ControlEndpoint(self._loop, paths.socket(f"mirror-{name}"), self._request)
         self._effects = self._effect_table()
-        self._storing: deque[ev.Token] = deque()
+        self._storing: deque[ev.PersistEpoch] = deque()
         self._stored: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stored_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loop.add(self._stored_fd, READ, self._epoch_stored)
@@ -249,9 +249,13 @@ class Worker:
             self._link.meta.send(effect.packet)
 
     def _persist_epoch(self, effect: ev.PersistEpoch) -> None:
-        """In a thread: on a busy disk this may take seconds, in which pings have to be answered."""
-        self._storing.append(effect.token)
-        threading.Thread(target=self._store_epoch, args=(effect.epoch,), daemon=True).start()
+        """In a thread, one after the other: on a busy disk it may take seconds, in which pings have to be answered."""
+        self._storing.append(effect)
+        if len(self._storing) == 1:
+            self._store_next()
+
+    def _store_next(self) -> None:
+        threading.Thread(target=self._store_epoch, args=(self._storing[0].epoch,), daemon=True).start()
 
     def _store_epoch(self, epoch: int) -> None:
         number = 0
@@ -264,8 +268,10 @@ class Worker:
 
     def _epoch_stored(self, _events: int) -> None:
         os.eventfd_read(self._stored_fd)
-        while not self._stored.empty():
-            self._done(self._storing.popleft(), self._stored.get())
+        number, stored = self._stored.get(), self._storing.popleft()
+        if self._storing:
+            self._store_next()
+        self._done(stored.token, number)
 
     # ---- control -----------------------------------------------------------------------------------------------
 
