@@ -15,7 +15,7 @@ ROOT_NODE = 1
 MAX_IO_BYTES = 1 << 20  # largest read or write, as offered at INIT
 MAX_PAGES = MAX_IO_BYTES // 4096
 MAX_BACKGROUND = 256
-ATTRIBUTES_VALID_S = 86_400
+ATTRIBUTES_VALID_S = 315_360_000  # ten years: LOOP_GET_STATUS64 must never have to ask the server
 FILE_HANDLE = 1
 NAME_MAX = 255
 

@@ -1,0 +1,80 @@
+"""The worker's end of its keeper: asks for the device without ever waiting, so that it fits an epoll loop."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from relevo.base.errors import RelevoError
+from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, Detach, KeeperReply, Order, decode_reply, encode
+
+
+class KeeperGone(RelevoError):
+    """The keeper has died: nobody can take the device away in order, the worker must end."""
+
+
+class KeeperClient:
+    """Orders to the keeper. One device at a time: attach, then detach.
+
+    Args:
+        fd: the socketpair's end that came in the worker's arguments (taken over, closed on exec from here on).
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)  # noqa: FBT003 - positional only
+        self._socket = socket.socket(fileno=fd)
+        self._socket.settimeout(0)
+        self._next = 1
+
+    def fileno(self) -> int:
+        """Readable when `receive` has something."""
+        return self._socket.fileno()
+
+    def attach(self, fuse_fd: int, size_bytes: int) -> int:
+        """Ask for the device of a `FuseFile`; go on serving it: its answers are needed before the reply comes.
+
+        Returns:
+            the number that the reply will carry.
+
+        Raises:
+            KeeperGone: the keeper has died.
+        """
+        return self._send(Attach(no=self._next, size=size_bytes), [fuse_fd])
+
+    def detach(self, *, force: bool = False) -> int:
+        """Ask for the device to be taken away; go on serving until the reply. Without `force` it fails when in use.
+
+        Raises:
+            KeeperGone: the keeper has died.
+        """
+        return self._send(Detach(no=self._next, force=force), [])
+
+    def _send(self, order: Order, fds: list[int]) -> int:
+        try:
+            socket.send_fds(self._socket, [encode(order)], fds)
+        except OSError as error:
+            raise KeeperGone(f"The keeper does not answer ({error.strerror}).") from error
+        self._next += 1
+        return order.no
+
+    def receive(self) -> list[KeeperReply]:
+        """The replies that have come.
+
+        Raises:
+            KeeperGone: the keeper has died.
+        """
+        replies: list[KeeperReply] = []
+        while True:
+            try:
+                datagram = self._socket.recv(MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                return replies
+            except OSError as error:
+                raise KeeperGone(f"The keeper does not answer ({error.strerror}).") from error
+            if not datagram:
+                raise KeeperGone("The keeper has closed its connection.")
+            replies.append(decode_reply(datagram))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()

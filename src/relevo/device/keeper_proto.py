@@ -1,0 +1,84 @@
+"""What a worker and its keeper say to each other: one JSON object per datagram of a SOCK_SEQPACKET socketpair."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relevo.base.errors import RelevoError
+
+MAX_MESSAGE_BYTES = 16 << 10
+
+
+class Attach(msgspec.Struct, frozen=True, kw_only=True, tag="attach", tag_field="do"):
+    """Mount the /dev/fuse descriptor that comes along (SCM_RIGHTS) and put a loop device over it."""
+
+    no: int
+    size: int
+
+
+class Detach(msgspec.Struct, frozen=True, kw_only=True, tag="detach", tag_field="do"):
+    """Take the loop device and the mount away; `force` even while it is in use."""
+
+    no: int
+    force: bool = False
+
+
+Order = Attach | Detach
+
+
+class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of the order `no`.
+
+    Attributes:
+        ok: it was carried out.
+        device: path of the block device node (after attach).
+        minor: the FUSE connection's number (after attach).
+        loop: N of loopN (after attach).
+        error: type of the error, with what happened and the remedy (when not ok).
+    """
+
+    no: int
+    ok: bool
+    device: str = ""
+    minor: int = -1
+    loop: int = -1
+    error: str = ""
+    what: str = ""
+    remedy: str = ""
+
+
+class KeeperProtocolBroken(RelevoError):
+    """A message between worker and keeper cannot be read."""
+
+
+_orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+_replies = msgspec.json.Decoder(KeeperReply)
+
+
+def encode(message: Order | KeeperReply) -> bytes:
+    """One message as a datagram."""
+    return msgspec.json.encode(message)
+
+
+def decode_order(datagram: bytes) -> Order:
+    """An order of the worker.
+
+    Raises:
+        KeeperProtocolBroken: it is none.
+    """
+    try:
+        return _orders.decode(datagram)
+    except msgspec.DecodeError as error:
+        raise KeeperProtocolBroken(f"The worker's message cannot be read ({error}).") from error
+
+
+def decode_reply(datagram: bytes) -> KeeperReply:
+    """An answer of the keeper.
+
+    Raises:
+        KeeperProtocolBroken: it is none.
+    """
+    try:
+        return _replies.decode(datagram)
+    except msgspec.DecodeError as error:
+        raise KeeperProtocolBroken(f"The keeper's message cannot be read ({error}).") from error
