@@ -164,7 +164,7 @@ def _send_slice(out: int, source: int, offset: int, count: int) -> int:
     sent = 0
     poll = select.poll()
     poll.register(out, select.POLLOUT)
-    until = time.monotonic() + 1.0
+    until = time.monotonic() + limits.SENDFILE_SLICE_MS / 1000
     while sent < count and time.monotonic() < until:
         try:
             step = os.sendfile(out, source, offset + sent, count - sent)

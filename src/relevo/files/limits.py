@@ -48,6 +48,8 @@ SMALL_FILE_BYTES = 64 << 10
 """Files up to this size are read and sent in one go; larger ones by sendfile."""
 SENDFILE_SLICE_BYTES = 8 << 20
 """A thread sends at most this much before others get their turn."""
+SENDFILE_SLICE_MS = 50
+"""Nor for longer than this: a hand-over has to wait for it."""
 SENDFILE_PATIENCE_MS = 20
 """A thread waits this long for a slow client before it leaves the waiting to the event loop."""
 LISTED_MAX = 1000

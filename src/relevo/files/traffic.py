@@ -23,8 +23,6 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)  # a thread that is sending holds a descriptor of its own: end it too
     if isinstance(transport, asyncio.Transport):
         transport.abort()
 
