@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -38,10 +37,9 @@ def make_lab(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator
             for name in MACHINES:
                 print(f"---- {name}\n{lab.logs(name)}")
         quiet = watchdog.close()
-        lab.down()
+        lab.erase()
         assert quiet, "the watchdog had to end this test"
         assert not cleanup.anything_left(lab.folder)
-        shutil.rmtree(lab.dir, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

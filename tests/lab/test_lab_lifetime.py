@@ -14,6 +14,7 @@ import pytest
 from labtools import ECHO, PORT, PYTHON, LabMaker, answer_of, end, start
 
 from relevo.lab import cleanup
+from relevo.lab.errors import LabFailed, ServiceNotUp
 from relevo.lab.lab import Lab, Unit
 from relevo.lab.process import inside, marked, pid_namespace, wait_until
 from relevo.lab.scene import MACHINES, SERVERS
@@ -158,6 +159,27 @@ def test_the_door_into_the_lab(lab: Lab) -> None:
     with urllib.request.urlopen(f"{url}/zeros", timeout=10) as answer:  # noqa: S310 - our own door
         assert answer.read() == bytes(3_000_000)
     end(server)
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(make_lab: LabMaker) -> None:
+    lab = make_lab(disk_bytes=4 << 20)
+    lab.dir.mkdir()
+    (lab.dir / "precious").write_text("data")
+    with pytest.raises(LabFailed, match="precious"):
+        lab.up(service=False)
+    lab.down()
+    assert (lab.dir / "precious").read_text() == "data"
+
+
+def test_what_is_missing_is_said_in_words(make_lab: LabMaker) -> None:
+    lab = make_lab(disk_bytes=4 << 20)
+    grumble = Unit(name="grumble", argv=("sh", "-c", "echo the disk is on fire; exit 5"))
+    lab.up(service=False, units=[grumble])
+    assert wait_until(lambda: lab.units("nodo1")[0]["restarts"] > 0, 10)
+    with pytest.raises(ServiceNotUp) as caught:
+        lab.wait_until_up(0)
+    for part in ("nodo1: grumble is", "exit status 5", "last said: the disk is on fire", "mirror of nodo2 does not"):
+        assert part in str(caught.value)
 
 
 def test_a_folder_on_a_file_system_that_cannot_carry_an_overlay(make_lab: LabMaker, tmp_path: pathlib.Path) -> None:

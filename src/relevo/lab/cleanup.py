@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from relevo.device.loop import LoopInfo
 from relevo.lab import fusectl, loops
 from relevo.lab.errors import LabFailed
-from relevo.lab.folder import LabFolder
+from relevo.lab.folder import REMOVED, LabFolder
 from relevo.lab.machine import Machine
 from relevo.lab.mounts import fuse_minors, mounts
 from relevo.lab.process import marked
@@ -19,7 +19,6 @@ from relevo.lab.scene import cluster_name
 ROUNDS = 5
 """How often to look for processes again: one that was just starting another may have been missed."""
 END_LIMIT_S = 10.0
-_KEPT = {"shared", "machines", "lock"}
 
 
 def _mounted_below(folder: pathlib.Path) -> list[str]:
@@ -65,9 +64,8 @@ def clean(folder: LabFolder, machines: Iterable[Machine]) -> None:
         loops.detach(loop)
     for machine in machines:
         machine.erase()
-    for path in folder.path.glob("*"):
-        if path.name not in _KEPT and path.is_file():
-            path.unlink()
+    for name in REMOVED:
+        (folder.path / name).unlink(missing_ok=True)
     if anything_left(folder):
         what = [f"process {found.pid}" for found in marked(folder.path)]
         what += [f"mount {point}" for point in _mounted_below(folder.path)]

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +31,9 @@ from relevo.lab.errors import LabBusy, LabFailed, LabNotRunning
 from relevo.lab.process import MARK, Process
 from relevo.lab.scene import Options
 
+REMOVED = ("lab.json", "cut.json", "switch.json", "switch.log", "expose.json", "expose.log")
+"""What `down` removes from the folder itself."""
+_KEPT = ("lock", "shared", "machines")
 LOCK_LIMIT_S = 60.0
 SPAWN_LIMIT_S = 20.0
 _LOCK_STEP_S = 0.02
@@ -59,6 +63,25 @@ class LabFolder:
     def exists(self) -> bool:
         """Whether a lab was made here and not taken down."""
         return (self.path / "lab.json").exists()
+
+    def check(self) -> None:
+        """Refuse a folder that something else lives in: a lab removes and hides what is in its folder.
+
+        Raises:
+            LabFailed: there is something in it that is no lab's.
+        """
+        known = {*REMOVED, *_KEPT, *(f"{name}.new" for name in REMOVED)}
+        foreign = sorted(path.name for path in self.path.glob("*") if path.name not in known)
+        if foreign:
+            raise LabFailed(f"{self.path} holds other things than a lab ({foreign[0]}).", "Name an empty folder.")
+
+    def remove(self) -> None:
+        """Remove what `down` leaves, and the folder itself unless something foreign is in it."""
+        for name in ("shared", "machines"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / "lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def options(self) -> Options:
         """The options the lab was made with.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -90,13 +89,14 @@ class Lab:
 
         Raises:
             LabRunning: it is up.
-            LabFailed: a part of it cannot be made; nothing is left then.
+            LabFailed: the folder holds other things, or a part cannot be made; nothing is left then.
             ServiceNotUp: all is made, but the service did not come up in time. The lab stays, to be looked at.
         """
         wanted = tuple(SERVICE_UNITS if service else units)
         with self.folder.lock():
             if self.folder.exists:
                 raise LabRunning(f"The lab in {self.dir} is up already.", "Take it down first: relevo lab down.")
+            self.folder.check()
             cleanup.clean(self.folder, self._machines.values())
             try:
                 self._make(wanted)
@@ -392,6 +392,6 @@ class Lab:
         return Watchdog(self.dir, limit_s)
 
     def erase(self) -> None:
-        """Take the lab down and remove its folder."""
+        """Take the lab down and remove its logs, its shared folder, and the folder itself unless others use it."""
         self.down()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        self.folder.remove()

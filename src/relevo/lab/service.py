@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 from relevo.base.control import DaemonUnreachable, Refused, call
-from relevo.lab.errors import MachineOff, ServiceNotUp
+from relevo.lab.errors import CommandFailed, MachineOff, ServiceNotUp
 from relevo.lab.process import wait_until
 from relevo.lab.scene import CLIENT, MIRROR, SERVERS, URL
 
@@ -17,7 +18,6 @@ CONNECT_LIMIT_S = 30.0
 HTTP_LIMIT_S = 1
 _STEP_S = 0.1
 _ASK_LIMIT_S = 2.0
-_LOG_TAIL = 5
 
 
 def found(lab: Lab) -> None:
@@ -29,8 +29,15 @@ def found(lab: Lab) -> None:
         CommandFailed: a step failed.
         ServiceNotUp: the mirrors do not find each other.
     """
-    for name in SERVERS:
-        lab.run(name, ["relevo", "mirror", "create", MIRROR, "--zeroed"], check=True)
+    create = ("relevo", "mirror", "create", MIRROR, "--zeroed")
+    creating = {name: lab.popen(name, create, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for name in SERVERS}
+    for name, process in creating.items():
+        said, _ = process.communicate()
+        if process.returncode:
+            raise CommandFailed(
+                f"`{' '.join(create)}` failed in {name}: {said.decode(errors='replace').strip()}",
+                f"relevo lab logs {name}",
+            )
         lab.unit(name, "mirror", "start")
     if not wait_until(lambda: _connected(lab), CONNECT_LIMIT_S, _STEP_S):
         raise ServiceNotUp(f"The mirrors do not connect. {why(lab)}", "relevo lab logs nodo1")
@@ -102,8 +109,8 @@ def why(lab: Lab) -> str:
 def _about_unit(lab: Lab, name: str, unit: dict[str, Any]) -> str:
     if unit["state"] == "running" and not unit["restarts"]:
         return ""
-    origin = f" {unit['name']}["
-    said = [line for line in lab.logs(name).splitlines() if origin in line][-_LOG_TAIL:]
+    origin = f"{unit['name']}["
+    said = [line for line in lab.logs(name).splitlines() if line.partition(" ")[2].startswith(origin)]
     last = f", last said: {said[-1].partition(': ')[2]}" if said else ""
     ended = f", ended with {unit['last_exit']}" if unit["last_exit"] else ""
     return f"{name}: {unit['name']} is {unit['state']} ({unit['restarts']} restarts{ended}{last})."
