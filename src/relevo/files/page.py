@@ -137,11 +137,12 @@ def _notice(query: Mapping[str, str], language: str) -> str:
         return ""
     single = query.get("copies") == "1"
     count = query.get("n", "")
-    number = str(min(int(count), 1_000_000)) if count.isascii() and count.isdecimal() and len(count) < 8 else "1"
+    number = min(int(count), 1_000_000) if count.isascii() and count.isdecimal() and len(count) < 8 else 1
+    what = text(language, "done_one_file" if number == 1 else "done_many_files", n=number)
     if code == "done_stored" and single:
         code = "done_stored_one"
     kind = "notice risk" if single else "notice"
-    return f'<p class="{kind}" role="status">{text(language, code, n=number)}</p>'
+    return f'<p class="{kind}" role="status">{text(language, code, what=what)}</p>'
 
 
 def _forms(here: str, query: Mapping[str, str], language: str) -> str:

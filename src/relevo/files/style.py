@@ -31,6 +31,9 @@ border:1px solid var(--line);border-radius:.6rem}
 .forms label{display:block;font-size:.85rem;color:var(--soft);margin-bottom:.3rem}
 .row{display:flex;gap:.5rem;align-items:center;min-width:0}
 input{flex:1;min-width:0;font:inherit;color:inherit}
+::file-selector-button{margin-right:.6rem;padding:.35rem .85rem;border:1px solid var(--line);border-radius:.4rem;
+background:var(--bg);color:var(--ink);font:inherit;cursor:pointer}
+::file-selector-button:hover{background:var(--hover)}
 input:not([type=file]){padding:.35rem .6rem;background:var(--bg);border:1px solid var(--line);border-radius:.4rem}
 button,.button{display:inline-flex;align-items:center;gap:.4rem;font:inherit;white-space:nowrap;cursor:pointer;
 padding:.35rem .85rem;border:1px solid var(--line);border-radius:.4rem;background:var(--bg);color:var(--ink)}
