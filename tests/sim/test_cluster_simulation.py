@@ -205,4 +205,4 @@ def test_a_rule_left_out_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert _catch(range(60), trouble, strict=trouble is _crashes)
+    assert _catch(range(200), trouble, strict=trouble is _crashes)
