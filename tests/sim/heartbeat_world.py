@@ -66,6 +66,7 @@ class Node:
         self.left_calmly: set[str] = set()  # who could not miss the goodbye
         self.frozen = False
         self.frozen_ms = 0
+        self.last_thaw_ms = 0
         self.waiting: list[tuple[str, bytes, bool]] = []
         self.thawed_ms: list[int] = []
         self.writing = False
@@ -192,6 +193,7 @@ class Node:
 
     def thaw(self) -> None:
         self.frozen = False
+        self.last_thaw_ms = self.world.now_ms
         if self.world.now_ms - self.frozen_ms > SHORT_FREEZE_MS:
             self.thawed_ms.append(self.world.now_ms)
         waiting, self.waiting = self.waiting, []
@@ -354,11 +356,11 @@ class Observer:
         state = PeerState(peer["state"])
         where = f"at {now_ms} ms {node.name} says {subject.name} is {state}"
         # a silent one is dead in time, whatever somebody replays
-        awake_since = max([node.started_ms, *node.thawed_ms])
+        awake_since = max(node.started_ms, node.last_thaw_ms)
         limit_ms = (TIMINGS.deadtime_ms + TIMINGS.keepalive_ms) * (1 + 2 * CLOCK_RATE_ERROR) + 10
         if now_ms - max(record.real_ms, awake_since) > limit_ms:
             assert state not in ALIVE, where
-        if now_ms - max(record.real_ms, awake_since, node.started_ms + TIMINGS.initdead_ms + 50) > limit_ms:
+        if now_ms - max(record.real_ms, awake_since + TIMINGS.initdead_ms) > limit_ms:
             assert state is not PeerState.UNKNOWN, where
         # a live connected one is alive, and its facts are known
         connected = not any({node.name, subject.name} == set(key[1:]) for key in self.world.network.cut)
