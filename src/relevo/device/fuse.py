@@ -77,7 +77,11 @@ class FuseFile:
         return self._closed
 
     def fileno(self) -> int:
-        """The descriptor of /dev/fuse: readable when requests wait. It is closed on exec; never pass it to a child."""
+        """The descriptor of /dev/fuse: readable when requests wait. It is closed on exec; never pass it to a child.
+
+        Register it for epoll only when it is mounted: until then the kernel has nothing to wait on, and an earlier
+        registration never reports anything. `receive` raises PermissionError until the mount.
+        """
         return self._fd
 
     def close(self) -> None:
@@ -94,6 +98,9 @@ class FuseFile:
 
         How many reads are tried follows what came last, which saves a lightly loaded server the failing read at the
         end of each burst; what is left over makes the descriptor readable again.
+
+        Raises:
+            PermissionError: it is not mounted yet.
         """
         requests: list[Request] = []
         head = self._head

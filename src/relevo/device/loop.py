@@ -32,6 +32,7 @@ _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_CTL_GET_FREE = 0x4C82
+_NOT_BOUND = frozenset({errno.ENXIO, errno.ENODEV})
 _FLAG_AUTOCLEAR = 4
 _FLAG_DIRECT_IO = 16
 # The fields of struct loop_info64 are, in order: device, inode, rdevice, offset, sizelimit, number, encrypt_type,
@@ -93,8 +94,13 @@ class Loop:
         os.close(self._fd)
         os.close(claim)
         if not wait_until_free(self.number, self.name, self.node.parent):
-            self._fd = os.open(self.node, os.O_RDWR | os.O_CLOEXEC)
-            raise busy
+            try:
+                self._fd = os.open(self.node, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in _NOT_BOUND:
+                    raise
+            else:
+                raise busy
         self.node.unlink(missing_ok=True)
 
     def abandon(self) -> bool:
@@ -129,7 +135,7 @@ def attach(backing_fd: int, node: pathlib.Path, name: str) -> Loop:
         try:
             fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno in {errno.ENXIO, errno.ENODEV, errno.EBUSY}:
+            if error.errno in _NOT_BOUND or error.errno == errno.EBUSY:
                 continue
             raise
         try:

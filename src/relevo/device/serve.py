@@ -110,7 +110,7 @@ class PassThrough:
 
     Args:
         runner: its descriptors are watched there.
-        frontend: where requests come from.
+        frontend: where requests come from; already mounted, see `FuseFile.fileno`.
         backing: where they go.
     """
 
@@ -128,9 +128,7 @@ class PassThrough:
     def _requests(self) -> None:
         aio, disk = self._aio, self._disk
         for request in self._frontend.receive():
-            kind = type(request)
-            if kind is FuseWrite:
-                assert isinstance(request, FuseWrite)
+            if isinstance(request, FuseWrite):
                 aio.write(disk, request.payload, request.offset, (request, None))
             elif isinstance(request, FuseRead):
                 self._read(request)
@@ -178,9 +176,9 @@ def serve_file(disk: pathlib.Path, path: pathlib.Path, spin_us: int = 0) -> None
     """Serve a disk as a file at `path` until SIGTERM or until it is unmounted."""
     backing = open_backing(disk)
     frontend = FuseFile(backing.size_bytes, BufferPool(POOL_BYTES))
+    mount_fuse_file(frontend.fileno(), path)
     runner = Runner(spin_us)
     server = PassThrough(runner, frontend, backing)
-    mount_fuse_file(frontend.fileno(), path)
     print(f"serving {disk} at {path}", flush=True)
     with runner.stopped_by_signals():
         runner.run()
@@ -192,6 +190,7 @@ def serve_file(disk: pathlib.Path, path: pathlib.Path, spin_us: int = 0) -> None
                 raise
     frontend.close()
     server.close()
+    runner.close()
     backing.close()
 
 
