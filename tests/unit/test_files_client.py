@@ -8,8 +8,11 @@ import hashlib
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import pytest
 
 from files_bench import Bench, bench, until
@@ -277,5 +280,41 @@ def test_a_second_service_cannot_take_the_port(tmp_path: pathlib.Path) -> None:
         async with bench(tmp_path) as it:
             with pytest.raises(PortTaken, match=f"127.0.0.1:{it.port}"):
                 await listen(it.service, "127.0.0.1", it.port)
+
+    asyncio.run(main())
+
+
+def test_the_commands(tmp_path: pathlib.Path) -> None:
+    """`relevo put` and `relevo get` as a program uses them: JSON lines, exit status, one sentence."""
+    data = make(tmp_path / "source", 3 << 20)
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    make(tmp_path / "tree/sub/x", 10)
+
+    async def relevo(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
+        program = "from relevo.cli.main import main; main()"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, said = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, [msgspec.json.decode(line) for line in out.splitlines()], said.decode()
+
+    async def main() -> None:
+        async with bench(tmp_path) as it:
+            sources = [str(tmp_path / "tree"), str(tmp_path / "source")]
+            status, events, said = await relevo("put", "--json", *sources, it.url)
+            assert (status, said) == (0, "")
+            assert [event["event"] for event in events] == ["stored", "stored", "finished"]
+            assert {event.get("path") for event in events} == {"/tree/sub/x", "/source", None}
+            assert events[-1]["files"] == 2
+            assert (it.root / "source").read_bytes() == data
+            status, events, said = await relevo("get", "--json", it.url + "source", str(tmp_path / "back"))
+            assert (status, events[0]["event"], said) == (0, "fetched", "")
+            assert (tmp_path / "back").read_bytes() == data
+            await it.service.close()
+            status, _, said = await relevo("put", "--quiet", "--give-up", "300 ms", sources[1], it.url)
+            assert status == 1
+            assert "no progress for 300 ms" in said
+            assert said.count("\n") == 1
 
     asyncio.run(main())
