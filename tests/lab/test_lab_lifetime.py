@@ -12,7 +12,9 @@ import urllib.request
 
 import pytest
 from labtools import ECHO, PORT, PYTHON, LabMaker, answer_of, end, start
+from typer.testing import CliRunner
 
+from relevo.cli.lab import app
 from relevo.lab import cleanup
 from relevo.lab.errors import LabFailed, ServiceNotUp
 from relevo.lab.lab import Lab, Unit
@@ -119,9 +121,9 @@ def test_the_commands_of_the_tool(make_lab: LabMaker) -> None:
     folder = ["--dir", str(lab.dir)]
 
     def tool(*arguments: str) -> str:
-        done = subprocess.run([*TOOL, *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
 
     up = json.loads(tool("up", *folder, "--no-service", "--disk-size", "8 MiB", "--json"))
     assert {name: machine["power"] for name, machine in up["machines"].items()} == dict.fromkeys(MACHINES, "on")
