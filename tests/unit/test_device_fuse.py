@@ -26,7 +26,7 @@ class Kernel:
     def __init__(self) -> None:
         self.file = FuseFile(SIZE)
         self.end, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.set_blocking(ours.fileno(), False)  # noqa: FBT003 - its signature
+        os.set_blocking(ours.fileno(), False)
         os.close(self.file._fd)
         self.file._fd = ours.detach()
         self.end.settimeout(5)
