@@ -167,10 +167,17 @@ class Pair:
         limit_s: when the watchdog steps in.
         disk_bytes: size of each disk.
         mirror: further lines of the mirror's section.
+        zeroed: the disks are equal from the start; otherwise one has to be forced to be Primary.
     """
 
     def __init__(
-        self, folder: pathlib.Path, limit_s: float = 100.0, disk_bytes: int = DISK_BYTES, mirror: str = ""
+        self,
+        folder: pathlib.Path,
+        limit_s: float = 100.0,
+        disk_bytes: int = DISK_BYTES,
+        mirror: str = "",
+        *,
+        zeroed: bool = True,
     ) -> None:
         self.folder = folder
         number = f"{os.getpid()}-{next(_numbers)}"
@@ -184,7 +191,7 @@ class Pair:
             self.configure(side, mirror=mirror)
             with side.disk.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, disk_bytes)
-            create_metadata(side.disk, zeroed=True)
+            create_metadata(side.disk, zeroed=zeroed)
 
     @property
     def one(self) -> Side:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pathlib
 import random
 import shutil
+import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +22,7 @@ from relevo.mirror.create import read_superblock
 
 PairMaker = Callable[..., Pair]
 BLOCK = 4096
+STAMPED_BLOCKS = 12_000
 
 
 @pytest.fixture
@@ -153,6 +157,124 @@ def test_kill_9_of_the_worker_alone_is_healed_by_its_keeper(pair: Pair) -> None:
     assert not pair.one.device.exists()
     device = pair.one.promote(epoch=2)
     write(device, 0, b"again" * 1000)
+
+
+def test_drbdmeta_reads_a_crashed_disk(pair: Pair) -> None:
+    write(pair.one.promote(), 9 << 20, b"x" * BLOCK)
+    pair.one.kill()
+    made = run("losetup", "--find", "--show", str(pair.one.disk)).strip()
+    try:
+        judge = ("drbdmeta", "--force", "254", "v08", made, "internal")
+        run(*judge, "apply-al")
+        dump = run(*judge, "dump-md")
+    finally:
+        run("losetup", "--detach", made)
+    assert "# bits-set 1024;" in dump  # one extent of 4 MiB
+    pair.one.start()
+    pair.wait_in_sync()
+    assert same_data(pair)
+
+
+def test_new_disks_get_a_full_resync_from_the_one_that_is_forced(make_pair: PairMaker) -> None:
+    pair = make_pair(zeroed=False)
+    with pair.one.disk.open("r+b") as file:
+        file.write(random.Random(9).randbytes(5 << 20))
+    for side in pair.sides.values():
+        side.start()
+        side.wait_for(lambda status: status["disk"] == "Inconsistent", "an inconsistent disk")
+    with pytest.raises(Refused) as refused:
+        pair.one.promote()
+    assert refused.value.error == "DataNotUpToDate"
+    device = pair.one.promote(force=True)
+    write(device, 30 << 20, b"during the resync")
+    pair.wait_in_sync()
+    status = pair.two.status()
+    assert status["resync_total_bytes"] >= status["size_bytes"]
+    pair.one.call("secondary")
+    assert same_data(pair)
+
+
+def test_load_while_the_peer_comes_and_goes(make_pair: PairMaker) -> None:
+    """fio writes blocks of all sizes, overlapping too, with checksums in them; the peer is killed three times."""
+    pair = make_pair(mirror='timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"')
+    pair.start()
+    device = pair.one.promote()
+    job = ("fio", "--name=load", f"--filename={device}", "--direct=1", "--ioengine=libaio", "--randseed=1")
+    sizes = ("--rw=randwrite", "--bsrange=4k-256k", "--iodepth=16", "--norandommap=1", "--fsync=32", "--numjobs=2")
+    load = subprocess.Popen(
+        [*job, *sizes, "--runtime=8", "--time_based"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        for _ in range(3):
+            pair.two.kill()
+            pair.one.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer")
+            pair.two.start()
+            pair.wait_in_sync()
+    finally:
+        output, _ = load.communicate(timeout=60)
+    assert load.returncode == 0, output.decode()
+    pair.wait_in_sync()
+    pair.one.call("secondary")
+    assert same_data(pair)
+
+
+class Stamps:
+    """Numbers written into blocks: what was completed, and what was begun last, per block."""
+
+    def __init__(self) -> None:
+        self.completed: dict[int, int] = {}
+        self.begun: dict[int, int] = {}
+        self.rng = random.Random(10)
+        self.number = 0
+
+    def write_until_it_fails(self, device: pathlib.Path) -> None:
+        """One block after the other, until the device is gone."""
+        fd = os.open(device, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+        with mmap.mmap(-1, BLOCK) as page:
+            try:
+                while True:
+                    self.number += 1
+                    block = self.rng.randrange(STAMPED_BLOCKS)
+                    page[:8] = self.number.to_bytes(8, "big")
+                    self.begun[block] = self.number
+                    os.pwritev(fd, [page], block * BLOCK)
+                    self.completed[block] = self.number
+            except OSError:
+                return
+            finally:
+                os.close(fd)
+
+    def check(self, data: bytes) -> None:
+        """Nothing completed is lost in this copy; of what was under way either may be there."""
+        for block, number in self.completed.items():
+            found = int.from_bytes(data[block * BLOCK : block * BLOCK + 8], "big")
+            assert found in {number, self.begun[block]}, (block, number, found)
+            self.completed[block] = self.begun[block] = found
+
+
+def test_no_completed_write_is_lost_when_either_side_is_killed_in_turn(pair: Pair) -> None:
+    stamps = Stamps()
+    active, passive = pair.one, pair.two
+    device = active.promote()
+    for epoch in range(2, 6):
+        writer = threading.Thread(target=stamps.write_until_it_fails, args=(device,))
+        writer.start()
+        pair.wait_in_sync()  # the other has come back and caught up while we write
+        before = stamps.number
+        while stamps.number < before + 100:
+            assert writer.is_alive()
+            time.sleep(0.01)  # the writer's progress is what is waited for
+        active.kill()
+        writer.join(20)
+        assert not writer.is_alive()
+        passive.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer")
+        stamps.check(passive.data_bytes())
+        active, passive = passive, active
+        device = active.promote(epoch=epoch)
+        passive.start()
+    pair.wait_in_sync()
+    active.call("secondary")
+    assert same_data(pair)
 
 
 def test_a_cut_ends_in_a_resync_of_what_changed(make_pair: PairMaker) -> None:
