@@ -37,7 +37,7 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{state['cluster']}[/] seen from [bold]{state['me']}[/]")
     for sentence in state["alarms"]:
         console.print(f"[bold red]alarm[/]  {sentence}")
@@ -71,7 +71,7 @@ def _nodes_table(state: dict[str, Any]) -> Any:
     table = _table("node", "state", "links", "notes")
     for name, node in state["nodes"].items():
         notes = [word for word in ("late", "standby") if node[word]]
-        links = " ".join(f"{link}:{word}" for link, word in node["links"].items())
+        links = " ".join(f"{link}:{word}" for link, word in node["links"].items() if name != state["me"])
         table.add_row(name, _coloured(node["state"]), links, ", ".join(notes))
     return table
 
