@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pathlib
+import resource
 import signal
 import socket
 
@@ -42,15 +43,12 @@ def find(config: Config, name: str) -> FilesResource:
         NoSuchResource: there is none.
     """
     found = [
-        resource
-        for service in config.services.values()
-        for resource in service.resources
-        if isinstance(resource, FilesResource)
+        item for service in config.services.values() for item in service.resources if isinstance(item, FilesResource)
     ]
-    for resource in found:
-        if resource.id == name:
-            return resource
-    known = ", ".join(resource.id for resource in found) or "none"
+    for item in found:
+        if item.id == name:
+            return item
+    known = ", ".join(item.id for item in found) or "none"
     raise NoSuchResource(f"The configuration has no files resource called {name!r}.", f"Known: {known}.")
 
 
@@ -104,6 +102,15 @@ def control(service: Service, path: pathlib.Path) -> ControlServer:
     return ControlServer(path, {"open": do_open, "quiesce": do_quiesce, "close": do_close, "status": do_status})
 
 
+def _allow_descriptors() -> None:
+    """A connection and a file each need one: take as many as this process is allowed to have."""
+    wanted = 4 * limits.CONNECTIONS_MAX
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
 async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -116,12 +123,13 @@ async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     Raises:
         RelevoError: it is not configured, or the port is taken.
     """
-    resource = find(config, name)
-    service = Service(resource, me, paths.socket(f"mirror-{resource.mirror}"))
+    files = find(config, name)
+    _allow_descriptors()
+    service = Service(files, me, paths.socket(f"mirror-{files.mirror}"))
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    listening, port = await listen(service, ANY_ADDRESS, resource.port)
+    listening, port = await listen(service, ANY_ADDRESS, files.port)
     orders = control(service, paths.socket(f"files-{name}"))
     await orders.start()
     _log.info("listening", port=port)

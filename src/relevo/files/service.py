@@ -163,12 +163,12 @@ class Service:
 
     @property
     def volume(self) -> Volume:
-        """The open volume.
+        """The open volume; while quiesced too, for the requests that are being finished.
 
         Raises:
             FilesError: 503, it is not open here.
         """
-        if self.state is not State.OPEN or self._volume is None:
+        if self.state not in {State.OPEN, State.QUIESCED} or self._volume is None:
             raise unavailable("closed")
         return self._volume
 
