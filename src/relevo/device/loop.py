@@ -91,7 +91,7 @@ class Loop:
             if error.errno == errno.EBUSY:
                 raise busy from error
             raise
-        os.close(self._fd)
+        self._close()
         os.close(claim)
         if not wait_until_free(self.number, self.name, self.node.parent):
             try:
@@ -108,9 +108,14 @@ class Loop:
 
         Otherwise the kernel takes it away when the last user has unmounted or closed it.
         """
-        os.close(self._fd)
+        self._close()
         self.node.unlink(missing_ok=True)
         return wait_until_free(self.number, self.name, self.node.parent)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
 
 def attach(backing_fd: int, node: pathlib.Path, name: str) -> Loop:

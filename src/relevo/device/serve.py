@@ -112,11 +112,13 @@ class PassThrough:
         runner: its descriptors are watched there.
         frontend: where requests come from; already mounted, see `FuseFile.fileno`.
         backing: where they go.
+        gone: called when the device is gone; ends the runner by default.
     """
 
-    def __init__(self, runner: Runner, frontend: BlockFrontend, backing: Backing) -> None:
+    def __init__(self, runner: Runner, frontend: BlockFrontend, backing: Backing, gone: Handler | None = None) -> None:
         self._runner = runner
         self._frontend = frontend
+        self._gone = runner.stop if gone is None else gone
         self._disk = backing.fd
         self._aio: Aio[tuple[Request, Buffer | None]] = Aio()
         self._pool = BufferPool(READ_POOL_BYTES)
@@ -138,7 +140,7 @@ class PassThrough:
                 aio.discard(disk, request.offset, request.length, request.kind, (request, None))
         if self._frontend.closed:
             self._runner.forget(self._frontend.fileno())
-            self._runner.stop()
+            self._gone()
 
     def _read(self, request: FuseRead) -> None:
         buffer = self._pool.take(request.length)
