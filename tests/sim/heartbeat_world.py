@@ -16,6 +16,7 @@ from relevo.config.model import AuthKey, HeartbeatTimings
 from relevo.heartbeat import events, wire
 from relevo.heartbeat.events import ALIVE, NOTHING_HEARD, Effect, Event, Mark, PeerState
 from relevo.heartbeat.membership import GRACE_KEEPALIVES, Membership, Settings
+from relevo.heartbeat.peer import Peer, Received
 
 TIMINGS = HeartbeatTimings(keepalive_ms=200, warntime_ms=600, deadtime_ms=1200, initdead_ms=3000)
 KEY = AuthKey(number=1, method="sha1", secret="HI!")
@@ -43,6 +44,19 @@ class Record:
     real_ms: int = 0  # when the last genuine datagram was delivered
     newest_facts: int = 0
     disturbed_ms: int = 0  # when their talk was last disturbed
+
+
+class Watched(Membership):
+    """Tells the observer what is accepted, at the moment it is."""
+
+    def __init__(self, settings: Settings, now_ms: int, node: Node) -> None:
+        super().__init__(settings, now_ms)
+        self._node = node
+
+    def _accept(self, peer: Peer, received: Received) -> None:
+        _, datagram, genuine, at_ms = self._node.origin[id(received.message)]
+        self._node.world.observer.accepted(self._node, received, datagram, at_ms, genuine=genuine)
+        super()._accept(peer, received)
 
 
 class Node:
@@ -73,6 +87,7 @@ class Node:
         self.to_write: dict[str, Mark] | None = None
         self.tick_no = 0
         self.records: dict[str, Record] = {}
+        self.origin: dict[int, tuple[wire.Message, bytes, bool, int]] = {}  # of what was read: bytes, genuine?, when
 
     def now(self) -> int:
         return self.clock + int(self.world.now_ms * self.rate)
@@ -100,7 +115,8 @@ class Node:
             config_hash="c",
             marks=dict(self.disk),
         )
-        self.core = Membership(settings, self.now())
+        self.origin.clear()
+        self.core = Watched(settings, self.now(), self)
         self.publish()
 
     def crash(self) -> None:
@@ -216,10 +232,10 @@ class Node:
             assert not genuine
             self.step(events.DatagramRefused(link, events.Reason.BAD_SIGNATURE, "?", self.now()))
             return
-        effects = self.step(events.MessageReceived(link, message, self.now()))
-        if message.text("seq") is not None and message.text("src") != self.name:
-            refused = any(isinstance(effect, events.Dropped) for effect in effects)
-            self.world.observer.delivered(self, message, datagram, genuine=genuine, accepted=not refused)
+        if genuine and message.text("src") != self.name:
+            self.records[message.required("src")].real_ms = self.world.now_ms
+        self.origin[id(message)] = (message, datagram, genuine, self.world.now_ms)
+        self.step(events.MessageReceived(link, message, self.now()))
 
 
 class Network:
@@ -301,21 +317,17 @@ class Observer:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def delivered(self, node: Node, message: wire.Message, datagram: bytes, *, genuine: bool, accepted: bool) -> None:
-        source = message.required("src")
+    def accepted(self, node: Node, received: Received, datagram: bytes, at_ms: int, *, genuine: bool) -> None:
+        source, mark = received.message.required("src"), received.mark
         record = node.records[source]
-        if genuine:
-            record.real_ms = self.world.now_ms
-        if not accepted:
-            return
-        mark = Mark(message.number("hg"), message.number("seq"))
         assert genuine, f"{node.name} accepted a replayed or forged {mark} of {source}"
         assert datagram not in record.accepted, f"{node.name} accepted {mark} of {source} twice"
         assert mark.generation >= record.highest.generation, f"{node.name} went back to {mark} of {source}"
+        assert mark <= node.disk.get(source, NOTHING_HEARD), f"{node.name} accepted {mark} of {source} before its mark"
         record.accepted.add(datagram)
         if mark > record.highest:
             record.highest = mark
-            record.sign_ms = self.world.now_ms
+            record.sign_ms = at_ms
 
     def after_step(self, node: Node, before: dict[str, PeerState]) -> None:
         assert node.core is not None

@@ -13,8 +13,15 @@ from heartbeat_support import DATA, KEYS, timed_datagrams
 from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import events, outbox, wire
 from relevo.heartbeat.events import ALIVE, TRANSITIONS, Effect, Event, Mark, PeerState, Reason, Sign
-from relevo.heartbeat.membership import FACTS_INTERVAL_MS, GOODBYES, RESERVE_MESSAGES, Membership, Settings
-from relevo.heartbeat.peer import RECENT_MESSAGES, WINDOW_MESSAGES, Window
+from relevo.heartbeat.membership import FACTS_INTERVAL_MS, GOODBYES, Membership, Settings
+from relevo.heartbeat.peer import (
+    HELD_MESSAGES,
+    RECENT_MESSAGES,
+    RESERVE_MESSAGES,
+    RESERVE_PROVEN_MESSAGES,
+    WINDOW_MESSAGES,
+    Window,
+)
 from relevo.heartbeat.wire import Message, Value
 
 QUICK = HeartbeatTimings(keepalive_ms=200, warntime_ms=600, deadtime_ms=1200, initdead_ms=3000)
@@ -245,16 +252,35 @@ def test_copies_over_other_ways_are_duplicates_and_show_the_link() -> None:
     assert bench.peer["links"] == {"users": "up", "cross": "down"}, "an old copy does not keep a link up"
 
 
-def test_without_proof_the_mark_on_disk_comes_first() -> None:
+@pytest.mark.parametrize("relevo", [False, True])
+def test_the_mark_on_disk_comes_first(*, relevo: bool) -> None:
     bench = Bench(disk=False)
-    effects = bench.hear(relevo=False)
-    assert reasons(effects) == [Reason.UNRESERVED]
-    assert events.Persist({"nodo2": Mark(5, 1 + RESERVE_MESSAGES)}) in effects
+    effects = bench.hear(seq=1, relevo=relevo)
+    assert reasons(effects) == [Reason.HELD]
+    ahead = RESERVE_PROVEN_MESSAGES if relevo else RESERVE_MESSAGES
+    assert events.Persist({"nodo2": Mark(5, 1 + ahead)}) in effects
+    assert reasons(bench.hear(seq=1, relevo=relevo)) == [Reason.DUPLICATE]
+    assert reasons(bench.hear(seq=3, relevo=relevo)) == [Reason.HELD]
+    assert reasons(bench.hear(seq=2, relevo=relevo)) == [Reason.DUPLICATE], "overtaken by one that waits: too late"
+    bench.pass_ms(100)
     assert bench.peer["state"] == "unknown"
-    bench.step(events.Persisted(bench.kept, bench.now_ms))
-    assert reasons(bench.hear(relevo=False, seq=1)) == [Reason.UNRESERVED], "what was refused stays refused"
-    assert reasons(bench.hear(relevo=False, seq=2)) == []
-    assert bench.peer["state"] == "active"
+    effects = bench.step(events.Persisted(bench.kept, bench.now_ms))
+    assert events.PeerChanged("nodo2", PeerState.UNKNOWN, PeerState.ACTIVE) in effects
+    assert bench.peer["silent_ms"] == 100, "it counts from when it came"
+    assert reasons(bench.hear(seq=3, relevo=relevo)) == [Reason.DUPLICATE]
+
+
+def test_of_many_that_wait_only_the_newest_do() -> None:
+    bench = Bench(disk=False)
+    for number in range(1, 4 * HELD_MESSAGES):
+        bench.hear(seq=number)
+    assert len(bench.core._peers["nodo2"].held) == HELD_MESSAGES
+    bench.step(events.Persisted({"nodo2": Mark(5, 4 * HELD_MESSAGES - 3)}, bench.now_ms))
+    assert bench.core._peers["nodo2"].present.window.highest == 4 * HELD_MESSAGES - 3  # type: ignore[union-attr]
+    assert [one.mark.sequence for one in bench.core._peers["nodo2"].held] == [
+        4 * HELD_MESSAGES - 2,
+        4 * HELD_MESSAGES - 1,
+    ]
 
 
 def test_marks_are_raised_in_blocks_ahead_of_need() -> None:
@@ -276,7 +302,7 @@ def test_a_disk_that_hangs_makes_nobody_dead() -> None:
         bench.hear(relevo=False)
         bench.pass_ms(200)
     assert bench.peer["state"] == "active"
-    assert bench.count(Reason.UNRESERVED) == 3, "half of deadtime, then it goes on without"
+    assert bench.count(Reason.HELD) == 3, "half of deadtime, then it goes on without"
 
 
 def test_after_our_restart_old_datagrams_are_refused_and_live_ones_prove_themselves() -> None:
@@ -304,6 +330,7 @@ def test_one_that_lost_its_disk_is_accepted_on_proof_only_and_only_at_first() ->
 
 def test_a_message_that_hears_us_is_not_followed_by_older_ones_that_do_not() -> None:
     bench = Bench()
+    bench.hear(seq=5)
     bench.hear(seq=10)
     assert reasons(bench.hear(seq=9)) == []
     assert reasons(bench.hear(seq=8, heard=GENERATION - 1)) == [Reason.REPLAYED]
@@ -554,12 +581,15 @@ def test_the_view_is_plain_json() -> None:
 # --- the original -----------------------------------------------------------------------------------------------------
 
 STORIES = {
-    "fast-crc-start": ["nodo1 up", "nodo2 up", "nodo1 active", "nodo2 active"],
-    "fast-crc-events": ["nodo2 active", "nodo1 active", "nodo1 left", "nodo1 up", "nodo1 active", "nodo1 dead"],
+    "fast-crc-start": ["nodo1 init", "nodo1 up", "nodo2 init", "nodo2 up", "nodo1 active", "nodo2 active"],
+    "fast-crc-events": [
+        *("nodo2 active", "nodo1 active", "nodo1 left", "nodo1 init", "nodo1 up", "nodo1 active", "nodo1 dead"),
+    ],
     "slow-sha1": [
-        *("nodo1 up", "nodo2 dead", "nodo1 active", "nodo2 up", "nodo2 active"),
-        *("nodo1 left", "nodo1 up", "nodo1 active", "nodo1 dead", "nodo1 active"),
-        *("nodo1 left", "nodo2 left", "nodo1 up", "nodo2 up", "nodo1 active", "nodo2 active", "nodo1 dead"),
+        *("nodo1 init", "nodo1 up", "nodo2 dead", "nodo1 active", "nodo2 init", "nodo2 up", "nodo2 active"),
+        *("nodo1 left", "nodo1 init", "nodo1 up", "nodo1 active", "nodo1 dead", "nodo1 active"),
+        *("nodo1 left", "nodo2 left", "nodo1 init", "nodo1 up", "nodo2 init", "nodo2 up"),
+        *("nodo1 active", "nodo2 active", "nodo1 dead"),
     ],
 }
 
@@ -581,6 +611,6 @@ def test_a_third_node_that_listens_to_recorded_traffic_tells_what_happened(name:
         story += [f"{change.peer} {change.state}" for change in changes if change.before is not change.state]
     assert story == STORIES[name]
     counters = bench.core.view(bench.now_ms)["counters"]
-    everyday = {Reason.DUPLICATE, Reason.AFTER_GOODBYE, Reason.UNRESERVED}
+    everyday = {Reason.DUPLICATE, Reason.AFTER_GOODBYE, Reason.HELD}
     assert {reason for reason, count in counters.items() if count} <= everyday
     assert counters[Reason.DUPLICATE] > 50, "each message was recorded once for broadcast and once for unicast"

@@ -19,7 +19,7 @@ from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.heartbeat import events, realtime, wire
-from relevo.heartbeat.events import Effect, Event, Mark, Reason
+from relevo.heartbeat.events import EVERYDAY, Effect, Event, Mark, Reason
 from relevo.heartbeat.links import LinkNews, LinkSocket
 from relevo.heartbeat.membership import Membership, Settings
 from relevo.heartbeat.outbox import MAX_FACTS_BYTES
@@ -33,7 +33,6 @@ COMPLAINT_INTERVAL_MS = 60_000
 MAX_COMPLAINTS = 256
 TTL = "3"
 _LOADAVG = pathlib.Path("/proc/loadavg")
-_EVERYDAY = (Reason.OWN_ECHO, Reason.DUPLICATE, Reason.AFTER_GOODBYE, Reason.UNRESERVED)
 _REASONS: dict[type[wire.WireError], Reason] = {
     wire.Truncated: Reason.TRUNCATED,
     wire.TooLarge: Reason.TOO_LARGE,
@@ -169,7 +168,7 @@ class _Daemon:
         self._timer = self._loop.call_later(delay_s, lambda: self._step(events.Tick(_now_ms())))
 
     def _complain(self, dropped: events.Dropped) -> None:
-        if dropped.reason in _EVERYDAY:
+        if dropped.reason in EVERYDAY:
             return
         kind, now_ms = (dropped.reason, dropped.sender), _now_ms()
         if now_ms >= self._complained.get(kind, 0):

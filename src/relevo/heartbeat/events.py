@@ -67,7 +67,7 @@ TRANSITIONS: Mapping[tuple[PeerState, Sign], PeerState] = _transitions()
 
 
 class Reason(enum.StrEnum):
-    """Why a datagram had no effect. The first three are everyday: every message is sent several times on purpose."""
+    """Why a datagram had no effect, or not at once."""
 
     OWN_ECHO = "own_echo"
     """Our own broadcast came back."""
@@ -88,10 +88,14 @@ class Reason(enum.StrEnum):
     """Seen long ago, or before our last start."""
     OLD_GENERATION = "old_generation"
     """Older than a generation of the sender that was heard before."""
-    UNRESERVED = "unreserved"
-    """Good, but not yet acceptable: the number kept on disk against replay does not yet cover it."""
+    HELD = "held"
+    """No loss: it waits until the mark kept on disk against replay covers it, and is accepted then."""
     STALE_FACTS = "stale_facts"
     """Facts that were not made during our present run, or older than those we have."""
+
+
+EVERYDAY = frozenset({Reason.OWN_ECHO, Reason.DUPLICATE, Reason.AFTER_GOODBYE, Reason.HELD})
+"""Nothing is wrong: every message is sent several times on purpose, and marks are written now and then."""
 
 
 class Mark(msgspec.Struct, frozen=True, order=True):
@@ -226,9 +230,8 @@ class SelfChanged(msgspec.Struct, frozen=True):
 class Persist(msgspec.Struct, frozen=True):
     """Replace the marks on disk by these, then report `Persisted`.
 
-    ORDER: nothing waits for it in the same step. A message above the marks already on disk is accepted only by the step
-    that handles `Persisted` or a later one, so marks are raised in blocks ahead of need. Of several outstanding ones
-    only the newest has to be written.
+    ORDER: a message above the marks already on disk is accepted by the step that handles `Persisted`, not before; so
+    marks are raised in blocks ahead of need. Of several outstanding ones only the newest has to be written.
     """
 
     marks: Mapping[str, Mark]

@@ -4,7 +4,8 @@ Three rules carry it (docs/internals/heartbeat.md has them in full):
 
 - A sign of life is a message with a good signature whose number is higher than every earlier one of that generation.
 - A message proves that it was made in our present run if it names our present generation as heard. Without that proof
-  it must lie above the marks that were on disk at our start, and below those on disk now. Facts always need the proof.
+  it must lie above the mark that was on disk at our start; facts always need the proof. And every message waits until
+  the mark on disk covers it, so that nothing is accepted again after a crash.
 - Silence is counted in time in which we ourselves ran: a pause of ours is no evidence against anybody.
 """
 
@@ -21,6 +22,7 @@ from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import outbox
 from relevo.heartbeat.events import (
     ALIVE,
+    EVERYDAY,
     NOTHING_HEARD,
     TRANSITIONS,
     DatagramRefused,
@@ -48,12 +50,9 @@ from relevo.heartbeat.events import (
     Suspect,
     Tick,
 )
-from relevo.heartbeat.peer import Incarnation, Peer, PeerLink
+from relevo.heartbeat.peer import Incarnation, Peer, PeerLink, Received
 from relevo.heartbeat.wire import Message, WireError
 
-RESERVE_MESSAGES = 24
-"""Marks on disk are raised so far ahead of need. After a crash of ours up to so many messages of a peer that never
-names our generation (an original Heartbeat) are refused: few enough to be over before initdead."""
 FACTS_INTERVAL_MS = 1000
 """Facts are repeated so often."""
 HASTEN_GAP_MS = 20
@@ -238,57 +237,56 @@ class Membership:
             peer.answered_generation = mark.generation
         if message.text(outbox.RELEVO) == "1" and not proven:
             self._hasten()  # it does not know yet that we (in this run) are here
+        received = Received(link, message, mark, proven, self._awake_ms)
         # a disk that hangs must not make a live peer look dead: after a while go on without it
-        since_ms = peer.unreserved_since_ms
+        since_ms = peer.held_since_ms
         impatient = since_ms is not None and self._awake_ms - since_ms >= self._timings.deadtime_ms // 2
-        uuid = message.binary("srcuuid") or b""
-        refusal = peer.refusal(uuid, mark, proven=proven, reserved=impatient)
+        refusal = peer.refusal(received, covered=impatient)
         if refusal in (None, Reason.DUPLICATE) and peer.present is not None:
-            self._note_link(peer, link, mark)
-        if refusal is not None:
-            if refusal is Reason.UNRESERVED:
-                peer.unreserved_since_ms = self._awake_ms if since_ms is None else since_ms
-                peer.refused = max(peer.refused, mark)
-                self._reserve(peer, mark)
-            self._drop(refusal, peer.name, link)
+            self._note_link(peer, received)
+        if refusal is None:
+            self._accept(peer, received)
             return
-        self._accept(peer, link, message, mark, proven=proven)
+        if refusal is Reason.HELD:
+            peer.hold(received)
+            self._reserve(peer, received)
+        self._drop(refusal, peer.name, link)
 
-    def _note_link(self, peer: Peer, link: str, mark: Mark) -> None:
+    def _note_link(self, peer: Peer, received: Received) -> None:
         assert peer.present is not None
-        record = peer.links[link]
+        record, mark = peer.links[received.link], received.mark
         if mark.generation == peer.present.generation and mark.sequence > record.sequence:
             record.sequence = mark.sequence
-            record.heard_ms = self._awake_ms
-            record.up = self._own_links[link]
+            record.heard_ms = received.at_ms
+            record.up = self._own_links[received.link]
 
-    def _accept(self, peer: Peer, link: str, message: Message, mark: Mark, *, proven: bool) -> None:
-        state_before = peer.state
+    def _accept(self, peer: Peer, received: Received) -> None:
+        state_before, mark = peer.state, received.mark
         present = peer.present
         begun = present is None or mark.generation > present.generation
         if present is None or begun:
-            present = self._begin(peer, message, mark)
+            present = self._begin(peer, received)
         newest = present.window.accept(mark.sequence)
-        self._note_link(peer, link, mark)
-        self._reserve(peer, mark)
-        present.confirmed = present.confirmed or proven
+        self._note_link(peer, received)
+        self._reserve(peer, received)
+        present.confirmed = present.confirmed or received.proven
         if peer.state is PeerState.LEFT:
-            self._drop(Reason.AFTER_GOODBYE, peer.name, link)
+            self._drop(Reason.AFTER_GOODBYE, peer.name, received.link)
             return
-        self._learn(peer, message)
+        self._learn(peer, received.message)
         if newest:
-            peer.heard_ms = self._awake_ms
-            peer.deadline_ms = self._awake_ms + self._timings.deadtime_ms
+            peer.heard_ms = received.at_ms
+            peer.deadline_ms = received.at_ms + self._timings.deadtime_ms
             peer.graced = False
-        self._on_content(peer, present, message, link, newest=newest, proven=proven)
+        self._on_content(peer, present, received, newest=newest)
         if begun or (state_before not in ALIVE and peer.state in ALIVE):
             self._hasten()
             self._facts_due()
         if mark.sequence % ACK_EVERY_MESSAGES == 0 and not self._left:
             self._effects.append(self._outbox.acknowledgement(peer.name, present.uuid, mark.sequence))
 
-    def _begin(self, peer: Peer, message: Message, mark: Mark) -> Incarnation:
-        peer.present = Incarnation(mark.generation, message.binary("srcuuid") or b"")
+    def _begin(self, peer: Peer, received: Received) -> Incarnation:
+        peer.present = Incarnation(received.mark.generation, received.uuid)
         peer.relevo = False
         peer.boot_id = peer.config_hash = ""
         for record in peer.links.values():
@@ -304,9 +302,8 @@ class Membership:
             peer.boot_id = message.text(outbox.BOOT) or peer.boot_id
             peer.config_hash = message.text(outbox.CONFIG) or peer.config_hash
 
-    def _on_content(
-        self, peer: Peer, present: Incarnation, message: Message, link: str, *, newest: bool, proven: bool
-    ) -> None:
+    def _on_content(self, peer: Peer, present: Incarnation, received: Received, *, newest: bool) -> None:
+        message = received.message
         kind = message.text("t")
         if kind == "shutdone":
             self._sign(peer, Sign.GOODBYE)
@@ -314,22 +311,22 @@ class Membership:
         if newest:  # an older message that was overtaken says nothing about now
             self._sign(peer, _SAYS.get(message.text("st") or "", Sign.HEARD) if kind == "status" else Sign.HEARD)
         if kind == outbox.RELEVO:
-            self._on_facts(peer, present, message, link, proven=proven)
+            self._on_facts(peer, present, received)
         elif kind == "reqnodes" and message.text("dest") == self._settings.me and not self._left:
             names = sorted([self._settings.me, *self._peers])
             self._effects.append(self._outbox.node_list(peer.name, names, self._heard()))
 
-    def _on_facts(self, peer: Peer, present: Incarnation, message: Message, link: str, *, proven: bool) -> None:
+    def _on_facts(self, peer: Peer, present: Incarnation, received: Received) -> None:
         try:
-            number = message.number("no")
-            facts = json.loads(message.required("facts"))
+            number = received.message.number("no")
+            facts = json.loads(received.message.required("facts"))
         except (WireError, ValueError, RecursionError):
-            self._drop(Reason.MALFORMED, peer.name, link)
+            self._drop(Reason.MALFORMED, peer.name, received.link)
             return
         if not isinstance(facts, dict):
-            self._drop(Reason.MALFORMED, peer.name, link)
-        elif not proven or number < present.facts_no:
-            self._drop(Reason.STALE_FACTS, peer.name, link)
+            self._drop(Reason.MALFORMED, peer.name, received.link)
+        elif not received.proven or number < present.facts_no:
+            self._drop(Reason.STALE_FACTS, peer.name, received.link)
         elif number > present.facts_no:
             present.facts, present.facts_no = facts, number
             self._effects.append(FactsReceived(peer.name, number))
@@ -337,34 +334,30 @@ class Membership:
     def _drop(self, reason: Reason, sender: str, link: str) -> None:
         dropped = Dropped(reason, sender, link)
         self._counters[reason] += 1
-        if reason not in (Reason.OWN_ECHO, Reason.DUPLICATE, Reason.AFTER_GOODBYE):
+        if reason not in EVERYDAY:
             self._last_dropped = dropped
         self._effects.append(dropped)
 
     # --- marks on disk ------------------------------------------------------------------------------------------------
 
-    def _reserve(self, peer: Peer, mark: Mark) -> None:
-        """Ask for higher marks on disk when less than half of the reserve is left."""
-        need = Mark(mark.generation, mark.sequence + RESERVE_MESSAGES // 2)
-        if need > peer.wanted:  # a lower generation (accepted on proof only) never lowers the mark
-            peer.wanted = Mark(mark.generation, mark.sequence + RESERVE_MESSAGES)
+    def _reserve(self, peer: Peer, received: Received) -> None:
+        if peer.reserve(received):
             self._persist_due = True
 
     def _on_persisted(self, marks: Mapping[str, Mark]) -> None:
         for name, mark in marks.items():
             peer = self._peers.get(name)
-            if peer is not None and mark > peer.reserved:
-                peer.reserved = mark
-                peer.unreserved_since_ms = None
+            if peer is None or mark <= peer.reserved:
+                continue
+            peer.reserved = mark
+            for received in peer.covered():
+                if peer.refusal(received, covered=True) is None:
+                    self._accept(peer, received)
+            peer.held_since_ms = peer.held[0].at_ms if peer.held else None
 
     def final_marks(self) -> dict[str, Mark]:
-        """The exact marks, for the end of the process: ORDER: nothing may be received after this is called."""
-        marks = {}
-        for name, peer in self._peers.items():
-            marks[name] = peer.wanted
-            if peer.present is not None and peer.present.generation == peer.wanted.generation:
-                marks[name] = max(peer.present.mark, peer.floor)
-        return marks
+        """The exact marks, for the end of the process. ORDER: nothing may be received after this is called."""
+        return {name: peer.final_mark() for name, peer in self._peers.items()}
 
     # --- our own wishes -----------------------------------------------------------------------------------------------
 

@@ -5,12 +5,43 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
+
 from relevo.heartbeat.events import NOTHING_HEARD, Mark, PeerState, Reason
+from relevo.heartbeat.wire import Message
 
 WINDOW_MESSAGES = 512
 """A lower sequence number that was not seen is accepted if it is at most this far behind the highest."""
 RECENT_MESSAGES = 32
 """A copy at most this far behind the highest is an everyday duplicate; an older one counts as replayed."""
+
+RESERVE_MESSAGES = 24
+"""Marks on disk are raised so far ahead of need. After a crash of ours up to so many messages of a peer that does not
+name our generation are refused: few enough to be over before initdead."""
+RESERVE_PROVEN_MESSAGES = 48
+"""The same for a peer that names our generation, for which nothing is refused; it may send facts in bursts."""
+HELD_MESSAGES = 8
+"""So many messages of a peer wait for the marks on disk; of more only the newest do."""
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A numbered message of a configured peer with a good signature.
+
+    Attributes:
+        proven: it was made in our present run, because it names our present generation.
+        at_ms: when it came, on the awake clock.
+    """
+
+    link: str
+    message: Message
+    mark: Mark
+    proven: bool
+    at_ms: int
+
+    @property
+    def uuid(self) -> bytes:
+        """Of the sender; empty if it does not say."""
+        return self.message.binary("srcuuid") or b""
 
 
 class Window:
@@ -86,8 +117,9 @@ class Peer:
         floor: from disk at our start: what is not above it must prove that it was made in our present run.
         reserved: on disk now.
         wanted: asked to be on disk.
-        refused: the highest that was refused because the marks on disk did not cover it.
-        unreserved_since_ms: since when good messages are refused because the disk is slow; None if they are not.
+        held: messages that wait until the marks on disk cover them.
+        highest_held: of all that were ever held.
+        held_since_ms: since when messages have been waiting for the disk; None if they have not.
         present: the incarnation now accepted; None before the first message.
         answered_generation: the newest generation seen with a good signature; our messages name it.
         heard_ms: the last sign of life (or our start).
@@ -102,8 +134,9 @@ class Peer:
     deadline_ms: int
     reserved: Mark = NOTHING_HEARD
     wanted: Mark = NOTHING_HEARD
-    refused: Mark = NOTHING_HEARD
-    unreserved_since_ms: int | None = None
+    held: list[Received] = dataclasses.field(default_factory=list)
+    highest_held: Mark = NOTHING_HEARD
+    held_since_ms: int | None = None
     present: Incarnation | None = None
     answered_generation: int = 0
     graced: bool = False
@@ -120,31 +153,58 @@ class Peer:
         confirmed = self.present is not None and self.present.confirmed
         return self.state, self.late, self.relevo, self.boot_id, self.config_hash, generation, confirmed, links
 
-    def refusal(self, uuid: bytes, mark: Mark, *, proven: bool, reserved: bool) -> Reason | None:
-        """Why a numbered message with a good signature cannot be accepted; None if it can.
+    def refusal(self, received: Received, *, covered: bool) -> Reason | None:
+        """Why a message cannot be accepted; None if it can.
 
         Args:
-            uuid: of the sender.
-            mark: generation and number of the message.
-            proven: it was made in our present run, because it names our present generation.
-            reserved: pretend that the marks on disk cover it (the disk does not answer).
+            received: the message.
+            covered: do not ask whether the marks on disk cover it.
         """
+        mark = received.mark
         if self.present is not None and mark.generation <= self.present.generation:
             if mark.generation < self.present.generation:
                 return Reason.OLD_GENERATION
-            if uuid != self.present.uuid:
+            if received.uuid != self.present.uuid:
                 return Reason.NAME_TAKEN
             if (seen := self.present.window.refusal(mark.sequence)) is not None:
                 return seen
-        if proven:
+        if not received.proven:
+            if mark <= self.floor:
+                return Reason.REPLAYED if mark.generation == self.floor.generation else Reason.OLD_GENERATION
+            if self.present is not None and self.present.confirmed and mark < self.present.mark:
+                return Reason.REPLAYED  # it hears us, so this was made before; perhaps in an earlier run of ours
+        if covered:
             return None
-        if mark <= self.floor:
-            return Reason.REPLAYED if mark.generation == self.floor.generation else Reason.OLD_GENERATION
-        if mark <= self.refused:  # what was refused once stays refused: a later copy of it could be a replay
-            return Reason.UNRESERVED if mark.generation == self.refused.generation else Reason.OLD_GENERATION
-        if self.present is not None and self.present.confirmed and mark < self.present.mark:
-            return Reason.REPLAYED  # it hears us, so this was made before; perhaps in an earlier run of ours
-        return Reason.UNRESERVED if mark > self.reserved and not reserved else None
+        if mark <= self.highest_held:  # what was not held at its first chance never is: a copy of it may be a replay
+            return Reason.DUPLICATE if mark.generation == self.highest_held.generation else Reason.OLD_GENERATION
+        return Reason.HELD if mark > self.reserved else None
+
+    def hold(self, received: Received) -> None:
+        """Keep a message until the marks on disk cover it."""
+        self.highest_held = max(self.highest_held, received.mark)
+        self.held = [*self.held, received][-HELD_MESSAGES:]
+        if self.held_since_ms is None:
+            self.held_since_ms = received.at_ms
+
+    def covered(self) -> list[Received]:
+        """Take out what was held and is covered now by the marks on disk, lowest first."""
+        ready = sorted((one for one in self.held if one.mark <= self.reserved), key=lambda one: one.mark)
+        self.held = [one for one in self.held if one.mark > self.reserved]
+        return ready
+
+    def reserve(self, received: Received) -> bool:
+        """Raise `wanted` when less than half of the reserve is left; True if it was raised."""
+        mark, ahead = received.mark, RESERVE_PROVEN_MESSAGES if received.proven else RESERVE_MESSAGES
+        if Mark(mark.generation, mark.sequence + ahead // 2) <= self.wanted:
+            return False  # also for a lower generation, accepted on proof only: a mark on disk never goes back
+        self.wanted = Mark(mark.generation, mark.sequence + ahead)
+        return True
+
+    def final_mark(self) -> Mark:
+        """The exact mark, when nothing will be received any more."""
+        if self.present is not None and self.present.generation == self.wanted.generation:
+            return max(self.present.mark, self.floor)
+        return self.wanted
 
     def view(self, awake_ms: int, config_hash: str) -> dict[str, Any]:
         """Its part of what `watch` and `status` tell; `config_hash` is ours."""
