@@ -1,7 +1,7 @@
 """A simulated backing disk: a volatile cache over stable blocks, and the meta-data beside them.
 
-A block of 4 KiB is one number (who wrote it last). A power cut keeps a random part of what was not flushed, and of what was
-in flight; a meta-data write that was in flight is there, not there, or there in part.
+A block of 4 KiB is one number (who wrote it last). A power cut keeps a random part of what was not flushed, and of what
+was in flight; a meta-data write that was in flight is there, not there, or there in part.
 """
 
 from __future__ import annotations

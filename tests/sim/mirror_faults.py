@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mirror_client import DataLost, Record
 from mirror_disk import BLOCK
+
 from relevo.mirror import events as e
 from relevo.mirror.states import Connection
 
@@ -42,7 +43,7 @@ class Story:
             node.start()
         world.manager.start()
         world.after(5, self._work)
-        world.after(self.rng.randint(100, 600), self._fault)
+        world.after(self.rng.randint(60, 300), self._fault)
         world.run_until(world.plan.duration_ms)
         self._reckon()
 
@@ -150,7 +151,7 @@ class Story:
             self._leave(node)
         elif kind == "outage" and node.alive and node.wire is not None:
             node._drop()
-        world.after(rng.choice((5, 50, 200, 500, 900)), self._fault)
+        world.after(rng.choice((5, 50, 150, 300, 500)), self._fault)
 
     def _heal(self) -> None:
         if self.world.cut:

@@ -1,7 +1,7 @@
 """Who may be Primary: a register as the witness keeps it (`alone = "ask"`), or perfect knowledge (`alone = "risk"`).
 
-The register is {epoch, in sync}. It is changed by compare-and-swap only: a node that wants to go on alone, or to take over
-without an orderly hand-over, has to be in it and makes itself the only one.
+The register is {epoch, in sync}. It is changed by compare-and-swap only: a node that wants to go on alone, or to take
+over without an orderly hand-over, has to be in it and makes itself the only one.
 """
 
 from __future__ import annotations

@@ -1,25 +1,22 @@
 """Two mirrors, their disks, the link between them and an application: one seed is one whole run.
 
-Command line: python tests/sim/mirror_world.py SEED [--trace] runs one seed again.
+From the command line one seed is run again by mirror_seed.py.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import heapq
-import pathlib
 import random
 import sys
 from collections.abc import Callable
 from typing import Any
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[2] / "src")]
-
 from mirror_client import DataLost, Model
-from mirror_disk import BLOCK, SimDisk
+from mirror_disk import SimDisk
 from mirror_duties import Duties
 from mirror_manager import Manager
+
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.core import Mirror, Settings
@@ -41,7 +38,7 @@ class Plan:
 
     seed: int
     alone: str = "ask"
-    duration_ms: int = 6000
+    duration_ms: int = 2500
     mirror: Callable[[Settings], Mirror] = Mirror
     honest: bool = True
     watch_duties: bool = True
@@ -55,6 +52,7 @@ class Wire:
         self.world = world
         self.ready = ready  # node -> when it learns of the link
         self.open = {0: True, 1: True}
+        self.incarnations = {node.number: node.incarnation for node in world.nodes}
         self.last: dict[tuple[int, bool], int] = {}
 
     def send(self, sender: Node, packet: p.Packet, buffer: Any, *, meta: bool) -> None:
@@ -150,13 +148,20 @@ class Node:
             world.say(f"{self} <- {_short(event)}")
         conn = self.state.conn
         effects = self.core.step(event)
-        if self.state.conn is not conn and self.state.conn is Connection.SYNC_SOURCE:
-            world.takes_lead(self, "overwrites another")
+        if self.state.conn is not conn:
+            self._conn_changed(conn)
         effects = world.shuffled(effects)
-        if world.plan.watch_duties:
+        if world.plan.watch_duties and effects:
             self.duties.effects(effects)
         for effect in effects:
             self.carry_out(effect)
+
+    def _conn_changed(self, old: Connection) -> None:
+        world, conn = self.world, self.state.conn
+        if conn is Connection.SYNC_SOURCE:
+            world.takes_lead(self, "overwrites another")
+        elif old is Connection.SYNC_TARGET and conn is Connection.CONNECTED and world.holders:
+            world.holders.add((self.number, self.incarnation))  # complete and stable, whether the source knows or not
 
     def receive(self, packet: p.Packet, buffer: Any) -> None:
         self.duties.received(packet)
@@ -183,14 +188,26 @@ class Node:
         if world.plan.trace and kind not in {e.SetTimer, e.StatusChanged, e.NeedRandom, e.ReleaseBuffer}:
             world.say(f"{self} -> {_short(effect)}")
         if kind is e.SendData or kind is e.SendMeta:
-            if self.wire is not None and self.wire.open[self.number]:
-                buffer = list(effect.buffer) if kind is e.SendData and effect.buffer is not None else None
-                self.wire.send(self, effect.packet, buffer, meta=kind is e.SendMeta)
-        elif kind in _DISK_EFFECTS:
-            self._disk(effect)
+            self._send(effect)
+        elif kind is e.CommandDone:
+            world.say(f"{self} command done: {effect.error or 'ok'}")
+            self.answers.pop(effect.token)(effect.error)
         elif kind is e.CompleteRequest:
             self.requests.pop(effect.token)(effect)
             self.device_idle()
+        else:
+            self._carry_out_rare(effect)
+
+    def _send(self, effect: Any) -> None:
+        if self.wire is not None and self.wire.open[self.number]:
+            meta = isinstance(effect, e.SendMeta)
+            buffer = None if meta or effect.buffer is None else list(effect.buffer)
+            self.wire.send(self, effect.packet, buffer, meta=meta)
+
+    def _carry_out_rare(self, effect: Any) -> None:
+        world, kind = self.world, type(effect)
+        if kind in _DISK_EFFECTS:
+            self._disk(effect)
         elif kind is e.StatusChanged:
             world.share()
         elif kind is e.SetTimer:
@@ -203,9 +220,6 @@ class Node:
             world.try_connect()
         elif kind is e.DropConnection:
             self._drop()
-        elif kind is e.CommandDone:
-            world.say(f"{self} command done: {effect.error or 'ok'}")
-            self.answers.pop(effect.token)(effect.error)
         elif kind is e.DeviceUp or kind is e.DeviceDown:
             self._device(effect)
         elif kind is e.Stopped:
@@ -346,6 +360,8 @@ class World:
 
     def shuffled(self, effects: list[e.Effect]) -> list[e.Effect]:
         """Any order, but each socket's packets in theirs."""
+        if len(effects) < 2:
+            return effects
         order = list(effects)
         self.rng.shuffle(order)
         for kind in (e.SendData, e.SendMeta):
@@ -393,9 +409,12 @@ class World:
     # ------------------------------------------------------------ who holds everything that was acknowledged
 
     def acknowledged_by(self, node: Node) -> None:
-        """A write or flush was completed: who has it?"""
+        """A write was completed: who has it? The peer as well, even if it has lost the link meanwhile."""
         self.holders = {(node.number, node.incarnation)}
-        self.share()
+        other = self.nodes[1 - node.number]
+        linked = node.both_good and other.alive and node.wire is not None
+        if linked and node.wire.incarnations[other.number] == other.incarnation:
+            self.holders.add((other.number, other.incarnation))
 
     def share(self) -> None:
         """Two connected, UpToDate copies are equal: if one holds everything, so does the other."""
@@ -419,7 +438,7 @@ class World:
         return others or not power
 
     def takes_lead(self, node: Node, what: str) -> None:
-        """A copy is promoted or becomes the source of a resync: it has to hold everything, or be a crashed Primary's."""
+        """A copy is promoted or becomes a resync's source: it has to hold everything, or be a crashed Primary's."""
         mine = (node.number, node.incarnation)
         if not self.holders or mine in self.holders:
             return
@@ -443,19 +462,3 @@ def run(plan: Plan) -> World:
             sys.stdout.write("\n".join(world.lines) + "\n")
         raise
     return world
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Run one seed of the mirror's simulation again.")
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--alone", choices=("ask", "risk"), default="ask")
-    parser.add_argument("--trace", action="store_true")
-    arguments = parser.parse_args()
-    world = run(Plan(arguments.seed, alone=arguments.alone, trace=arguments.trace))
-    if arguments.trace:
-        sys.stdout.write("\n".join(world.lines) + "\n")
-    sys.stdout.write(f"seed {arguments.seed}: fine\n")
-
-
-if __name__ == "__main__":
-    main()

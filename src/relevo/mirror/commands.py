@@ -110,9 +110,12 @@ class Commands:
             self._refuse_if_alive(command)
         elif (s.disk is not Disk.UP_TO_DATE and not command.force) or s.conn is Connection.SYNC_TARGET:
             self._give_up(command, errors.DataNotUpToDate(DISK_NAMES[s.disk]))
+        elif not s.link and not command.force and s.uuids.current & ~PRIMARY_BIT == JUST_CREATED:
+            self._give_up(command, errors.NeverInUse())
         elif s.link:
             self._asked_link = s.link_number
             s.out.append(e.SendData(p.StateChangeRequest(ROLE_MASK, int(Role.PRIMARY))))
+            self._link.probe()  # a dead peer has to be noticed soon
             number = s.link_number
             s.when(
                 lambda: self._asked_link != number or not s.link or s.link_number != number,

@@ -26,6 +26,16 @@ class DataNotUpToDate(MirrorRefused):
         )
 
 
+class NeverInUse(MirrorRefused):
+    """A new copy whose peer may have come into use without it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The copy on this server is new: it has never been in use together with the other one.",
+            "Bring the other server up and let them connect; to start with this copy alone: relevo force.",
+        )
+
+
 class NoDisk(MirrorRefused):
     """There is no usable backing disk."""
 

@@ -192,7 +192,7 @@ class Link:
         created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
         skip = packet.flags & p.UuidFlag.SKIP_INITIAL_SYNC
         if not first and s.conn is Connection.CONNECTED and created and skip:
-            s.uuids = Generations(packet.current & ~PRIMARY_BIT, 0, 0, 0)
+            s.uuids = Generations(packet.current & ~PRIMARY_BIT, 0, packet.history0, packet.history1)
             s.bitmap.clear_all()
             s.disk = s.peer_disk = Disk.UP_TO_DATE
             self._durable.superblock(_nothing)

@@ -41,7 +41,7 @@ class Generations:
 
     def first_current(self, random: int, *, primary: bool) -> None:
         """Two just created, equal copies come into use."""
-        self.current, self.bitmap = _usable(random), 0
+        self.current, self.bitmap, self.history0, self.history1 = _usable(random), 0, JUST_CREATED, 0
         self.mark_primary(primary=primary)
 
     def mark_primary(self, *, primary: bool) -> None:
@@ -179,9 +179,14 @@ def _different_currents(a: Generations, b: Generations) -> Comparison:
     if a.bitmap and _mask(a.bitmap) == _mask(b.bitmap):
         return Comparison(Verdict.SPLIT_BRAIN, 90)
     common = {_mask(a.history0), _mask(a.history1)} & {_mask(b.history0), _mask(b.history1)} - {0}
-    if common:
+    if common or (_began_here(a) and _began_here(b)):
         return Comparison(Verdict.SPLIT_BRAIN_AMBIGUOUS, 100)
     return Comparison(Verdict.UNRELATED, 100)
+
+
+def _began_here(uuids: Generations) -> bool:
+    """This copy's present generation came straight from a just created one: a forced start may have made two of them."""
+    return JUST_CREATED in {_mask(uuids.bitmap), _mask(uuids.history0)}
 
 
 def _lost_sync_uuid(source: Generations) -> bool:

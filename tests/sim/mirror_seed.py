@@ -1,0 +1,27 @@
+"""Runs one seed of the mirror's simulation again: python tests/sim/mirror_seed.py SEED [--alone risk] [--trace]."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "src")]
+
+
+def main() -> None:
+    from mirror_world import Plan, run
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--alone", choices=("ask", "risk"), default="ask")
+    parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    arguments = parser.parse_args()
+    world = run(Plan(arguments.seed, alone=arguments.alone, trace=arguments.trace))
+    for line in [*world.lines, f"seed {arguments.seed}: fine"]:
+        sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

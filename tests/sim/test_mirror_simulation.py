@@ -1,0 +1,140 @@
+"""The pair of mirrors under faults, and proof that the simulator notices what would lose data.
+
+One seed again, with all that happened: python tests/sim/mirror_seed.py SEED --trace [--alone risk]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mirror_client import DataLost
+from mirror_duties import DutyBroken
+from mirror_faults import NotSettled
+from mirror_world import Plan, run
+
+from relevo.mirror import events as e
+from relevo.mirror.core import Mirror, Settings
+from relevo.mirror.ranges import Ranged
+
+SEEDS_PER_TEST = 20
+MUTATION_SEEDS = 60
+
+
+@pytest.mark.parametrize("first", range(0, 200, SEEDS_PER_TEST))
+def test_nothing_acknowledged_is_lost_when_every_step_is_voted_for(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        run(Plan(seed, alone="ask"))
+
+
+@pytest.mark.parametrize("first", range(0, 80, SEEDS_PER_TEST))
+def test_nothing_acknowledged_is_lost_when_only_complete_copies_take_over(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        run(Plan(seed, alone="risk"))
+
+
+def test_a_seed_always_gives_the_same_run() -> None:
+    first, second = (run(Plan(7, trace=True)) for _ in range(2))
+    assert [line[:40] for line in first.lines] == [line[:40] for line in second.lines]
+    assert len(first.lines) > 1000
+
+
+# ---------------------------------------------------------------- builds that lose data
+
+
+class WithoutFlushes(Mirror):
+    """Says that everything is stable without asking the disk."""
+
+    def step(self, event: e.Event) -> list[e.Effect]:
+        effects = super().step(event)
+        flushes = [effect for effect in effects if isinstance(effect, e.DiskFlush)]
+        kept = [effect for effect in effects if not isinstance(effect, e.DiskFlush)]
+        for flush in flushes:
+            kept += self.step(e.DiskDone(event.now_ms, flush.token))
+        return kept
+
+
+class WithoutActivityLog(Mirror):
+    """Forgets after a crash what was under way."""
+
+    def step(self, event: e.Event) -> list[e.Effect]:
+        if isinstance(event, e.Attach):
+            event.al_extents = ()
+        return super().step(event)
+
+
+def _mutant(change: Callable[[Mirror], None]) -> Callable[[Settings], Mirror]:
+    def make(settings: Settings) -> Mirror:
+        mirror = Mirror(settings)
+        change(mirror)
+        return mirror
+
+    return make
+
+
+def _forget_lost_writes(mirror: Mirror) -> None:
+    local, marked = mirror._local, mirror._local._mark
+    inner = local.peer_lost
+
+    def peer_lost(**arguments: bool) -> None:
+        local._mark = lambda _: None
+        inner(**arguments)
+        local._mark = marked
+
+    mirror._link._local.peer_lost = peer_lost
+
+
+def _no_order_of_overlaps(mirror: Mirror) -> None:
+    def enter(entry: Ranged) -> bool:
+        return True
+
+    ranges = mirror._local._ranges
+    ranges.enter, ranges.leave = enter, lambda _: []
+
+
+def _no_new_generation(mirror: Mirror) -> None:
+    local = mirror._local
+    local.go_alone = local.open_gate
+
+
+def _complete_at_once_when_alone(mirror: Mirror) -> None:
+    local = mirror._local
+    local._ask = lambda: None
+
+
+def _target_up_to_date_too_early(mirror: Mirror) -> None:
+    resync = mirror._resync
+    resync._durable.superblock = lambda then: then()
+
+
+MUTANTS: dict[str, tuple[Any, bool]] = {
+    # what is left out, and whether the duties are watched (False: lost data alone must give it away)
+    "flushes": (WithoutFlushes, False),
+    "the activity log after a crash": (WithoutActivityLog, False),
+    "marking what the peer did not acknowledge": (_mutant(_forget_lost_writes), False),
+    "the order of overlapping writes": (_mutant(_no_order_of_overlaps), False),
+    "the new generation": (_mutant(_no_new_generation), False),
+    "permission to go on alone": (_mutant(_complete_at_once_when_alone), False),
+    "stable superblocks": (_mutant(_target_up_to_date_too_early), True),
+}
+
+
+@pytest.mark.parametrize("left_out", MUTANTS)
+def test_a_build_that_leaves_something_out_is_found(left_out: str) -> None:
+    mirror, watch = MUTANTS[left_out]
+    for seed in range(MUTATION_SEEDS):
+        try:
+            run(Plan(seed, mirror=mirror, watch_duties=watch))
+        except (DataLost, DutyBroken, NotSettled):
+            return
+    pytest.fail(f"{MUTATION_SEEDS} seeds did not show that {left_out} is missing")
+
+
+def test_a_disk_that_ignores_flushes_is_found() -> None:
+    for seed in range(MUTATION_SEEDS):
+        try:
+            run(Plan(seed, honest=False, watch_duties=False))
+        except DataLost:
+            return
+    pytest.fail("no seed showed that the disk lies")
