@@ -127,6 +127,18 @@ def test_a_device_held_open_is_busy_and_stays(tmp_path: pathlib.Path, monkeypatc
         device.detach()
 
 
+def test_where_dev_is_private_a_node_is_made(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "DEV", tmp_path)
+    monkeypatch.setattr(loop, "CONTROL", tmp_path / "no-loop-control")
+    with served(tmp_path, NAME) as server:
+        device = server.attach(tmp_path / "device", NAME)
+        assert not device.node.is_symlink()
+        assert device.node.lstat().st_rdev == os.makedev(loop.MAJOR, device.number)
+        write_direct(device.node, b"\x11" * 4096, 0)
+        assert read_direct(server.path, 4096, 0) == b"\x11" * 4096
+        device.detach()
+
+
 def test_two_devices_at_once_have_two_numbers(tmp_path: pathlib.Path) -> None:
     with served(tmp_path, NAME) as server:
         made = [server.attach(tmp_path / f"device{number}", f"{NAME}:{number}") for number in range(3)]

@@ -1,7 +1,7 @@
 """One served device as the keeper makes it: mount, loop device and node in a folder of their own.
 
 FOLDER/disk         the FUSE-served file (mount point)
-FOLDER/device       block device node of the loop device: this is what gets mounted
+FOLDER/device       link to the loop device in /dev, or a node of its own: this is what gets mounted
 FOLDER/connection   the FUSE connection's minor number in decimal, for `abort_connection`
 """
 
@@ -31,7 +31,7 @@ class Attachment:
 
     @property
     def device(self) -> pathlib.Path:
-        """The block device node."""
+        """The path of the block device."""
         return self._loop.node
 
     @property

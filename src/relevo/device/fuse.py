@@ -127,7 +127,7 @@ class FuseFile:
         return requests
 
     def _take(self, got: int, requests: list[Request]) -> None:
-        length, opcode, unique, _, offset, size, _, _, _, _ = proto.IO_REQUEST.unpack(self._head)
+        length, opcode, unique, offset, size = proto.IO_REQUEST.unpack(self._head)
         assert length == got, "the kernel hands over whole requests"
         if opcode == _WRITE:
             assert size == got - proto.IO_REQUEST_BYTES, "a write carries its data"

@@ -62,9 +62,9 @@ WANTED_FLAGS = InitFlag.ASYNC_READ | InitFlag.BIG_WRITES | InitFlag.ASYNC_DIO | 
 
 # struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 IN_HEADER = struct.Struct("=IIQQIIIHH")
-# The header with the first words of fuse_read_in or fuse_write_in, as the hot path reads it:
-# len, opcode, unique, (nodeid … padding), fh, offset, size, read_flags or write_flags, lock_owner, flags, padding
-IO_REQUEST = struct.Struct("=IIQ24xQQIIQII")
+# The header with fuse_read_in or fuse_write_in behind it, as the hot path reads it: len, opcode, unique, (nodeid …
+# padding, fh), offset, size, (read_flags or write_flags, lock_owner, flags, padding)
+IO_REQUEST = struct.Struct("=IIQ32xQI20x")
 INIT_IN = struct.Struct("=IIII")  # major, minor, max_readahead, flags (flags2 and unused words follow)
 FALLOCATE_IN = struct.Struct("=QQQII")  # fh, offset, length, mode, padding
 SETATTR_IN = struct.Struct("=IIQQ")  # valid, padding, fh, size (times, mode, owner follow)

@@ -31,7 +31,7 @@ class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         ok: it was carried out.
-        device: path of the block device node (after attach).
+        device: path of the block device (after attach).
         minor: the FUSE connection's number (after attach).
         loop: N of loopN (after attach).
         error: type of the error, with what happened and the remedy (when not ok).

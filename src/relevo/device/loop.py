@@ -1,7 +1,7 @@
 """Loop devices with direct I/O, made and taken away by ioctl(2) alone (include/uapi/linux/loop.h).
 
-Loop devices are global to a kernel while /dev may be private to a container: device nodes are made with mknod where the
-caller wants them. Ours carry a name (`lo_file_name`) by which they are found again even when the path of their backing
+Loop devices are global to a kernel while /dev may be private to a container: the way to a device is made where the
+caller wants it. Ours carry a name (`lo_file_name`) by which they are found again even when the path of their backing
 file reads `/`. All are autoclear: when their last user closes, whatever happened to us, the kernel takes them away.
 """
 
@@ -18,7 +18,8 @@ import time
 
 from relevo.base.errors import RelevoError
 
-CONTROL = pathlib.Path("/dev/loop-control")
+DEV = pathlib.Path("/dev")
+CONTROL = DEV / "loop-control"
 SYSFS = pathlib.Path("/sys/block")
 MAJOR = 7
 CONTROL_NUMBER = (10, 237)
@@ -26,6 +27,7 @@ BLOCK_BYTES = 4096
 NAME_BYTES = 63
 MAX_ATTEMPTS = 32  # LOOP_CTL_GET_FREE only proposes: another process may be quicker
 DETACH_WAIT_S = 2.0
+ABANDON_WAIT_S = 0.1  # the kernel detaches within the last close; a mounted one is not worth waiting for
 DETACH_POLL_S = 0.01
 
 _LOOP_CONFIGURE = 0x4C0A
@@ -110,7 +112,7 @@ class Loop:
         """
         self._close()
         self.node.unlink(missing_ok=True)
-        return wait_until_free(self.number, self.name, self.node.parent)
+        return wait_until_free(self.number, self.name, self.node.parent, ABANDON_WAIT_S)
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -123,7 +125,7 @@ def attach(backing_fd: int, node: pathlib.Path, name: str) -> Loop:
 
     Args:
         backing_fd: the file, opened O_RDWR; the kernel keeps a reference of its own.
-        node: where the block device node is made (replaced when present).
+        node: where the link to the device, or its node, is made (replaced when present).
         name: what it is found by later, at most `NAME_BYTES` bytes.
 
     Raises:
@@ -181,11 +183,26 @@ def _propose(folder: pathlib.Path) -> int:
 
 
 def make_node(node: pathlib.Path, number: int) -> None:
-    """Make (or replace) the block device node of loopN."""
+    """Make (or replace) the way to loopN: a link to its node in /dev, or a node of its own where /dev is private.
+
+    A link first, because /run is mounted nodev on many systems and a node there could not be opened.
+    """
     beside = node.with_name(f"{node.name}.new")
     beside.unlink(missing_ok=True)
-    os.mknod(beside, stat.S_IFBLK | 0o600, os.makedev(MAJOR, number))
+    standard = DEV / f"loop{number}"
+    if _is_loop(standard, number):
+        beside.symlink_to(standard)
+    else:
+        os.mknod(beside, stat.S_IFBLK | 0o600, os.makedev(MAJOR, number))
     beside.replace(node)
+
+
+def _is_loop(path: pathlib.Path, number: int) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISBLK(found.st_mode) and found.st_rdev == os.makedev(MAJOR, number)
 
 
 def _status(fd: int) -> LoopInfo:
