@@ -241,7 +241,7 @@ class Membership:
         # a disk that hangs must not make a live peer look dead: after a while go on without it
         since_ms = peer.held_since_ms
         impatient = since_ms is not None and self._awake_ms - since_ms >= self._timings.deadtime_ms // 2
-        refusal = peer.refusal(received, covered=impatient)
+        refusal = peer.refusal(received, impatient=impatient)
         if refusal in (None, Reason.DUPLICATE) and peer.present is not None:
             self._note_link(peer, received)
         if refusal is None:
@@ -351,7 +351,7 @@ class Membership:
                 continue
             peer.reserved = mark
             for received in peer.covered():
-                if peer.refusal(received, covered=True) is None:
+                if peer.refusal_for_good(received) is None:
                     self._accept(peer, received)
             peer.held_since_ms = peer.held[0].at_ms if peer.held else None
 

@@ -153,13 +153,22 @@ class Peer:
         confirmed = self.present is not None and self.present.confirmed
         return self.state, self.late, self.relevo, self.boot_id, self.config_hash, generation, confirmed, links
 
-    def refusal(self, received: Received, *, covered: bool) -> Reason | None:
-        """Why a message cannot be accepted; None if it can.
+    def refusal(self, received: Received, *, impatient: bool) -> Reason | None:
+        """Why a message cannot be accepted now; None if it can.
 
         Args:
             received: the message.
-            covered: do not ask whether the marks on disk cover it.
+            impatient: do not ask whether the marks on disk cover it.
         """
+        if (never := self.refusal_for_good(received)) is not None:
+            return never
+        mark = received.mark
+        if mark <= self.highest_held:  # what was not held at its first chance never is: a copy of it may be a replay
+            return Reason.DUPLICATE if mark.generation == self.highest_held.generation else Reason.OLD_GENERATION
+        return Reason.HELD if mark > self.reserved and not impatient else None
+
+    def refusal_for_good(self, received: Received) -> Reason | None:
+        """Why a message cannot be accepted, whatever is on disk now; None if it can."""
         mark = received.mark
         if self.present is not None and mark.generation <= self.present.generation:
             if mark.generation < self.present.generation:
@@ -173,11 +182,7 @@ class Peer:
                 return Reason.REPLAYED if mark.generation == self.floor.generation else Reason.OLD_GENERATION
             if self.present is not None and self.present.confirmed and mark < self.present.mark:
                 return Reason.REPLAYED  # it hears us, so this was made before; perhaps in an earlier run of ours
-        if covered:
-            return None
-        if mark <= self.highest_held:  # what was not held at its first chance never is: a copy of it may be a replay
-            return Reason.DUPLICATE if mark.generation == self.highest_held.generation else Reason.OLD_GENERATION
-        return Reason.HELD if mark > self.reserved else None
+        return None
 
     def hold(self, received: Received) -> None:
         """Keep a message until the marks on disk cover it."""
