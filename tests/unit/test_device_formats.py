@@ -107,7 +107,7 @@ def test_the_client_sends_the_descriptor_and_numbers_its_orders() -> None:
 
 
 def test_the_runner_serves_in_rounds() -> None:
-    runner = Runner(spin_us=50)
+    runner = Runner()
     reading, writing = os.pipe()
     log: list[str] = []
 

@@ -13,7 +13,6 @@ import pathlib
 import select
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -30,18 +29,12 @@ _MAX_EVENTS = 64
 
 
 class Runner:
-    """An epoll loop: handlers by descriptor, and what is done once at the end of each round.
+    """An epoll loop: handlers by descriptor, and what is done once at the end of each round."""
 
-    Args:
-        spin_us: how long a round that found work is followed by asking again without sleeping. Waking up dominates
-            the time of a single request; spinning costs a processor while requests come one by one.
-    """
-
-    def __init__(self, spin_us: int = 0) -> None:
+    def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._after: list[Handler] = []
-        self._spin_ns = spin_us * 1000
         self._running = True
 
     def watch(self, fd: int, handler: Handler) -> None:
@@ -83,17 +76,8 @@ class Runner:
     def run(self) -> None:
         """Serve until `stop`."""
         handlers = self._handlers
-        spin_until = 0
         while self._running:
-            if self._spin_ns:
-                timeout = 0 if time.monotonic_ns() < spin_until else -1
-                events = self._epoll.poll(timeout, _MAX_EVENTS)
-                if not events:
-                    continue
-                spin_until = time.monotonic_ns() + self._spin_ns
-            else:
-                events = self._epoll.poll(-1, _MAX_EVENTS)
-            for fd, _ in events:
+            for fd, _ in self._epoll.poll(-1, _MAX_EVENTS):
                 handler = handlers.get(fd)  # None: forgotten earlier in this round
                 if handler is not None:
                     handler()
@@ -174,12 +158,12 @@ class PassThrough:
         self._aio.close()
 
 
-def serve_file(disk: pathlib.Path, path: pathlib.Path, spin_us: int = 0) -> None:
+def serve_file(disk: pathlib.Path, path: pathlib.Path) -> None:
     """Serve a disk as a file at `path` until SIGTERM or until it is unmounted."""
     backing = open_backing(disk)
     frontend = FuseFile(backing.size_bytes, BufferPool(POOL_BYTES))
     mount_fuse_file(frontend.fileno(), path)
-    runner = Runner(spin_us)
+    runner = Runner()
     server = PassThrough(runner, frontend, backing)
     print(f"serving {disk} at {path}", flush=True)
     with runner.stopped_by_signals():
@@ -197,9 +181,9 @@ def serve_file(disk: pathlib.Path, path: pathlib.Path, spin_us: int = 0) -> None
 
 
 def main(arguments: list[str]) -> int:
-    """`DISK PATH [SPIN_US]`."""
-    disk, path, *rest = arguments
-    serve_file(pathlib.Path(disk), pathlib.Path(path), int(rest[0]) if rest else 0)
+    """`DISK PATH`."""
+    disk, path = map(pathlib.Path, arguments)
+    serve_file(disk, path)
     return 0
 
 
