@@ -16,12 +16,13 @@ import pytest
 from relevo.lab import compare, poll
 from relevo.lab.demo import polling
 from relevo.lab.lab import Lab, Options
-from relevo.lab.story import MIRROR, URL, StageFailed, Story, other_than
+from relevo.lab.story import MIRROR, URL, Story, other_than
 from relevo.lab.verify import Verdict, Wanted
 
 STORED_BEFORE = 5
 PROBE = "probe.txt"
 DISK_BYTES = 128 << 20
+LOAD_BYTES = 16 << 10
 
 
 class Cluster:
@@ -42,7 +43,8 @@ class Cluster:
         """
         self._loads += 1
         log = self.scratch / f"load-{self._loads}.jsonl"
-        command = [sys.executable, "-m", "relevo.lab.load", URL, "--folder", f"load{self._loads}"]
+        folder = f"load{self._loads}"
+        command = [sys.executable, "-m", "relevo.lab.load", URL, "--folder", folder, "--bytes", str(LOAD_BYTES)]
         with log.open("wb") as out:
             process = self.lab.popen("client", command, stdout=out)
             try:
@@ -78,6 +80,9 @@ class Cluster:
             _fsck(image, size_bytes, self.scratch)
         for node in ("nodo1", "nodo2"):
             self.lab.run("nodo1", ["relevo", "online", node], check=True, capture=True)
+        self.story.await_service_on("nodo1")
+        # All tests share the volume: what a fast machine stores in all of them would fill it.
+        self.lab.run("nodo1", ["sh", "-c", "rm -rf /srv/relevo/load*"], check=True)
 
     def holders(self) -> list[str]:
         """The nodes that hold the virtual IP at this moment."""
@@ -285,15 +290,11 @@ def test_a_large_upload_and_a_large_download_run_through_a_failover(cluster: Clu
     assert up.wait(timeout=90) == 0
     fetched = cluster.scratch / "fetched.bin"
     cluster.lab.boot("nodo1")
-    cluster.story.await_both_current("nodo2")
+    cluster.story.await_service_on("nodo1")
     down = cluster.lab.popen("client", ["relevo", "get", "--quiet", URL + "large.bin", str(fetched)])
     time.sleep(0.1)  # likewise
-    cluster.lab.crash(cluster.story.status("nodo2")["services"]["web"]["node"] or "nodo2")
+    cluster.lab.crash("nodo1")
     assert down.wait(timeout=90) == 0
     assert fetched.read_bytes() == large.read_bytes()
-    for node in ("nodo1", "nodo2"):
-        with contextlib.suppress(StageFailed):
-            cluster.story.status(node)
-            continue
-        cluster.lab.boot(node)
+    cluster.lab.boot("nodo1")
     cluster.story.await_service_on("nodo1")
