@@ -97,12 +97,12 @@ class Manager:
         for node in world.nodes:
             if not node.alive or not node.state.split_brain or node.state.conn is not Connection.STANDALONE:
                 continue
-            keeps = node in primaries or (not primaries and self._holds(node) and node.number == world.last_primary)
+            keeps = node in primaries or (not primaries and self._holds(node) and world.leaders == {node.number})
             kind = e.Keep if keeps else e.Discard
             self._command(node, lambda token, kind=kind: kind(world.now, token))
 
     def _holds(self, node: Node) -> bool:
         """With `risk` nobody votes: only a copy known to have everything is promoted."""
         holders = self.world.holders
-        last = node.state.was_primary_at_start and node.number == self.world.last_primary
+        last = node.state.was_primary_at_start and self.world.leaders == {node.number}
         return not holders or (node.number, node.incarnation) in holders or last

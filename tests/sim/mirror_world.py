@@ -146,22 +146,22 @@ class Node:
         world = self.world
         if world.plan.trace and not isinstance(event, e.Tick | e.Random):
             world.say(f"{self} <- {_short(event)}")
-        conn = self.state.conn
+        conn, disk = self.state.conn, self.state.disk
         effects = self.core.step(event)
-        if self.state.conn is not conn:
-            self._conn_changed(conn)
+        if self.state.conn is not conn or self.state.disk is not disk:
+            self._state_changed(conn, disk)
         effects = world.shuffled(effects)
         if world.plan.watch_duties and effects:
             self.duties.effects(effects)
         for effect in effects:
             self.carry_out(effect)
 
-    def _conn_changed(self, old: Connection) -> None:
-        world, conn = self.world, self.state.conn
-        if conn is Connection.SYNC_SOURCE:
+    def _state_changed(self, conn: Connection, disk: Disk) -> None:
+        world, state = self.world, self.state
+        if state.conn is Connection.SYNC_SOURCE and conn is not Connection.SYNC_SOURCE:
             world.takes_lead(self, "overwrites another")
-        elif old is Connection.SYNC_TARGET and conn is Connection.CONNECTED and world.holders:
-            world.holders.add((self.number, self.incarnation))  # complete and stable, whether the source knows or not
+        elif disk is Disk.INCONSISTENT and state.disk is Disk.UP_TO_DATE and world.holders:
+            world.holders.add((self.number, self.incarnation))  # complete, whether the source knows or not
 
     def receive(self, packet: p.Packet, buffer: Any) -> None:
         self.duties.received(packet)
@@ -209,6 +209,8 @@ class Node:
         if kind in _DISK_EFFECTS:
             self._disk(effect)
         elif kind is e.StatusChanged:
+            if self.is_primary:
+                world.leaders.add(self.number)
             world.share()
         elif kind is e.SetTimer:
             self._timer(effect.at_ms)
@@ -260,7 +262,7 @@ class Node:
         if isinstance(effect, e.DeviceUp):
             self.device = "up"
             self.world.takes_lead(self, "becomes Primary")
-            self.world.last_primary = self.number
+            self.world.leaders = {self.number}
             self.world.model.device_gone()
             self.later(1, lambda: self.give(e.DiskDone(self.world.now, effect.token)))
         elif self.requests and self.world.rng.random() < 0.1:
@@ -333,7 +335,7 @@ class World:
         self.nodes = [Node(self, 0), Node(self, 1)]
         self.manager = Manager(self)
         self._connecting = False
-        self.last_primary = 0
+        self.leaders = {0, 1}  # who may have been Primary last
 
     # ------------------------------------------------------------ time
 
@@ -443,7 +445,7 @@ class World:
         if not self.holders or mine in self.holders:
             return
         crashed = node.state.was_primary_at_start or node.state.crashed_primary
-        if not crashed or node.number != self.last_primary:
+        if not crashed or node.number not in self.leaders:
             raise DataLost(f"{node}: a stale copy {what}")
         self.say(f"{node}: a crashed Primary's copy {what}; what was not flushed may be lost")
         self.model.all_copies_lost_power()

@@ -115,7 +115,7 @@ class Commands:
         elif s.link:
             self._asked_link = s.link_number
             s.out.append(e.SendData(p.StateChangeRequest(ROLE_MASK, int(Role.PRIMARY))))
-            self._link.probe()  # a dead peer has to be noticed soon
+            self._link.alive.probe()  # a dead peer has to be noticed soon
             number = s.link_number
             s.when(
                 lambda: self._asked_link != number or not s.link or s.link_number != number,
@@ -127,7 +127,7 @@ class Commands:
     def _refuse_if_alive(self, command: e.Promote) -> None:
         """The peer was Primary when it was last heard: it stays so if it answers a ping."""
         s, number = self._s, self._s.link_number
-        answer = self._link.probe()
+        answer = self._link.alive.probe()
 
         def over() -> bool:
             return not s.link or s.link_number != number or s.pings_answered >= answer

@@ -61,7 +61,7 @@ class Mirror:
             e.Tick: self._tick,
             e.Connected: self._link.connected,
             e.Disconnected: lambda event: self._link.disconnected(event.reason),
-            e.Probe: lambda _: self._link.suspect(),
+            e.Probe: lambda _: self._link.alive.suspect(),
             e.Random: lambda event: s.random.extend(event.values),
             e.Attach: self._attach,
         }
@@ -73,9 +73,9 @@ class Mirror:
         self._packets = self._packet_handlers()
         self._timers: dict[Timer, Callable[[], None]] = {
             Timer.BARRIER: self._peer_io.flush,
-            Timer.PING: self._link.ping_timer,
-            Timer.PONG: self._link.pong_timer,
-            Timer.LATE: self._link.late_timer,
+            Timer.PING: self._link.alive.ping_timer,
+            Timer.PONG: self._link.alive.pong_timer,
+            Timer.LATE: self._link.alive.late_timer,
             Timer.HANDSHAKE: self._link.handshake_timer,
             Timer.RESYNC: self._resync.next_slice,
             Timer.SUSPEND: self._local.expire,
@@ -106,7 +106,7 @@ class Mirror:
             p.DataRequest: lambda packet, _: peer_io.read(packet),
             p.NegAck: lambda packet, _: link.drop(f"the peer cannot write at sector {packet.sector}"),
             p.Ping: lambda _, __: self._s.out.append(e.SendMeta(p.PingAck())),
-            p.PingAck: lambda _, __: link.pong(),
+            p.PingAck: lambda _, __: link.alive.pong(),
             p.Protocol: lambda packet, _: link.protocol(packet),
             p.SyncParam: lambda _, __: None,
             p.Sizes: lambda packet, _: link.sizes(packet),
@@ -142,7 +142,7 @@ class Mirror:
             if event.buffer is not None:
                 self._s.out.append(e.ReleaseBuffer(event.buffer))
             return
-        self._link.heard()
+        self._link.alive.heard()
         packet = event.packet
         try:
             handler = self._packets.get(type(packet))

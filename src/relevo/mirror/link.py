@@ -1,4 +1,4 @@
-"""The conversation with the peer: settings and states at its beginning, signs of life, its end.
+"""The conversation with the peer: settings and states at its beginning, and its end (in between: `vitality`).
 
 From P_PROTOCOL on; sockets, features and authentication are the shell's. Losing the link while Primary starts what the
 order duties demand (`local_io.LocalIo.peer_lost`).
@@ -19,6 +19,7 @@ from relevo.mirror.resync import Resync
 from relevo.mirror.state import CLOSE_LIMIT_MS, Shared, Timer
 from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, State
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
+from relevo.mirror.vitality import Vitality
 
 PROTOCOL_C = 3
 SS_SUCCESS = 1
@@ -26,14 +27,12 @@ SS_TWO_PRIMARIES = -1
 SS_CONCURRENT_CHANGE = -19
 LEAVE_PINGS = 4
 """A peer asked for its leave has that many ping-timeouts to answer."""
-LIVELY_PINGS = 2
-"""A Primary and its peer ask for a sign of life after that many ping-timeouts of silence."""
 _EARLY_LIMIT = 64
 _LIMITS = p.QueueLimits(BLOCK_BYTES, BLOCK_BYTES, 0, BLOCK_BYTES, 0, 1, 1, 0)
 
 
 class Link:
-    """Begins, watches and ends a link."""
+    """Begins and ends a link."""
 
     def __init__(self, shared: Shared, durable: Durable, local: LocalIo, peer_io: PeerIo, resync: Resync) -> None:
         self._s = shared
@@ -42,7 +41,7 @@ class Link:
         self._peer_io = peer_io
         self._resync = resync
         self._early: list[Callable[[], None]] | None = None
-        self._heard_ms = 0
+        self.alive = Vitality(shared, local, resync, self.drop)
         self._protocol_seen = False
         self._sizes_seen = False
         self._uuid_flags = 0
@@ -75,10 +74,9 @@ class Link:
         self._protocol_seen = self._sizes_seen = False
         self._goodbye = self._left_outdated = False
         self._early = []
-        self._heard_ms = s.now
+        self.alive.begin()
         s.set_conn(Connection.WF_REPORT_PARAMS)
         s.set_timer(Timer.HANDSHAKE, s.settings.timeout_ms)
-        s.set_timer(Timer.PING, LIVELY_PINGS * s.settings.ping_timeout_ms)
         number = s.link_number
         s.when(
             lambda: s.link_number != number or not s.link or self._may_begin(),
@@ -279,7 +277,8 @@ class Link:
             s.uuids = found.corrected
         s.peer_lost = False
         s.split_brain = False
-        s.discard_my_data = False
+        if found.direction is not Direction.TARGET:
+            s.discard_my_data = False  # a target keeps the wish until the source's generation is its own
         if self._local.gate is Gate.OPEN:
             s.problem = ""
         if found.direction is Direction.SOURCE:
@@ -310,80 +309,12 @@ class Link:
         self._refuse(sentence)
         s.log("error", "split_brain", sentence=sentence)
 
-    # ------------------------------------------------------------ signs of life
-
-    def heard(self) -> None:
-        """A packet came."""
-        self._heard_ms = self._s.now
-
-    def ping_timer(self) -> None:
-        """Nothing may have come for long. Where one side is Primary, silence has to be noticed sooner."""
-        s = self._s
-        if not s.link:
-            return
-        look_ms = LIVELY_PINGS * s.settings.ping_timeout_ms
-        interval_ms = s.settings.ping_interval_ms
-        if Role.PRIMARY in {s.role, s.peer_role}:
-            interval_ms = min(interval_ms, look_ms)
-        if s.now - self._heard_ms >= interval_ms:
-            self._ping()
-        s.set_timer(Timer.PING, min(interval_ms, look_ms))
-
-    def probe(self) -> int:
-        """Ask for a sign of life; without one in time the link is dropped. Returns the number of the answer."""
-        self._s.send_ping()
-        if not self._s.has_timer(Timer.PONG):
-            self._s.set_timer(Timer.PONG, self._s.settings.ping_timeout_ms)
-        return self._s.pings_sent
-
-    def _ping(self) -> None:
-        s = self._s
-        if not s.has_timer(Timer.PONG):
-            s.send_ping()
-            s.set_timer(Timer.PONG, s.settings.ping_timeout_ms)
-
-    def suspect(self) -> None:
-        """Somebody believes the peer to be gone."""
-        if self._s.link:
-            self.probe()
-
-    def pong(self) -> None:
-        """The peer answered."""
-        self._s.pings_answered += 1
-        if self._s.pings_answered >= self._s.pings_sent:
-            self._s.clear_timer(Timer.PONG)
-        self._resync.pong()
-
-    def pong_timer(self) -> None:
-        """The answer to a ping is overdue."""
-        s = self._s
-        quiet_ms = s.now - self._heard_ms
-        if s.link and quiet_ms >= s.settings.ping_timeout_ms:
-            self.drop("the peer does not answer pings")
-        elif s.link:
-            s.set_timer(Timer.PONG, s.settings.ping_timeout_ms - quiet_ms)
-
-    def late_timer(self) -> None:
-        """Look whether the peer owes answers for too long; while it owes any, look again and ask for a sign of life."""
-        s = self._s
-        if not s.link:
-            return
-        owed = [at for at in (self._local.oldest_ms, self._resync.waiting_since_ms) if at is not None]
-        if not owed:
-            return
-        if s.now - min(owed) >= s.settings.timeout_ms:
-            self.drop(f"the peer has not answered for {s.settings.timeout_ms} ms")
-            return
-        if s.now - self._heard_ms >= s.settings.ping_timeout_ms:
-            self._ping()
-        s.set_timer(Timer.LATE, s.settings.ping_timeout_ms)
+    # ------------------------------------------------------------ the end
 
     def handshake_timer(self) -> None:
         """The peer has not told its parameters."""
         if self._s.link:
             self.drop("the peer did not finish the handshake in time")
-
-    # ------------------------------------------------------------ the end
 
     def drop(self, reason: str, *, stay_alone: bool = False) -> None:
         """Close the link; it is lost at once."""

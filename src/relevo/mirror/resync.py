@@ -152,6 +152,7 @@ class Resync:
     def _start_pulling(self) -> None:
         s = self._s
         s.set_conn(Connection.SYNC_TARGET)
+        s.discard_my_data = False
         s.resync_total_bits = s.bitmap.count
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         self._cursor = 0

@@ -127,7 +127,10 @@ def _mask(uuid: int) -> int:
 
 
 def compare(me: Side, peer: Side, *, features: int, resolve_conflicts: bool) -> Comparison:
-    """Compare two copies; both sides come to mirrored verdicts."""
+    """Compare two copies; both sides come to mirrored verdicts.
+
+    Rule 91 is ours: a resync that resolves a split brain was cut off before its P_SYNC_UUID arrived.
+    """
     mine, theirs = _mask(me.uuids.current), _mask(peer.uuids.current)
     if mine in {0, JUST_CREATED} and theirs in {0, JUST_CREATED}:
         return Comparison(Verdict.EQUAL, 10)
@@ -173,11 +176,15 @@ def _different_currents(a: Generations, b: Generations) -> Comparison:
     if theirs == _mask(a.bitmap):
         return Comparison(Verdict.SOURCE, 70)
     if theirs == _mask(a.history0) and _lost_sync_uuid(a):
-        return Comparison(Verdict.SOURCE, 71, Generations(a.current, a.history0, a.history1, 0))
+        return Comparison(Verdict.SOURCE, 71, _undone(a))
     if theirs in {_mask(a.history0), _mask(a.history1)}:
-        return Comparison(Verdict.SOURCE_FULL, 80)
+        return Comparison(Verdict.SOURCE_FULL, 80, _undone(a) if _lost_sync_uuid(a) else None)
     if a.bitmap and _mask(a.bitmap) == _mask(b.bitmap):
         return Comparison(Verdict.SPLIT_BRAIN, 90)
+    if a.bitmap and _lost_sync_uuid(b) and _mask(a.bitmap) == _mask(b.history0):
+        return Comparison(Verdict.SPLIT_BRAIN, 91)
+    if b.bitmap and _lost_sync_uuid(a) and _mask(b.bitmap) == _mask(a.history0):
+        return Comparison(Verdict.SPLIT_BRAIN, 91, _undone(a))
     common = {_mask(a.history0), _mask(a.history1)} & {_mask(b.history0), _mask(b.history1)} - {0}
     if common or (_began_here(a) and _began_here(b)):
         return Comparison(Verdict.SPLIT_BRAIN_AMBIGUOUS, 100)
@@ -185,10 +192,14 @@ def _different_currents(a: Generations, b: Generations) -> Comparison:
 
 
 def _began_here(uuids: Generations) -> bool:
-    """This copy's present generation came straight from a just created one: a forced start may have made two of them."""
+    """The present generation came straight from a just created copy: a forced start may have made two of them."""
     return JUST_CREATED in {_mask(uuids.bitmap), _mask(uuids.history0)}
 
 
 def _lost_sync_uuid(source: Generations) -> bool:
-    """The source began a resync whose P_SYNC_UUID never arrived: its step is taken back."""
-    return (_mask(source.history0) + SYNC_OFFSET) & _U64 == _mask(source.bitmap)
+    """The source began a resync; if its P_SYNC_UUID never arrived, that step is taken back."""
+    return source.history0 != 0 and (_mask(source.history0) + SYNC_OFFSET) & _U64 == _mask(source.bitmap)
+
+
+def _undone(source: Generations) -> Generations:
+    return Generations(source.current, source.history0, source.history1, 0)
