@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import random
 import sys
 
@@ -20,16 +21,29 @@ from relevo.lab.verify import Wanted
 
 ANSWER_LIMIT_S = 2.0
 RETRY_MS = 50
+COMPLAIN_EVERY = 100
 DEFAULT_BYTES = 64 << 10
 
 
-async def _store(session: aiohttp.ClientSession, url: str, data: bytes) -> bool:
+async def _store(session: aiohttp.ClientSession, url: str, data: bytes) -> str:
+    """Why it was not acknowledged; empty when it was."""
     try:
         async with session.put(url, data=data) as answer:
             await answer.read()
-            return answer.status in (201, 204)
-    except (aiohttp.ClientError, TimeoutError):
-        return False
+            return "" if answer.status in (201, 204) else str(answer.status)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return type(error).__name__
+
+
+async def _store_until_acknowledged(session: aiohttp.ClientSession, url: str, data: bytes) -> None:
+    for attempt in itertools.count(1):
+        why = await _store(session, url, data)
+        if not why:
+            return
+        if attempt % COMPLAIN_EVERY == 0:
+            sys.stderr.write(f"{url}: {why} ({attempt} attempts)\n")
+        # Only the next attempt tells whether the service is back.
+        await asyncio.sleep(RETRY_MS / 1000)
 
 
 async def store_for_ever(base: str, folder: str, worker: int, size_bytes: int, seed: int) -> None:
@@ -40,8 +54,7 @@ async def store_for_ever(base: str, folder: str, worker: int, size_bytes: int, s
         while True:
             data = source.randbytes(source.randrange(1, 2 * size_bytes))
             path = f"{folder}/{worker}-{number}.bin"
-            while not await _store(session, f"{base.rstrip('/')}/{path}", data):
-                await asyncio.sleep(RETRY_MS / 1000)
+            await _store_until_acknowledged(session, f"{base.rstrip('/')}/{path}", data)
             acknowledged = Wanted(path, hashlib.sha256(data).hexdigest(), len(data))
             sys.stdout.buffer.write(msgspec.json.encode(acknowledged) + b"\n")
             sys.stdout.buffer.flush()
