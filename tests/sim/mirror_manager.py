@@ -41,7 +41,7 @@ class Manager:
             self._choose()
         elif self.hand_over and all(node.both_good for node in world.nodes):
             self.hand_over = False
-            self._command(primaries[0], lambda token: e.Demote(world.now, token))
+            self._demote(primaries[0])
         world.after(world.rng.randint(10, 60), self._look)
 
     def _command(self, node: Node, make: Any, done: Any = lambda _: None) -> None:
@@ -56,11 +56,21 @@ class Manager:
 
         node.command(make, finished)
 
+    def _demote(self, node: Node) -> None:
+        """An orderly demotion leaves everything stable on both."""
+        world = self.world
+
+        def done(error: Any) -> None:
+            if error is None and node.state.link and node.state.settled:
+                world.model.flushed(world.model.unflushed())
+
+        self._command(node, lambda token: e.Demote(world.now, token), done)
+
     def _watch(self, node: Node) -> None:
         """A Primary: in the register, or asking to stay there alone, or to be taken down."""
         world, gate = self.world, node.core._local.gate
         if node.number not in self.in_sync or gate is Gate.EXPIRED:
-            self._command(node, lambda token: e.Demote(world.now, token))
+            self._demote(node)
         elif gate is Gate.ASKING:
             if world.rng.random() < 0.5:
                 self.in_sync = {node.number}

@@ -150,6 +150,8 @@ class Node:
         effects = self.core.step(event)
         if self.state.conn is not conn or self.state.disk is not disk:
             self._state_changed(conn, disk)
+        if self.state.role is Role.PRIMARY:
+            world.leaders.add(self.number)
         effects = world.shuffled(effects)
         if world.plan.watch_duties and effects:
             self.duties.effects(effects)
@@ -209,8 +211,6 @@ class Node:
         if kind in _DISK_EFFECTS:
             self._disk(effect)
         elif kind is e.StatusChanged:
-            if self.is_primary:
-                world.leaders.add(self.number)
             world.share()
         elif kind is e.SetTimer:
             self._timer(effect.at_ms)
@@ -414,7 +414,8 @@ class World:
         """A write was completed: who has it? The peer as well, even if it has lost the link meanwhile."""
         self.holders = {(node.number, node.incarnation)}
         other = self.nodes[1 - node.number]
-        linked = node.both_good and other.alive and node.wire is not None
+        replicated = node.state.conn in {Connection.CONNECTED, Connection.SYNC_SOURCE}
+        linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
         if linked and node.wire.incarnations[other.number] == other.incarnation:
             self.holders.add((other.number, other.incarnation))
 
@@ -435,7 +436,8 @@ class World:
             return True
         self.holders.discard(mine)
         others = bool(self.holders)
-        if not power or not others:  # what is done stays in the disk's cache; or this is the best that is left
+        # what is done stays in the disk's cache; everything is stable; or this is the best that is left
+        if not power or not others or not self.model.unflushed():
             self.holders.add(next_start)
         return others or not power
 

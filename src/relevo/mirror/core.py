@@ -126,7 +126,8 @@ class Mirror:
         s = self._s
         s.now = event.now_ms
         self._events[type(event)](event)
-        s.wake()
+        if s.waiting:
+            s.wake()
         s.say_timer()
         out = s.out
         s.out = []

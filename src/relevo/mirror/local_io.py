@@ -42,6 +42,10 @@ class Gate(enum.Enum):
     """No permission came in time: errors."""
 
 
+_OPEN = Gate.OPEN
+_EXPIRED = Gate.EXPIRED
+
+
 class LocalIo:
     """The application's side. `forward` takes what is not a `Write` when its range becomes free."""
 
@@ -78,7 +82,7 @@ class LocalIo:
 
     def write(self, event: e.AppWrite) -> None:
         """The application writes."""
-        if self.gate is Gate.EXPIRED or not self._acceptable(event.offset, event.length):
+        if self.gate is _EXPIRED or not self._acceptable(event.offset, event.length):
             self._s.out.append(e.CompleteRequest(event.token, errnos.EIO))
             return
         self._enter(Write(self, event.token, event.offset, event.length, event.buffer))
@@ -227,10 +231,12 @@ class LocalIo:
 
     def _complete(self, item: Write | Flush) -> None:
         """Tell the application, or hold it back."""
-        if self.gate in {Gate.ASKING, Gate.WRITING} and not item.errno:
-            self._held.append(item)
-            return
-        errno = item.errno or (errnos.EIO if self.gate is Gate.EXPIRED else 0)
+        errno = item.errno
+        if self.gate is not _OPEN:
+            if self.gate is not Gate.EXPIRED and not errno:
+                self._held.append(item)
+                return
+            errno = errno or errnos.EIO
         self.in_flight -= 1
         if isinstance(item, Flush):
             self._s.out.append(e.CompleteRequest(item.token, errno))

@@ -61,6 +61,8 @@ class Settings:
 class Timer(enum.Enum):
     """Deadlines that the core keeps."""
 
+    __hash__ = object.__hash__  # Enum's own is a slow Python function, and a deadline is looked up for every write
+
     BARRIER = enum.auto()
     PING = enum.auto()
     PONG = enum.auto()
@@ -82,8 +84,7 @@ SETTLING = frozenset(
 )
 """Between the first packet and a settled state: roles and generations must not change meanwhile."""
 SYNCING = frozenset({Connection.SYNC_SOURCE, Connection.SYNC_TARGET})
-REPLICATING = frozenset({Connection.CONNECTED, Connection.SYNC_SOURCE})
-"""Where a Primary sends its writes, if the peer has a disk."""
+_CONNECTED, _SYNC_SOURCE, _INCONSISTENT = Connection.CONNECTED, Connection.SYNC_SOURCE, Disk.INCONSISTENT
 
 TRANSITIONS: dict[Connection, frozenset[Connection]] = {
     Connection.STANDALONE: frozenset({Connection.WF_CONNECTION}),
@@ -117,6 +118,7 @@ class Shared:
         self.random: list[int] = []
         self._deadlines: dict[Timer, int] = {}
         self._timer_said: int | None = None
+        self._timers_changed = False
         # this side
         self.attached = False
         self.stopping = False
@@ -152,7 +154,7 @@ class Shared:
         self.pings_answered = 0
         self.resync_bytes = 0
         self.resync_total_bits = 0
-        self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self.waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
 
     # ------------------------------------------------------------ effects
 
@@ -195,10 +197,12 @@ class Shared:
     def set_timer(self, timer: Timer, after_ms: int) -> None:
         """Set (or move) a deadline."""
         self._deadlines[timer] = self.now + after_ms
+        self._timers_changed = True
 
     def clear_timer(self, timer: Timer) -> None:
         """Forget a deadline."""
         self._deadlines.pop(timer, None)
+        self._timers_changed = True
 
     def has_timer(self, timer: Timer) -> bool:
         """Whether a deadline is set."""
@@ -209,10 +213,14 @@ class Shared:
         due = [timer for timer, at in self._deadlines.items() if at <= self.now]
         for timer in due:
             del self._deadlines[timer]
+        self._timers_changed = True
         return due
 
     def say_timer(self) -> None:
         """Emit the next deadline if it is another than before."""
+        if not self._timers_changed:
+            return
+        self._timers_changed = False
         following = min(self._deadlines.values()) if self._deadlines else None
         if following != self._timer_said:
             self._timer_said = following
@@ -221,6 +229,7 @@ class Shared:
     def timer_fired(self) -> None:
         """The shell's timer is spent."""
         self._timer_said = None
+        self._timers_changed = True
 
     # ------------------------------------------------------------ waiting for a condition
 
@@ -229,14 +238,14 @@ class Shared:
         if condition():
             then()
         else:
-            self._waiting.append((condition, then))
+            self.waiting.append((condition, then))
 
     def wake(self) -> None:
         """Go on with what waited and may go on now, in order."""
-        while self._waiting:
-            for index, (condition, then) in enumerate(self._waiting):
+        while self.waiting:
+            for index, (condition, then) in enumerate(self.waiting):
                 if condition():
-                    del self._waiting[index]
+                    del self.waiting[index]
                     then()
                     break
             else:
@@ -251,8 +260,9 @@ class Shared:
 
     @property
     def replicating(self) -> bool:
-        """A write goes to the peer as well."""
-        return self.conn in REPLICATING and self.peer_disk >= Disk.INCONSISTENT
+        """A write goes to the peer as well: where it is connected and has a disk."""
+        conn = self.conn  # `is`, not `in`: an enum's hash is slow, and this is asked for every write
+        return (conn is _CONNECTED or conn is _SYNC_SOURCE) and self.peer_disk >= _INCONSISTENT
 
     def state_word(self) -> int:
         """What P_STATE says of this side."""
