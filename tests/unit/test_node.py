@@ -187,3 +187,24 @@ def test_unreadable_facts_of_a_peer_count_as_none() -> None:
     view = views.peer_view({"state": "active", "late": True, "facts": {"boot_id": 5}})
     assert view.facts is None
     assert view.late
+
+
+def test_a_lost_link_is_a_suspicion_for_the_heartbeats(etc: pathlib.Path) -> None:
+    async def story() -> None:
+        brain = _brain(etc)
+        asked: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def suspect(request: Message) -> Message:
+            await asked.put(request)
+            return {}
+
+        server = ControlServer(etc / "run" / "heartbeat.sock", {"suspect": suspect})
+        await server.start()
+        for connection in ("Connected", "Connected", "WFConnection", "WFConnection"):
+            await brain.think(1000, None, {"r0": {"connection": connection}}, {})
+        async with asyncio.timeout(10):
+            assert await asked.get() == {"peer": "nodo2"}
+        assert asked.empty()
+        await server.stop()
+
+    asyncio.run(story())

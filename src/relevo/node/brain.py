@@ -78,7 +78,9 @@ class Brain:
             mirrors: the status of each mirror's daemon; None when it does not answer.
             services: what the executor knows of this node's services.
         """
+        before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
+        self._suspect_peers_of_lost_links(before)
         peers = views.peer_views(self._config, self._me, heartbeat)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
         for _ in range(MAX_PASSES):
@@ -163,11 +165,11 @@ class Brain:
                     case Permit():
                         pass  # read from the arbiter when facts and snapshot are made
                     case Outdate():
-                        self._duties.begin(effect.mirror, "outdate")
+                        self._duties.begin(f"mirror-{effect.mirror}", "outdate")
                     case ProbeLink():
-                        self._duties.begin(effect.mirror, "probe")
+                        self._duties.begin(f"mirror-{effect.mirror}", "probe")
                     case AllowAlone():
-                        self._duties.begin(effect.mirror, "allow_alone", epoch=effect.epoch)
+                        self._duties.begin(f"mirror-{effect.mirror}", "allow_alone", epoch=effect.epoch)
 
     def _resolve(self, services: dict[str, ServiceFacts]) -> None:
         """What a person decided about a split brain: one side keeps its changes, the other gives its up."""
@@ -179,9 +181,19 @@ class Brain:
                 self._keep(with_kept(self.record, name, None, by=self._me, epoch=self.highest_epoch()))
             elif mirror.connection == "StandAlone":
                 if keeper == self._me:
-                    self._duties.begin(name, "keep")
+                    self._duties.begin(f"mirror-{name}", "keep")
                 elif mirror.role != PRIMARY and all(told.state is ServiceState.STOPPED for told in services.values()):
-                    self._duties.begin(name, "discard")
+                    self._duties.begin(f"mirror-{name}", "discard")
+
+    def _suspect_peers_of_lost_links(self, before: dict[str, MirrorFacts | None]) -> None:
+        """A mirror's connection that ended is a reason to look for its peer at once, and for nothing more."""
+        for name, mirror in self._mirrors.items():
+            earlier = before.get(name)
+            if mirror is None or earlier is None or earlier.connection not in LIVE or mirror.connection in LIVE:
+                continue
+            for peer in self._config.peers_of(self._me):
+                if name in peer.disks:
+                    self._duties.begin("heartbeat", "suspect", peer=peer.name)
 
     def _tell(self) -> None:
         for name, decision in self.plan.decisions.items():

@@ -1,4 +1,4 @@
-"""What this node asks of its mirrors' daemons besides the steps of a service: short requests, never waited for."""
+"""What this node asks of its other daemons besides the steps of a service: short requests, never waited for."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _log = structlog.get_logger()
 
 
 class Duties:
-    """Sends requests to mirrors; one that fails is asked for again by whoever wants it, as long as its cause lasts.
+    """Sends requests; one that fails is asked for again by whoever wants it, as long as its cause lasts.
 
     Args:
-        paths: where the mirrors' control sockets lie.
+        paths: where the daemons' control sockets lie.
     """
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    def begin(self, mirror: str, request: str, **arguments: object) -> None:
-        """Ask, unless the same request is still under way."""
-        key = (mirror, request)
+    def begin(self, daemon: str, request: str, **arguments: object) -> None:
+        """Ask a daemon (`mirror-r0`, `heartbeat`), unless the same request to it is still under way."""
+        key = (daemon, request)
         if key in self._under_way:
             return
-        task = asyncio.create_task(self._ask(mirror, request, arguments))
+        task = asyncio.create_task(self._ask(daemon, request, arguments))
         self._under_way[key] = task
         task.add_done_callback(lambda _: self._under_way.pop(key, None))
 
-    async def _ask(self, mirror: str, request: str, arguments: dict[str, object]) -> None:
+    async def _ask(self, daemon: str, request: str, arguments: dict[str, object]) -> None:
         try:
-            await acall(self._paths.socket(f"mirror-{mirror}"), request, timeout_s=LIMIT_S, **arguments)
-            _log.info("duty_done", duty=request, mirror=mirror)
+            await acall(self._paths.socket(daemon), request, timeout_s=LIMIT_S, **arguments)
+            _log.info("duty_done", duty=request, of=daemon)
         except RelevoError as error:
-            _log.info("duty_refused", duty=request, mirror=mirror, why=str(error))
+            _log.info("duty_refused", duty=request, of=daemon, why=str(error))
