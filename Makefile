@@ -15,7 +15,7 @@ setup: $(VENV)/ready ## install what is needed (Debian packages, virtual environ
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@tools/install-packages $(APT)
-	@test -x $(BIN)/python || python3 -m venv $(VENV)
+	@test -x $(BIN)/python || $$(tools/python) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
