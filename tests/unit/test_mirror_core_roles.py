@@ -531,3 +531,22 @@ def test_a_silent_peer_is_noticed_soon_where_one_side_is_primary() -> None:
     bench = Bench(ping_interval_ms=10_000, ping_timeout_ms=100).pair()
     bench.tick(450)
     assert bench.one(e.DropConnection)
+
+
+def test_a_source_that_restarts_alone_begins_a_new_generation() -> None:
+    """Its target may have finished the resync, become Primary and changed the same generation."""
+    bench = Bench()
+    flags = GOOD | MetaFlag.PRIMARY_IND
+    bench.attach(flags=flags, current=CURRENT | 1, bitmap_uuid=CURRENT + (1 << 48))
+    _promote(bench)
+    superblock = bench.one(e.WriteSuperblock)
+    assert superblock.meta.bitmap == CURRENT
+    assert superblock.meta.current & ~1 != CURRENT
+
+
+def test_a_primary_that_restarts_alone_keeps_its_generation() -> None:
+    bench = Bench()
+    bench.attach(flags=GOOD | MetaFlag.PRIMARY_IND, current=CURRENT | 1, bitmap_uuid=0x7700)
+    _promote(bench)
+    superblock = bench.one(e.WriteSuperblock)
+    assert (superblock.meta.current, superblock.meta.bitmap) == (CURRENT | 1, 0x7700)

@@ -83,7 +83,7 @@ def test_rule_100_a_common_past_is_a_split_brain_and_none_is_unrelated() -> None
 def test_a_resync_ends_with_equal_generations_on_both_sides() -> None:
     source, target = Generations(A | 1, B, C, 0), Generations(B, 0, C, 0)
     told = source.copy()
-    sync_uuid = source.start_as_source(0x99)
+    sync_uuid = source.start_as_source()
     assert sync_uuid == B + SYNC_OFFSET
     target.start_as_target(sync_uuid)
     interrupted = compare(Side(target), Side(source), features=0, resolve_conflicts=False)
@@ -96,10 +96,23 @@ def test_a_resync_ends_with_equal_generations_on_both_sides() -> None:
     assert (target.current, target.bitmap, target.history0) == (A, 0, sync_uuid)
 
 
-def test_a_resync_without_a_bitmap_generation_takes_a_random_one() -> None:
-    source = Generations(A, 0, C, 0)
-    assert source.start_as_source(0x9900) == 0x9900
-    assert source.history0 == C
+@pytest.mark.parametrize("bitmap", [0, JUST_CREATED])
+def test_a_resync_without_a_bitmap_generation_takes_one_after_the_current(bitmap: int) -> None:
+    source = Generations(A | 1, bitmap, C, 0)
+    assert source.start_as_source() == A + SYNC_OFFSET
+    assert source.peer_may_have_current
+
+
+def test_whether_the_peer_may_have_reached_the_current_generation() -> None:
+    assert Generations(A, 0, C, 0).peer_may_have_current
+    alone = Generations(A, 0, C, 0)
+    alone.new_current(0x7000, primary=True)
+    assert not alone.peer_may_have_current
+    alone.start_as_source()
+    assert alone.peer_may_have_current, "the end of a resync may have been missed"
+    alone.new_current(0x8000, primary=True)
+    assert alone.bitmap == 0x7000, "a peer that has finished and went on itself is seen as a split brain"
+    assert not alone.peer_may_have_current
 
 
 def test_going_on_alone_makes_the_old_generation_the_bitmaps() -> None:

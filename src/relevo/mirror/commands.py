@@ -196,7 +196,7 @@ class Commands:
         alone = not s.link or s.peer_disk <= Disk.FAILED or (forced and s.conn is Connection.CONNECTED)
         if created and not alone and s.peer_disk is Disk.UP_TO_DATE:
             s.uuids.first_current(s.take_random(), primary=True)
-        elif (alone and s.uuids.bitmap == 0) or forced:
+        elif (alone and s.uuids.peer_may_have_current) or forced:
             s.uuids.new_current(s.take_random(), primary=True)
         else:
             s.uuids.mark_primary(primary=True)

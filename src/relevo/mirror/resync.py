@@ -102,7 +102,7 @@ class Resync:
             self._durable.bitmap(_nothing)
             self._durable.superblock(self._on_link(self._target_inconsistent))
         else:
-            s.uuids.start_as_source(s.take_random())
+            s.uuids.start_as_source()
             self._durable.superblock(self._on_link(self._source_stable))
 
     def _on_link(self, then: Callable[[], None]) -> Callable[[], None]:

@@ -48,17 +48,24 @@ class Generations:
         """Set or clear the lowest bit of *current*."""
         self.current = self.current & ~PRIMARY_BIT | (PRIMARY_BIT if primary else 0)
 
-    def start_as_source(self, random: int) -> int:
-        """A resync starts; returns the generation that the target takes as its current one."""
+    def start_as_source(self) -> int:
+        """A resync starts; returns the generation that the target takes as its current one.
+
+        Without a bitmap generation DRBD takes a random one; ours follows from the current one, so that a source can
+        tell after a crash that a resync had begun (`peer_may_have_current`). To the peer it is opaque.
+        """
         old = self.bitmap
-        if old and old & ~PRIMARY_BIT != JUST_CREATED:
+        if old:
             self._push(old)
-            self.bitmap = (old + SYNC_OFFSET) & _U64
-        else:
-            if old:
-                self._push(old)
-            self.bitmap = _usable(random)
+        base = old if old & ~PRIMARY_BIT not in {0, JUST_CREATED} else self.current & ~PRIMARY_BIT
+        self.bitmap = (base + SYNC_OFFSET) & _U64
         return self.bitmap
+
+    @property
+    def peer_may_have_current(self) -> bool:
+        """The peer may be of the current generation: it was when last met, or a resync began whose end was not seen."""
+        bases = {_mask(self.history0), _mask(self.current)} - {0}
+        return self.bitmap == 0 or any((base + SYNC_OFFSET) & _U64 == _mask(self.bitmap) for base in bases)
 
     def start_as_target(self, sync_uuid: int) -> None:
         """A resync starts: until its end this copy is of the source's sync generation."""
