@@ -105,11 +105,6 @@ class Story:
             self._lab.run("nodo1", ["relevo", "standby", node], check=True, capture=True)
         return self.await_status("The orderly stop", "nodo1", lambda state: all_stopped(state) and both_current(state))
 
-    def dirty_kib(self, node: str) -> int:
-        """What the kernel has not written back yet; all namespaces share one page cache, so it is an upper bound."""
-        lines = self._lab.run(node, ["cat", "/proc/meminfo"], capture=True).stdout.decode().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith(("Dirty:", "Writeback:")))
-
 
 def other_than(node: str) -> str:
     """The other one of the two servers."""
