@@ -198,6 +198,19 @@ def test_another_agent_adopts_what_is_there() -> None:
 
 
 @inside
+def test_stop_removes_an_address_that_somebody_added_by_hand() -> None:
+    async def scene() -> None:
+        sh("ip", "address", "add", f"{VIP}/24", "dev", "eth0")  # without the label that we give
+        own = agent()
+        await own.start(CONTEXT)
+        await own.stop()
+        assert str(VIP) not in sh("ip", "address")
+
+    wire()
+    asyncio.run(scene())
+
+
+@inside
 def test_stop_tells_the_clients() -> None:
     async def scene() -> None:
         own = agent()

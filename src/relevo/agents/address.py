@@ -77,10 +77,13 @@ class AddressAgent(Agent):
             # Before the address goes: without it the kernel has nothing to send a RST from.
             await aside(self._end_connections)
             try:
-                await netlink.addr("del", index=seen.index, **self._wanted())
+                # Without the label: an address that was added by hand has none, and the kernel would pass it over.
+                await netlink.addr("del", index=seen.index, **self._identity())
             except NetlinkError as error:
                 if error.code not in {errno.EADDRNOTAVAIL, errno.ENODEV}:
                     raise AgentFailed(f"{self._address} cannot be removed from {self._interface}: {error}.") from error
+            if (await self._look(netlink)).held:
+                raise AgentFailed(f"{self._address} is still on {self._interface}.", "Look at ip address.")
 
     async def monitor(self) -> Health:
         """The address is there and the link has carrier; announcements go on."""
@@ -126,18 +129,17 @@ class AddressAgent(Agent):
             return Health(State.STOPPED, trouble)
         return failed(trouble) if trouble else RUNNING
 
-    def _wanted(self) -> dict[str, Any]:
-        wanted: dict[str, Any] = {
-            "address": str(self._address.ip),
-            "prefixlen": self._address.network.prefixlen,
-        }
+    def _identity(self) -> dict[str, Any]:
+        return {"address": str(self._address.ip), "prefixlen": self._address.network.prefixlen}
+
+    def _labelled(self) -> dict[str, Any]:
         label = f"{self._interface}:{LABEL}"
-        return wanted | {"label": label} if len(label) <= MAX_LABEL_LENGTH else wanted
+        return self._identity() | ({"label": label} if len(label) <= MAX_LABEL_LENGTH else {})
 
     async def _add(self, netlink: Any, index: int) -> None:
         broadcast = str(self._address.network.broadcast_address)
         try:
-            await netlink.addr("add", index=index, broadcast=broadcast, **self._wanted())
+            await netlink.addr("add", index=index, broadcast=broadcast, **self._labelled())
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise AgentFailed(f"{self._address} cannot be added to {self._interface}: {error}.") from error
