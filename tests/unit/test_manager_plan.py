@@ -274,6 +274,14 @@ def test_a_person_forces_it_and_the_word_is_cleared_when_done() -> None:
     assert done.record.version > record.version
 
 
+def test_a_forced_move_to_a_copy_that_cannot_be_used_stops_nothing() -> None:
+    record = with_forced(Record(), "web", "nodo2", by="nodo2")
+    mixture = Side(mirror=msgspec.structs.replace(SETTLED, connection="SyncTarget", disk="Inconsistent"), word=NO)
+    result = seen("nodo1", running(), mixture, record=record)
+    assert (target(result), steps(result)) == ("nodo1", [])
+    assert target(seen("nodo1", Side(), mixture, record=record)) == "nodo2"
+
+
 def test_a_declined_start_waits_a_moment() -> None:
     declined = Side(service={"retry_at_ms": 500, "reason": "The peer is Primary."})
     assert steps(seen("nodo1", declined, Side(), now_ms=499)) == []

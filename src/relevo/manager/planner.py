@@ -80,7 +80,7 @@ def _decide(snapshot: Snapshot, service: Service, standings: dict[str, Standing]
     if not mine.known:
         return Decision(service=service.name, target=None, reason=f"{snapshot.me} is still looking what runs here.")
     forced = snapshot.record.forced.get(service.name)
-    if forced in standings and not standings[forced].absence:
+    if forced in standings and not standings[forced].absence and not _is_vain(standings[forced], standings):
         return Decision(service=service.name, target=forced, reason=f"A person forces it onto {forced}.")
     active = [standing for standing in standings.values() if standing.active]
     if len(active) > 1:
@@ -92,6 +92,12 @@ def _decide(snapshot: Snapshot, service: Service, standings: dict[str, Standing]
     if active:
         return _stay_or_move(snapshot, service, active[0], standings)
     return _place(service, standings)
+
+
+def _is_vain(chosen: Standing, standings: dict[str, Standing]) -> bool:
+    """Whether a forced move would only stop what runs: the chosen node may not use its copy, force or not."""
+    elsewhere = any(standing.active for standing in standings.values() if standing is not chosen)
+    return elsewhere and not chosen.active and chosen.permission().verdict is Verdict.NO
 
 
 def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standings: dict[str, Standing]) -> Decision:
