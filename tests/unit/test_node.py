@@ -13,7 +13,7 @@ from relevo.base.paths import Paths
 from relevo.config.load import load
 from relevo.manager.model import NodeFacts, Record, decode_facts
 from relevo.node import views
-from relevo.node.brain import Brain
+from relevo.node.brain import Brain, NotStored
 from relevo.node.history import MAX_EVENTS, History
 from relevo.node.inputs import Feed
 from relevo.node.publisher import Publisher
@@ -187,6 +187,33 @@ def test_unreadable_facts_of_a_peer_count_as_none() -> None:
     view = views.peer_view({"state": "active", "late": True, "facts": {"boot_id": 5}})
     assert view.facts is None
     assert view.late
+
+
+@pytest.mark.parametrize("mirror", [{"current_uuid": "no number"}, {"epoch": -1}, {"bitmap_uuid": "0" * 17}])
+def test_facts_that_a_core_cannot_reckon_with_count_as_none(mirror: Message) -> None:
+    facts = {"boot_id": "p", "config_hash": "h", "mirrors": {"r0": mirror}}
+    assert views.peer_view({"state": "active", "late": False, "facts": facts}).facts is None
+    assert views.mirror_facts(mirror) is None
+
+
+def test_a_full_disk_is_an_alarm_and_no_vote_counts_until_it_is_stored(etc: pathlib.Path) -> None:
+    async def story() -> None:
+        brain = _brain(etc)
+        blocked = etc / "state" / "node"
+        blocked.parent.mkdir()
+        blocked.touch()  # where the folder would have to be
+        mirror = {"connection": "WFConnection", "disk": "UpToDate", "epoch": 6}
+        await brain.think(1000, None, {"r0": mirror}, {})
+        assert brain.highest_epoch() == 0
+        assert any("cannot be stored" in alarm for alarm in brain.alarms)
+        with pytest.raises(NotStored, match="cannot be stored"):
+            brain.change_record(Record(counter=1, node="nodo1"))
+        blocked.unlink()
+        await brain.think(2000, None, {"r0": mirror}, {})
+        assert brain.highest_epoch() == 6
+        assert brain.alarms == ()
+
+    asyncio.run(story())
 
 
 def test_a_lost_link_is_a_suspicion_for_the_heartbeats(etc: pathlib.Path) -> None:

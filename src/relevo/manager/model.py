@@ -8,6 +8,7 @@ later has a default.
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -17,6 +18,12 @@ from relevo.config.model import Service
 UP_TO_DATE = "UpToDate"
 PRIMARY = "Primary"
 CONNECTED = "Connected"
+
+MAX_COUNT = 1 << 62
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+"""An epoch or a version as another node may tell it: what it counts up to fits into 64 bits."""
+Generation = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{0,16}$")]
+"""A generation of data: 64 bits in hexadecimal; empty when it is not told."""
 
 
 class BadFacts(RelevoError):
@@ -150,15 +157,15 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     connection: str = "StandAlone"
     disk: str = "Diskless"
     peer_disk: str = "DUnknown"
-    current_uuid: str = ""
-    bitmap_uuid: str = ""
+    current_uuid: Generation = ""
+    bitmap_uuid: Generation = ""
     out_of_sync_bytes: int = 0
     split_brain: bool = False
     suspended: bool = False
     was_primary_at_start: bool = False
     peer_lost_since_connect: bool = False
     outdated: bool = False
-    epoch: int = 0
+    epoch: Count = 0
     size_bytes: int = 0
     resync_total_bytes: int = 0
     problem: str = ""
@@ -174,8 +181,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         kept: mirror -> the node whose changes a person keeps after a split brain, until the copies are one again.
     """
 
-    epoch: int = 0
-    counter: int = 0
+    epoch: Count = 0
+    counter: Count = 0
     node: str = ""
     standby: tuple[str, ...] = ()
     forced: dict[str, str] = {}
@@ -211,7 +218,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leaving: bool = False
     services: dict[str, ServiceFacts] = {}
     mirrors: dict[str, MirrorFacts | None] = {}
-    epochs: dict[str, int] = {}
+    epochs: dict[str, Count] = {}
     permissions: dict[str, Permission] = {}
     record: Record = Record()
 

@@ -12,6 +12,7 @@ import msgspec
 from relevo.arbiter.arbiter import Arbiter
 from relevo.arbiter.events import AllowAlone, Event, Observed, Outdate, Permit, Persist, Persisted, ProbeLink, State
 from relevo.base.control import Message
+from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.manager.model import (
@@ -39,6 +40,17 @@ MAX_PASSES = 4
 """Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
 
 
+class NotStored(RelevoError):
+    """Something that has to survive a power cut cannot be put on stable storage."""
+
+
+def _not_stored(what: str, store: Store, error: OSError) -> NotStored:
+    return NotStored(
+        f"{what} cannot be stored in {store.folder} ({error.strerror or error}).",
+        "Make room on that disk, or repair it.",
+    )
+
+
 class Brain:
     """What this node knows and decides.
 
@@ -62,6 +74,13 @@ class Brain:
         self.plan = Plan()
         self.record = store.load("record", Record, Record())
         self.leaving = False
+        self._unstored: State | None = None
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Those of the plan, and what this node cannot store."""
+        return (*self.plan.alarms, *self._troubles.values())
 
     async def think(
         self,
@@ -83,6 +102,9 @@ class Brain:
         self._suspect_peers_of_lost_links(before)
         peers = views.peer_views(self._config, self._me, heartbeat)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
+        unstored = self._unstored
+        if unstored is not None and await self._stored(unstored):
+            await self._tell_arbiter(Persisted(state=unstored))
         for _ in range(MAX_PASSES):
             seen = Observed(
                 now_ms=now_ms,
@@ -96,7 +118,7 @@ class Brain:
             wanted = self.plan.wanted
             self.plan = make_plan(self._snapshot(now_ms, peers, services))
             if self.plan.record != self.record:
-                self._keep(self.plan.record)
+                self._try_to_keep(self.plan.record)
             elif self.plan.wanted == wanted:
                 break
         self._resolve(services)
@@ -119,7 +141,11 @@ class Brain:
         )
 
     def change_record(self, record: Record) -> None:
-        """Keep a newer record: it is on stable storage when this returns. Raises OSError."""
+        """Keep a newer record: it is on stable storage when this returns.
+
+        Raises:
+            NotStored: it cannot be stored; the older one counts.
+        """
         assert record.version > self.record.version, "a record only grows"
         self._keep(record)
 
@@ -132,8 +158,40 @@ class Brain:
         return self._mirrors.get(name)
 
     def _keep(self, record: Record) -> None:
-        self._store.save("record", record)
+        try:
+            self._store.save("record", record)
+        except OSError as error:
+            raise _not_stored("What was decided", self._store, error) from error
         self.record = record
+        self._note_trouble("record", "")
+
+    def _try_to_keep(self, record: Record) -> None:
+        """Keep it if it can be stored; the next round tries again."""
+        try:
+            self._keep(record)
+        except NotStored as error:
+            self._note_trouble("record", str(error))
+
+    async def _stored(self, state: State) -> bool:
+        """Put the arbiter's state on stable storage; one that cannot be stored is tried again in the next round.
+
+        Until then the epochs in it count for nothing.
+        """
+        try:
+            await asyncio.to_thread(self._store.save, "arbiter", state)
+        except OSError as error:
+            self._unstored = state
+            self._note_trouble("vote", str(_not_stored("The vote", self._store, error)))
+            return False
+        self._unstored = None
+        self._note_trouble("vote", "")
+        return True
+
+    def _note_trouble(self, what: str, trouble: str) -> None:
+        if trouble:
+            self._troubles[what] = trouble
+        else:
+            self._troubles.pop(what, None)
 
     def _permissions(self) -> dict[str, Permission]:
         return {
@@ -160,8 +218,8 @@ class Brain:
             for effect in self._arbiter.step(waiting.pop()):
                 match effect:
                     case Persist():
-                        await asyncio.to_thread(self._store.save, "arbiter", effect.state)
-                        waiting.append(Persisted(state=effect.state))
+                        if await self._stored(effect.state):
+                            waiting.append(Persisted(state=effect.state))
                     case Permit():
                         pass  # read from the arbiter when facts and snapshot are made
                     case Outdate():
@@ -178,7 +236,7 @@ class Brain:
             if mirror is None:
                 continue
             if keeper == self._me and mirror.connection in LIVE and not mirror.split_brain:
-                self._keep(with_kept(self.record, name, None, by=self._me, epoch=self.highest_epoch()))
+                self._try_to_keep(with_kept(self.record, name, None, by=self._me, epoch=self.highest_epoch()))
             elif mirror.connection == "StandAlone":
                 if keeper == self._me:
                     self._duties.begin(f"mirror-{name}", "keep")
@@ -198,7 +256,7 @@ class Brain:
     def _tell(self) -> None:
         for name, decision in self.plan.decisions.items():
             self._history.add_changed(name, f"{name}: {decision.reason}")
-        self._history.add_changed("alarms", "; ".join(self.plan.alarms) or "No alarms.")
+        self._history.add_changed("alarms", " ".join(self.alarms) or "No alarms.")
         for name, view in self.nodes.items():
             if name != self._me:
                 self._history.add_changed(f"node {name}", f"{name} is {view.alive}.")

@@ -21,6 +21,7 @@ from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.manager.executor import Executor
+from relevo.manager.model import ServiceFacts
 from relevo.manager.standing import mirrors_of
 from relevo.node import views
 from relevo.node.brain import Brain
@@ -127,14 +128,21 @@ class Daemon:
                     await self._changed.wait()
 
     async def _round(self) -> None:
-        mirrors = {name: feed.latest for name, feed in self._mirrors.items()}
+        heartbeat, mirrors, services = seen = self._look()
         self._notice_mirrors(mirrors)
-        plan = await self._brain.think(now_ms(), self._heartbeat.latest, mirrors, self._executor.facts())
-        self._executor.apply(plan)
+        plan = await self._brain.think(now_ms(), heartbeat, mirrors, services)
+        if self._look() == seen:
+            self._executor.apply(plan)
+        else:  # something happened while a vote was being stored: a step may rest only on what is known now
+            self._changed.set()
         # The facts that announce a step are on their way before the step begins.
         self._publisher.publish(self._brain.facts(self._executor.facts()))
         async with self._told:
             self._told.notify_all()
+
+    def _look(self) -> tuple[Message | None, dict[str, Message | None], dict[str, ServiceFacts]]:
+        """What the other daemons and the executor say at this moment."""
+        return self._heartbeat.latest, {name: one.latest for name, one in self._mirrors.items()}, self._executor.facts()
 
     def _notice_mirrors(self, mirrors: dict[str, Message | None]) -> None:
         """A mirror that changed its role, its device or its process is looked at now, not at the next interval."""

@@ -14,6 +14,8 @@ from relevo.manager.model import NodeFacts, encode_facts
 RETRY_MS = 100
 REFRESH_MS = 2000
 """The same facts are given again after this time: a heartbeat daemon that was restarted has none."""
+LIMIT_S = 2.0
+"""A heartbeat daemon that takes longer to take them is asked again, with the facts of then."""
 _log = structlog.get_logger()
 
 
@@ -49,7 +51,7 @@ class Publisher:
             if facts is None or facts == self._sent:
                 continue
             try:
-                await acall(self._path, "publish", facts=encode_facts(facts))
+                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(facts))
                 self._sent = facts
             except RelevoError as error:
                 self._sent = None

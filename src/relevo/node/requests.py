@@ -142,12 +142,20 @@ class Requests:
             raise StillRunning(
                 f"{self._me} could not stop everything within {LEAVE_LIMIT_S:.0f} s.", "See `relevo status`."
             ) from None
+        try:
+            await self._say_goodbye()
+        except RelevoError:
+            self._brain.leaving = False
+            self._changed()
+            raise
+        return self._done(f"{self._me} has left in order.")
+
+    async def _say_goodbye(self) -> None:
         for name in self._config.nodes[self._me].disks:
             mirror = self._brain.mirror(name)
             if mirror is not None and mirror.connection == CONNECTED and mirror.peer_disk == UP_TO_DATE:
                 await acall(self._paths.socket(f"mirror-{name}"), "outdate")
         await acall(self._paths.socket("heartbeat"), "leave")
-        return self._done(f"{self._me} has left in order.")
 
     def _is_free(self) -> bool:
         """Nothing runs here, and each service that another node can run is running there."""

@@ -16,7 +16,7 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
     """
     # What a silent node said last is no state of today.
     facts = {name: view.facts for name, view in brain.nodes.items() if view.alive is Alive.ALIVE}
-    alarms = list(brain.plan.alarms)
+    alarms = list(brain.alarms)
     if heartbeat is None:
         alarms.append(f"The heartbeat daemon of {me} does not answer: nobody hears this server.")
     return {

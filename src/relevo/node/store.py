@@ -22,11 +22,11 @@ class Store:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def load(self, name: str, kind: type[T], otherwise: T) -> T:
         """The value stored under a name; `otherwise` when there is none. A damaged one is put aside, and said."""
-        path = self._folder / f"{name}.json"
+        path = self.folder / f"{name}.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
@@ -39,4 +39,4 @@ class Store:
 
     def save(self, name: str, value: object) -> None:
         """Put a value on stable storage. Raises OSError; the old value is then still there."""
-        write_durably(self._folder / f"{name}.json", msgspec.json.encode(value))
+        write_durably(self.folder / f"{name}.json", msgspec.json.encode(value))

@@ -14,8 +14,14 @@ _log = structlog.get_logger()
 
 
 def mirror_facts(status: Message | None) -> MirrorFacts | None:
-    """What the status of a mirror's daemon tells; None when it does not answer."""
-    return None if status is None else msgspec.convert(status, MirrorFacts)
+    """What the status of a mirror's daemon tells; None when it does not answer, or not in a way that is understood."""
+    if status is None:
+        return None
+    try:
+        return msgspec.convert(status, MirrorFacts)
+    except msgspec.ValidationError as error:
+        _log.warning("bad_mirror_status", why=str(error))
+        return None
 
 
 def peer_view(peer: Message) -> NodeView:
