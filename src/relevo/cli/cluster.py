@@ -36,20 +36,21 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
         print_json(state)
         return
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{state['cluster']}[/] seen from [bold]{state['me']}[/]")
     for sentence in state["alarms"]:
-        console.print(f"[bold red]alarm[/]  {sentence}")
+        console.print(f"[bold red]alarm[/]  {escape(sentence)}")
     for sentence in state["risks"]:
-        console.print(f"[yellow]risk[/]   {sentence}")
+        console.print(f"[yellow]risk[/]   {escape(sentence)}")
     console.print(_nodes_table(state))
     console.print(_services_table(state))
     console.print(_mirrors_table(state))
     for name, service in state["services"].items():
-        console.print(f"[bold]{name}[/]: {service['reason']}")
+        console.print(f"[bold]{name}[/]: {escape(service['reason'])} {escape(service['remedy'])}".rstrip())
     for event in state["history"][-5:]:
-        console.print(f"[dim]{event['at']}  {event['what']}[/]")
+        console.print(f"[dim]{event['at']}  {escape(event['what'])}[/]")
 
 
 def _coloured(word: str) -> str:
@@ -88,6 +89,8 @@ def _services_table(state: dict[str, Any]) -> Any:
 
 
 def _mirrors_table(state: dict[str, Any]) -> Any:
+    from rich.markup import escape
+
     table = _table("mirror", "node", "role", "connection", "disk", "out of sync", "notes")
     for name, sides in state["mirrors"].items():
         for node, side in sides.items():
@@ -98,7 +101,7 @@ def _mirrors_table(state: dict[str, Any]) -> Any:
                 _coloured(side["connection"]),
                 _coloured(side["disk"]),
                 units.format_bytes(side["out_of_sync_bytes"]),
-                side.get("problem", ""),
+                escape(side.get("problem", "")),
             )
     return table
 

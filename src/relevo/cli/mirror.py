@@ -19,6 +19,13 @@ class NoSuchMirror(RelevoError):
     """The configuration has no mirror of that name."""
 
 
+def _only_one(context: Context) -> str:
+    mirrors = list(context.config().mirrors)
+    if len(mirrors) != 1:
+        raise NoSuchMirror("Which mirror is meant?", f"Name it: {', '.join(mirrors) or 'there is none'}.")
+    return mirrors[0]
+
+
 def _known(context: Context, name: str) -> None:
     mirrors = context.config().mirrors
     if name not in mirrors:
@@ -133,13 +140,16 @@ def outdate(ctx: typer.Context, name: Name) -> None:
 @app.command("resolve")
 def resolve(
     ctx: typer.Context,
-    name: Name,
-    keep: Annotated[str, typer.Option(help="The node whose changes stay.")],
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the mirror; may be left out if there is only one.")
+    ] = None,
     *,
+    keep: Annotated[str, typer.Option(help="The node whose changes stay.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """After a split brain: keep the changes of one node and give up those of the other."""
     context = of(ctx)
+    name = name or _only_one(context)
     _known(context, name)
     nodes = list(context.config().nodes)
     if keep not in nodes:
