@@ -11,12 +11,14 @@ import pytest
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.config.load import load
+from relevo.manager.executor import Executor
 from relevo.manager.model import NodeFacts, Record, decode_facts
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
 from relevo.node.history import MAX_EVENTS, History
 from relevo.node.inputs import Feed
 from relevo.node.publisher import Publisher
+from relevo.node.requests import NoSplitBrain, Requests
 from relevo.node.status import status_of
 from relevo.node.store import Store
 
@@ -212,6 +214,33 @@ def test_a_full_disk_is_an_alarm_and_no_vote_counts_until_it_is_stored(etc: path
         await brain.think(2000, None, {"r0": mirror}, {})
         assert brain.highest_epoch() == 6
         assert brain.alarms == ()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -> None:
+    async def story() -> None:
+        brain, config = _brain(etc), load(etc / "relevo.toml")
+        await brain.think(1000, None, {"r0": {"connection": "StandAlone", "split_brain": split}}, {})
+        requests = Requests(
+            config=config,
+            me="nodo1",
+            paths=Paths(etc, etc / "state", etc / "run"),
+            brain=brain,
+            executor=Executor({}, {}, lambda: 0, lambda: None),
+            history=History(),
+            changed=lambda: None,
+            told=asyncio.Condition(),
+        )
+        if not split:
+            with pytest.raises(NoSplitBrain):
+                await requests.handlers()["resolve"]({"mirror": "r0", "keep": "nodo2"})
+            assert brain.record == Record()
+            return
+        await requests.handlers()["resolve"]({"mirror": "r0", "keep": "nodo2"})
+        assert brain.record.kept == {"r0": "nodo2"}
+        assert brain.record.forced == {"web": "nodo2"}
 
     asyncio.run(story())
 

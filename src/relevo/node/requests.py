@@ -24,6 +24,10 @@ class NoSuchName(RelevoError):
     """A request names a node, service or mirror that the configuration does not have."""
 
 
+class NoSplitBrain(RelevoError):
+    """A split brain was to be resolved, but the copies do not differ in both directions."""
+
+
 class StillRunning(RelevoError):
     """A node that leaves could not stop everything in time."""
 
@@ -117,8 +121,16 @@ class Requests:
     async def _resolve(self, request: Message) -> Message:
         mirror = self._named(request, "mirror", dict(self._config.mirrors))
         keep = self._named(request, "keep", dict(self._config.nodes))
+        if not self._is_split(mirror):
+            raise NoSplitBrain(
+                f"No node reports a split brain of {mirror}: nothing is to be resolved.", "See `relevo status`."
+            )
         self._brain.change_record(self._resolved(mirror, keep))
         return self._done(f"The changes of {keep} on {mirror} stay; those of the other node are given up.")
+
+    def _is_split(self, mirror: str) -> bool:
+        told = [view.facts.mirrors.get(mirror) for view in self._brain.nodes.values() if view.facts is not None]
+        return any(side is not None and side.split_brain for side in told)
 
     def _resolved(self, mirror: str, keep: str) -> Record:
         """The record with the decision, and with the services of that mirror forced onto the node that keeps."""
