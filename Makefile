@@ -6,7 +6,7 @@ APT := python3-venv iproute2 util-linux e2fsprogs procps kmod curl drbd-utils fi
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
 
-.PHONY: help setup demo test lint unit sim lab interop bench clean
+.PHONY: help setup demo test lint unit sim lab bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
