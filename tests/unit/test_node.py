@@ -12,9 +12,10 @@ from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.config.load import load
 from relevo.manager.executor import Executor
-from relevo.manager.model import NodeFacts, Record, decode_facts
+from relevo.manager.model import Failure, NodeFacts, Record, decode_facts
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
+from relevo.node.daemon import Daemon, Failures, now_ms
 from relevo.node.history import MAX_EVENTS, History
 from relevo.node.inputs import Feed
 from relevo.node.publisher import Publisher
@@ -241,6 +242,21 @@ def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -
         await requests.handlers()["resolve"]({"mirror": "r0", "keep": "nodo2"})
         assert brain.record.kept == {"r0": "nodo2"}
         assert brain.record.forced == {"web": "nodo2"}
+
+    asyncio.run(story())
+
+
+def test_failures_are_counted_through_a_restart_of_the_daemon(etc: pathlib.Path) -> None:
+    async def story() -> None:
+        config, paths = load(etc / "relevo.toml"), Paths(etc, etc / "state", etc / "run")
+        kept = Store(paths.run / "node")
+        failures = {"files": Failure(2, now_ms())}
+        kept.save("failures", {"web": failures})
+        daemon = Daemon(config, "nodo1", paths)
+        assert daemon._executor.facts()["web"].failures == failures
+        daemon._executor.clean_up("web")
+        daemon._keep_failures()
+        assert kept.load("failures", Failures, {}) == {"web": {}}
 
     asyncio.run(story())
 

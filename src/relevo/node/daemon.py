@@ -21,7 +21,7 @@ from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.manager.executor import Executor
-from relevo.manager.model import ServiceFacts
+from relevo.manager.model import Failure, ServiceFacts
 from relevo.manager.standing import mirrors_of
 from relevo.node import views
 from relevo.node.brain import Brain
@@ -54,6 +54,10 @@ async def run(config: Config, me: str, paths: Paths) -> None:
         await daemon.run()
 
 
+Failures = dict[str, dict[str, Failure]]
+"""Service -> id of the resource -> what was counted."""
+
+
 class Daemon:
     """The node daemon.
 
@@ -76,7 +80,10 @@ class Daemon:
             name: {resource.id: build(resource, config, paths) for resource in service.resources}
             for name, service in hosted.items()
         }
-        self._executor = Executor(hosted, agents, now_ms, self._changed.set)
+        # In the run folder: the clock of the failures begins anew with each boot, as that folder does.
+        self._counts = Store(paths.run / "node")
+        self._counted = self._counts.load("failures", Failures, {})
+        self._executor = Executor(hosted, agents, now_ms, self._changed.set, self._counted)
         self._services_of = {
             mirror: [name for name, service in hosted.items() if mirror in mirrors_of(service)]
             for mirror in self._mirrors
@@ -137,8 +144,19 @@ class Daemon:
             self._changed.set()
         # The facts that announce a step are on their way before the step begins.
         self._publisher.publish(self._brain.facts(self._executor.facts()))
+        self._keep_failures()
         async with self._told:
             self._told.notify_all()
+
+    def _keep_failures(self) -> None:
+        """A restart of this daemon must not give a resource that fails again and again a new chance each time."""
+        counted = {name: told.failures for name, told in self._executor.facts().items()}
+        if counted != self._counted:
+            try:
+                self._counts.save("failures", counted)
+            except OSError as error:
+                _log.warning("failures_not_kept", why=str(error))
+            self._counted = counted
 
     def _look(self) -> tuple[Message | None, dict[str, Message | None], dict[str, ServiceFacts]]:
         """What the other daemons and the executor say at this moment."""
