@@ -34,7 +34,6 @@ BUSY_POLL_S = 0.05
 """Between looks whether a mount is still in use: the kernel sends no event for that."""
 E2FSCK_CORRECTED = 0x3
 """Exit status bits of e2fsck that mean: there was damage, there is none now."""
-UMOUNT_FAILED = 32
 _log = structlog.get_logger()
 
 

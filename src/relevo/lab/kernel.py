@@ -22,16 +22,8 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
-UMOUNT_NOFOLLOW = 8
 
 _PR_SET_PDEATHSIG = 1
-# The same numbers on every architecture; the C library of Ubuntu 22.04 has no wrappers for them.
-_SYS_FSOPEN = 430
-_SYS_FSCONFIG = 431
-_SYS_FSMOUNT = 432
-_FSOPEN_CLOEXEC = 1
-_FSMOUNT_CLOEXEC = 1
-_FSCONFIG_CMD_CREATE = 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -77,17 +69,3 @@ def enter_root(new_root: str) -> None:
 def die_with_parent(signal: int) -> None:
     """Have `signal` sent to this process when the thread that started it ends. Raises OSError."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0), "prctl")
-
-
-def detached_mount(kind: str) -> int:
-    """A file descriptor of a freshly mounted file system that is in no directory tree: it ends with the descriptor.
-
-    Raises:
-        OSError: as fsopen(2), fsconfig(2) and fsmount(2) do.
-    """
-    context = _checked(_libc.syscall(_SYS_FSOPEN, kind.encode(), _FSOPEN_CLOEXEC), kind)
-    try:
-        _checked(_libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), kind)
-        return _checked(_libc.syscall(_SYS_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0), kind)
-    finally:
-        os.close(context)
