@@ -64,7 +64,7 @@ def test_the_device_comes_when_being_primary_is_stable() -> None:
 
 
 def test_a_live_primary_peer_forbids_a_promotion_and_a_dead_one_does_not() -> None:
-    bench = Bench(ping_timeout_ms=100).attach()
+    bench = Bench(ping_timeout_ms=100, alone="risk").attach()
     bench.meet(role=Role.PRIMARY)
     bench.meta_done()
     bench.meta_sent()
@@ -78,6 +78,18 @@ def test_a_live_primary_peer_forbids_a_promotion_and_a_dead_one_does_not() -> No
     superblock = bench.one(e.WriteSuperblock)
     assert superblock.meta.bitmap == CURRENT, "a new generation: the peer is left behind"
     assert bench.status["peer_lost_since_connect"]
+
+
+@pytest.mark.parametrize("role", [Role.PRIMARY, Role.SECONDARY])
+def test_a_permission_to_take_over_from_a_connected_peer_is_none_to_start_alone(role: Role) -> None:
+    bench = Bench(ping_timeout_ms=100, alone="ask").attach()
+    bench.meet(role=role)
+    bench.meta_done()
+    _promote(bench)
+    bench.tick(150)
+    assert isinstance(_error(bench), errors.PeerLost)
+    _promote(bench)
+    assert bench.one(e.WriteSuperblock).meta.bitmap == CURRENT, "asked again, it is one"
 
 
 def test_a_freshly_booted_secondary_is_not_promoted_alone() -> None:

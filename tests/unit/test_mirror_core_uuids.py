@@ -149,6 +149,11 @@ def test_an_inconsistent_copy_is_always_the_target() -> None:
     assert found.direction is Direction.TARGET
 
 
+def test_an_inconsistent_copy_with_a_forgotten_generation_is_overwritten_as_a_whole() -> None:
+    found = _decide(_copy(_side(A, B)), _copy(_side(C), Disk.INCONSISTENT))
+    assert (found.direction, found.full) == (Direction.SOURCE, True)
+
+
 def test_a_split_brain_is_refused_until_one_side_discards() -> None:
     a, b = _side(A, C), _side(B, C)
     refused = _decide(_copy(a), _copy(b))

@@ -133,7 +133,9 @@ class Commands:
             return not s.link or s.link_number != number or s.pings_answered >= answer
 
         def go_on() -> None:
-            if s.link and s.link_number == number and s.peer_role is Role.PRIMARY:
+            if not s.link or s.link_number != number:
+                self._peer_gone(command)
+            elif s.peer_role is Role.PRIMARY:
                 self._give_up(command, errors.PeerIsPrimary())
             else:
                 s.when(self._quiet, lambda: self._promote_now(command))
@@ -143,8 +145,15 @@ class Commands:
     def _question_ended(self, number: int) -> None:
         if self._asked_link == number:
             self._asked_link = 0
-            assert self._changing is not None
-            self._give_up(self._changing, errors.PeerLost())
+            assert isinstance(self._changing, e.Promote)
+            self._peer_gone(self._changing)
+
+    def _peer_gone(self, command: e.Promote) -> None:
+        """The link was lost in the middle: a permission to take over from a connected peer is none to start alone."""
+        if self._s.settings.alone == "risk":
+            self._s.when(self._quiet, lambda: self._promote_now(command))
+        else:
+            self._give_up(command, errors.PeerLost())
 
     def _give_up(self, command: e.Command, error: RelevoError) -> None:
         self._changing = None

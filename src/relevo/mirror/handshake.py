@@ -75,14 +75,16 @@ def decide(me: Copy, peer: Copy, *, features: int, resolve_conflicts: bool) -> D
 
 
 def _by_disks(verdict: Verdict, mine: Disk, theirs: Disk) -> tuple[Verdict, bool]:
-    """An Inconsistent copy is always the target."""
+    """An Inconsistent copy is always the target: it holds nothing that could be lost.
+
+    Even if nothing in common is left: a source restarted often enough in the middle of resyncs forgets where its target
+    stood, for only two generations of history are kept. (A kernel refuses that; then both stay apart.)
+    """
     full = abs(verdict) == 2
-    if mine is Disk.INCONSISTENT and theirs > Disk.INCONSISTENT:
-        if verdict is not Verdict.UNRELATED:
-            return Verdict.TARGET, full or verdict is Verdict.SPLIT_BRAIN_AMBIGUOUS
-    elif theirs is Disk.INCONSISTENT and mine > Disk.INCONSISTENT and verdict is not Verdict.UNRELATED:
-        return Verdict.SOURCE, full or verdict is Verdict.SPLIT_BRAIN_AMBIGUOUS
-    return verdict, full
+    if (mine is Disk.INCONSISTENT) == (theirs is Disk.INCONSISTENT):
+        return verdict, full
+    full = full or verdict in {Verdict.SPLIT_BRAIN_AMBIGUOUS, Verdict.UNRELATED}
+    return (Verdict.TARGET if mine is Disk.INCONSISTENT else Verdict.SOURCE), full
 
 
 def _resync(me: Copy, verdict: Verdict, found: Comparison, *, full: bool) -> Decision:
