@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-RUNTIME_S = 8
+RUNTIME_S = 5
 
 LOADS: dict[str, list[str]] = {
     "4 KiB random write, depth 1": ["--rw=randwrite", "--bs=4k", "--iodepth=1"],

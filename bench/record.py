@@ -39,7 +39,7 @@ def write(name: str, command: str, rows: list[dict[str, Any]], raw: dict[str, An
     """Print a table and keep everything in `bench/results/NAME.json`."""
     table = Table(title=name)
     for column in rows[0]:
-        table.add_column(column)
+        table.add_column(column, no_wrap=isinstance(rows[0][column], str))
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
