@@ -18,6 +18,7 @@ from relevo.node.brain import Brain, NotStored
 from relevo.node.daemon import Daemon, Failures, now_ms
 from relevo.node.history import MAX_EVENTS, History
 from relevo.node.inputs import Feed
+from relevo.node.peers import Peers
 from relevo.node.publisher import Publisher
 from relevo.node.requests import NoSplitBrain, Requests
 from relevo.node.status import status_of
@@ -280,3 +281,22 @@ def test_a_lost_link_is_a_suspicion_for_the_heartbeats(etc: pathlib.Path) -> Non
         await server.stop()
 
     asyncio.run(story())
+
+
+def _told(boot_id: str, step: int, state: str = "stopped") -> Message:
+    facts = {"boot_id": boot_id, "config_hash": "h", "services": {"web": {"state": state, "step": step}}}
+    return {"peers": {"nodo2": {"state": "active", "late": False, "boot_id": "now", "facts": facts}}}
+
+
+def test_the_word_of_an_earlier_boot_does_not_count(etc: pathlib.Path) -> None:
+    peers = Peers(load(etc / "relevo.toml"), "nodo1")
+    assert peers.views(_told("before", 9))["nodo2"].facts is None
+    assert peers.views(_told("now", 1))["nodo2"].facts is not None
+
+
+def test_an_older_step_does_not_replace_a_newer_one(etc: pathlib.Path) -> None:
+    peers = Peers(load(etc / "relevo.toml"), "nodo1")
+    peers.views(_told("now", 8, "starting"))
+    late = peers.views(_told("now", 7, "stopped"))["nodo2"].facts
+    assert late is not None
+    assert late.services["web"].state == "starting"

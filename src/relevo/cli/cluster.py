@@ -136,5 +136,5 @@ def force(
 
 
 def cleanup(ctx: typer.Context, service: Annotated[str, typer.Argument(help="The service.")]) -> None:
-    """Forget the failures of a service, so that it may be tried again everywhere."""
+    """Forget the failures of a service on this node, and a `force` that was not carried out yet."""
     typer.echo(call(of(ctx).paths.socket("node"), "cleanup", service=service)["what"])

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relevo.base.control import Message, call
+from relevo.base.control import DaemonUnreachable, Message, call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.cli.context import Context, of, print_json
@@ -24,6 +24,18 @@ def _only_one(context: Context) -> str:
     if len(mirrors) != 1:
         raise NoSuchMirror("Which mirror is meant?", f"Name it: {', '.join(mirrors) or 'there is none'}.")
     return mirrors[0]
+
+
+class NodeDecides(RelevoError):
+    """A promotion by hand would go past the arbiter."""
+
+
+def _node_runs(context: Context) -> bool:
+    try:
+        call(context.paths.socket("node"), "status")
+    except DaemonUnreachable:
+        return False
+    return True
 
 
 def _known(context: Context, name: str) -> None:
@@ -121,6 +133,11 @@ def primary(
     force: Annotated[bool, typer.Option("--force", help="Although the data here may not be current.")] = False,
 ) -> None:
     """Become Primary by hand and print the device; where a service uses the mirror, `relevo standby` is the way."""
+    if not force and _node_runs(of(ctx)):
+        raise NodeDecides(
+            f"The node daemon decides here who is Primary of {name}.",
+            "Use relevo standby and relevo online, or --force if you know better.",
+        )
     epoch = int(_ask(ctx, name, "status").get("epoch", 0))
     typer.echo(_ask(ctx, name, "primary", force=force, epoch=epoch)["device"])
 

@@ -34,6 +34,7 @@ from relevo.manager.standing import LIVE
 from relevo.node import views
 from relevo.node.duties import Duties
 from relevo.node.history import History
+from relevo.node.peers import Peers
 from relevo.node.store import Store
 
 MAX_PASSES = 4
@@ -69,6 +70,7 @@ class Brain:
         self._arbiter = Arbiter(config, me, store.load("arbiter", State, State()))
         self._hosts = views.hosts(config)
         self._duties = Duties(paths)
+        self._peers = Peers(config, me)
         self._mirrors: dict[str, MirrorFacts | None] = {}
         self.nodes: dict[str, NodeView] = {}
         self.plan = Plan()
@@ -100,7 +102,7 @@ class Brain:
         before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
         self._suspect_peers_of_lost_links(before)
-        peers = views.peer_views(self._config, self._me, heartbeat)
+        peers = self._peers.views(heartbeat)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
         unstored = self._unstored
         if unstored is not None and await self._stored(unstored):

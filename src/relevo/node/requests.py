@@ -116,6 +116,9 @@ class Requests:
     async def _cleanup(self, request: Message) -> Message:
         service = self._named(request, "service", dict(self._config.services))
         self._executor.clean_up(service)
+        if service in self._brain.record.forced:
+            epoch = self._brain.highest_epoch()
+            self._brain.change_record(with_forced(self._brain.record, service, None, by=self._me, epoch=epoch))
         return self._done(f"The failures of {service} on {self._me} are forgotten.")
 
     async def _resolve(self, request: Message) -> Message:
