@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 
 from files_bench import ALONE, SYNCED, Bench, bench, until
+from relevo.files import limits
+from relevo.files.pool import Pool
 from relevo.files.volume import names_in
 
 BODY = bytes(range(256)) * 1024  # 256 KiB: above the size that is sent in one go
@@ -286,7 +288,8 @@ def test_broken_off_form_leaves_nothing(tmp_path: pathlib.Path) -> None:
 def test_another_sites_page_changes_nothing(tmp_path: pathlib.Path) -> None:
     async def story(it: Bench) -> None:
         (it.root / "x").write_bytes(b"")
-        for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+        foreign = ("http://evil.example", "null", "http://[")
+        for headers in ({"Sec-Fetch-Site": "cross-site"}, *({"Origin": origin} for origin in foreign)):
             async with it.http.post(it.url + "x?action=delete", headers=headers) as answer:
                 assert answer.status == 403
         async with it.http.delete(it.url + "x", headers={"Origin": it.url.rstrip("/")}) as answer:
@@ -376,6 +379,36 @@ def test_path_tricks(tmp_path: pathlib.Path, path: str, status: int) -> None:
             assert body.count(b"\n") == 1  # one sentence
 
     served(tmp_path, story)
+
+
+def test_numbers_without_end(tmp_path: pathlib.Path) -> None:
+    """More digits than Python turns into a number."""
+
+    async def story(it: Bench) -> None:
+        (it.root / "file").write_bytes(b"in")
+        many = "9" * 5000
+        for field in (f"bytes={many}-", f"bytes=0-{many}", f"bytes=-{many}"):
+            assert (await it.get("/file", Range=field))[0] == 200
+        assert (await it.get("/?from=" + many, Accept="text/html"))[0] == 200
+
+    served(tmp_path, story)
+
+
+def test_a_checksum_lets_others_in(tmp_path: pathlib.Path) -> None:
+    """The checksum of a large file occupies no thread for long, and a hand-over does not wait for its end."""
+
+    async def story(it: Bench) -> None:
+        with (it.root / "large").open("w+b") as file:
+            file.truncate(5 * limits.DIGEST_SLICE_BYTES)
+            whole = asyncio.create_task(it.service.sha256(file.fileno()))
+            await asyncio.sleep(0)  # its first slice is in the only thread
+            done, _ = await asyncio.wait(
+                {whole, other := asyncio.create_task(it.service.run(os.getpid))}, return_when=asyncio.FIRST_COMPLETED
+            )
+            assert done == {other}
+            assert await whole == hashlib.sha256(bytes(5 * limits.DIGEST_SLICE_BYTES)).digest()
+
+    served(tmp_path, story, pool=Pool(workers=1))
 
 
 @pytest.mark.parametrize("name", ["%01", "a%0Ab", "%FF", "..", "a%2Fb", ".relevo/x", "lost+found", "x" * 256])

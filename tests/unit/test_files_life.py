@@ -318,3 +318,23 @@ def test_unknown_resource(tmp_path: pathlib.Path) -> None:
     with pytest.raises(NoSuchResource, match="Known: files"):
         find(a_config(tmp_path, 80), "other")
     assert os.fspath(find(a_config(tmp_path, 80), "files").root) == str(tmp_path)
+
+
+def test_slow_calls_that_come_back_are_load_not_a_fault() -> None:
+    """Every thread is busy for long, but one after the other comes back: the volume answers."""
+
+    async def main() -> None:
+        pool = Pool(workers=2, stuck_s=0.3)
+        with hanging() as hang:
+            stuck = asyncio.create_task(pool.run(hang))
+            end = time.monotonic() + 0.6
+            while time.monotonic() < end:
+                await pool.run(time.sleep, 0.02)
+            other = asyncio.create_task(pool.run(hang))
+            await until(lambda: pool.busy == 2)
+            assert pool.oldest_s > 0.5
+            assert not pool.stuck
+            await until(lambda: pool.stuck)
+        await asyncio.gather(stuck, other)
+
+    asyncio.run(main())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,11 @@ def served(folder: pathlib.Path, story: Callable[[Bench], Awaitable[None]], **op
             await story(it)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("field", ["k\u00f1 YQ==", "\udcff YQ==", "a\x01 YQ=="])
+def test_metadata_that_cannot_be_sent_back(field: str) -> None:
+    assert outcome(lambda: tus.parse_metadata(field))[1] == 400
 
 
 def metadata(**pairs: str) -> str:
@@ -87,6 +93,62 @@ def test_the_protocol(tmp_path: pathlib.Path) -> None:
             assert answer.status == 404
         assert it.work_files() == []
         assert (it.root / "sub/ñ.bin").exists()
+
+    served(tmp_path, story)
+
+
+def test_a_long_check_outlasts_its_client(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that loses patience while its checksum is compared finds the same work going on, not begun anew."""
+    data = os.urandom(1000)
+
+    async def story(it: Bench) -> None:
+        begun, gate, checks = asyncio.Event(), asyncio.Event(), 0
+        plain = it.service.sha256
+
+        async def slow(fd: int) -> bytes:
+            nonlocal checks
+            checks += 1
+            begun.set()
+            await gate.wait()
+            return await plain(fd)
+
+        monkeypatch.setattr(it.service, "sha256", slow)
+        url = await create(it, len(data), path="x", sha256=hashlib.sha256(data).hexdigest())
+        first = asyncio.create_task(patch(it, url, 0, data))
+        await begun.wait()
+        second = asyncio.create_task(offset(it, url))
+        with pytest.raises(aiohttp.ClientError):
+            await first
+        gate.set()
+        assert await second == len(data)
+        assert checks == 1
+        assert (it.root / "x").read_bytes() == data
+
+    served(tmp_path, story)
+
+
+def test_close_does_not_wait_for_a_check(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being checked when the volume is taken away is finished where it is opened next."""
+    data = os.urandom(1000)
+
+    async def story(it: Bench) -> None:
+        begun, plain = asyncio.Event(), it.service.sha256
+
+        async def endless(_: int) -> bytes:
+            begun.set()
+            return await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(it.service, "sha256", endless)
+        url = await create(it, len(data), path="x", sha256=hashlib.sha256(data).hexdigest())
+        first = asyncio.create_task(patch(it, url, 0, data))
+        await begun.wait()
+        await it.service.close()
+        assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], aiohttp.ClientError)
+        assert not (it.root / "x").exists()
+        monkeypatch.setattr(it.service, "sha256", plain)
+        await it.service.open()
+        assert await offset(it, url) == len(data)
+        assert (it.root / "x").read_bytes() == data
 
     served(tmp_path, story)
 

@@ -23,7 +23,7 @@ from relevo.files.http import COMMON_HEADERS, Call, empty
 from relevo.files.service import Service
 from relevo.files.traffic import reset
 from relevo.files.urls import shown
-from relevo.files.volume import Entry, Handle, sha256_of
+from relevo.files.volume import Entry, Handle
 
 _TYPES = mimetypes.MimeTypes()
 """Python's own table, not this machine's /etc/mime.types: both servers must say the same."""
@@ -102,7 +102,7 @@ async def _answer(service: Service, call: Call, handle: Handle) -> web.StreamRes
     if part is not None:
         headers["Content-Range"] = f"bytes {offset}-{offset + count - 1}/{entry.size_bytes}"
     if digests.wanted(request.headers):
-        headers["Repr-Digest"] = digests.field(await service.run(sha256_of, handle.fd))
+        headers["Repr-Digest"] = digests.field(await service.sha256(handle.fd))
         headers["Relevo-Copies"] = str(await service.copies())
     status = 206 if part else 200
     if request.method == "GET" and count <= limits.SMALL_FILE_BYTES:
@@ -143,8 +143,11 @@ async def _send_body(service: Service, request: web.BaseRequest, handle: Handle,
 async def _drain(request: web.BaseRequest, transport: asyncio.Transport) -> None:
     """Wait until nothing that was written before is left in the transport's buffer."""
     transport.set_write_buffer_limits(high=0)
-    async with asyncio.timeout(limits.IDLE_SEND_S):
-        await request.writer.drain()
+    try:
+        async with asyncio.timeout(limits.IDLE_SEND_S):
+            await request.writer.drain()
+    except TimeoutError as error:
+        raise ConnectionResetError("the client takes nothing") from error
     transport.set_write_buffer_limits()
     if transport.is_closing() or transport.get_write_buffer_size():
         raise ConnectionResetError("the client went away")

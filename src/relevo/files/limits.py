@@ -16,9 +16,13 @@ QUEUE_MAX = 512
 QUEUE_WAIT_S = 5.0
 """How long an operation waits for a thread before its request is answered 503."""
 STUCK_S = 3.0
-"""Age of the oldest running operation from which on a full pool counts as a volume that does not answer."""
+"""A full pool from which no operation has come back for this long counts as a volume that does not answer."""
 SYNC_EVERY_BYTES = 8 << 20
 """A resumable upload is brought to stable storage each time this much has arrived."""
+PUT_SYNC_EVERY_BYTES = 64 << 20
+"""The same for a PUT: what a hand-over, or the last flush of many uploads at once, has to wait for stays bounded."""
+DIGEST_SLICE_BYTES = 8 << 20
+"""A thread adds at most this much to a checksum before others get their turn."""
 CLEAN_INTERVAL_S = 600.0
 """Pause between two searches for expired uploads."""
 UPLOADS_MAX = 10_000

@@ -19,6 +19,7 @@ from relevo.files.volume import Entry, Volume
 
 SORTS = ("name", "size", "date")
 _DIGITS = re.compile(r"(\d+)")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _VARY = {"Vary": "Accept, Accept-Language", "Cache-Control": "no-cache"}
 
 
@@ -78,7 +79,7 @@ def _render(volume: Volume, call: Call, by: str, *, descending: bool) -> tuple[s
     entries = sort(volume.entries(call.place.names), by, descending=descending)
     if call.wants_json:
         return "application/json", as_json(call.place.folder_url(), entries)
-    first = int(call.query["from"]) if call.query.get("from", "").isdecimal() else 0
+    first = int(call.query["from"]) if _NUMBER.fullmatch(call.query.get("from", "")) else 0
     first = min(first, max(0, len(entries) - 1))
     view = page.View(
         names=call.place.names,

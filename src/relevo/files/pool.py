@@ -57,6 +57,7 @@ class Pool:
         self._running: set[_Job] = set()
         self._threads = 0
         self._outstanding = 0
+        self._returned_s = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         self._numbers = itertools.count()
@@ -75,8 +76,10 @@ class Pool:
 
     @property
     def stuck(self) -> bool:
-        """Every thread is inside a call, and the oldest one has been there for too long."""
-        return self.busy >= self._workers and self.oldest_s >= self._stuck_s
+        """Every thread is inside a call, and none has come back for too long (slow calls that do are only load)."""
+        if self.busy < self._workers:
+            return False
+        return min(self.oldest_s, time.monotonic() - self._returned_s) >= self._stuck_s
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a blocking call in a thread and wait for its result.
@@ -176,6 +179,7 @@ class Pool:
                 failure = error
             with self._lock:
                 self._running.discard(job)
+                self._returned_s = time.monotonic()
             with contextlib.suppress(RuntimeError):  # the loop may be closed by now: nobody waits any more
                 job.loop.call_soon_threadsafe(self._finish, job, result, failure)
             del job, result, failure  # an idle thread keeps nothing alive

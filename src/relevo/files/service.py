@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import enum
 import functools
+import hashlib
 import pathlib
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from relevo.files.claims import Claims
 from relevo.files.errors import FilesError, VolumeFault, unavailable
 from relevo.files.pool import Pool
 from relevo.files.traffic import Traffic
-from relevo.files.volume import Volume
+from relevo.files.volume import Entry, Volume, digest_slice
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Service:
         self._volume: Volume | None = None
         self._order = asyncio.Lock()
         self._cleaner: asyncio.Task[None] | None = None
+        self._finishing: dict[str, asyncio.Task[Entry]] = {}
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -121,17 +123,30 @@ class Service:
             return
         self.state = State.QUIESCED
         await self.traffic.settled(limits.QUIESCE_S)
+        self._abort()
+
+    def _abort(self) -> None:
         self.traffic.abort()
+        for (
+            task
+        ) in self._finishing.values():  # complete uploads stay, and are finished by whoever opens the volume next
+            task.cancel()
 
     async def _close(self) -> None:
         begun_s = time.monotonic()
+
+        def left_s() -> float:
+            return max(0.0, begun_s + limits.CLOSE_S - time.monotonic())
+
         await self._quiesce()
         self.state = State.CLOSING
-        self.traffic.abort()
+        self._abort()
         if self._cleaner is not None:
             self._cleaner.cancel()
-            await asyncio.wait({self._cleaner}, timeout=limits.CLOSE_S)
-        ended = await self.traffic.settled(limits.CLOSE_S) and await self._pool.drained(limits.CLOSE_S)
+        ending = {task for task in (self._cleaner, *self._finishing.values()) if task is not None}
+        if ending:
+            await asyncio.wait(ending, timeout=limits.CLOSE_S)
+        ended = await self.traffic.settled(left_s()) and await self._pool.drained(left_s())
         if not ended:
             raise StillBusy(
                 f"{self._pool.busy} operations hang in the volume, the oldest for {self._pool.oldest_s:.0f} s.",
@@ -188,6 +203,47 @@ class Service:
         """A blocking call whose end nobody waits for; `close` does."""
         self._pool.start(functools.partial(call, *args, **kwargs))
 
+    async def sha256(self, fd: int) -> bytes:
+        """The SHA-256 of a whole file, slice by slice: neither other requests nor a hand-over wait for a large one."""
+        digest, offset = hashlib.sha256(), 0
+        while count := await self.run(digest_slice, digest, fd, offset):
+            offset += count
+        return digest.digest()
+
+    async def finish(self, upload: uploads.Upload) -> Entry:
+        """Give a complete upload its name, durably, after its checksum was compared with the announced one.
+
+        The work goes on when the caller is cancelled: the checksum of a large file takes longer than a client's
+        patience, and would be begun anew at each of its attempts. `finishing` waits for it.
+
+        Raises:
+            ChecksumWrong: it differs; the upload is deleted.
+            FilesError: its place is taken by a folder, …; the upload stays.
+        """
+        task = asyncio.create_task(self._finish(self.volume, upload))
+        self._finishing[upload.id] = task
+        task.add_done_callback(lambda _: self._finishing.pop(upload.id, None))
+        return await asyncio.shield(task)
+
+    async def finishing(self, upload_id: str) -> None:
+        """Wait for the end of a `finish` that is under way, if there is one.
+
+        Raises:
+            FilesError: as `finish`.
+        """
+        if (task := self._finishing.get(upload_id)) is not None:
+            await asyncio.shield(task)
+
+    async def _finish(self, volume: Volume, upload: uploads.Upload) -> Entry:
+        handle = await self.run(uploads.open_complete, volume, upload)
+        try:
+            if upload.info.sha256 and (await self.sha256(handle.fd)).hex() != upload.info.sha256:
+                await self.run(uploads.delete, volume, upload.id)
+                raise uploads.ChecksumWrong
+            return await self.run(uploads.finish, volume, upload, handle)
+        finally:
+            self.later(handle.close)
+
     async def copies(self, timeout_s: float = limits.COPIES_TIMEOUT_S) -> int:
         """How many copies there are of everything that has been fsynced."""
         return await copies.ask(self._mirror_socket, timeout_s=timeout_s)
@@ -220,12 +276,14 @@ class Service:
             return
         if await self.run(uploads.expired, volume, upload_id, self.resource.upload_expiry_ms):
             async with self.claims.claim(upload_id, cancellable=False):
+                await self.finishing(upload_id)
                 await self.run(uploads.delete, volume, upload_id)
             _log.info("upload_expired", id=upload_id)
             return
         if not uploads.is_id(upload_id):
             return
         async with self.claims.claim(upload_id, cancellable=False):
+            await self.finishing(upload_id)
             upload = await self.run(uploads.load, volume, upload_id)
             if upload.complete and not upload.published:
-                await self.run(uploads.finish, volume, upload)
+                await self.finish(upload)

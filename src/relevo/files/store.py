@@ -139,13 +139,17 @@ async def _write_body(
     service: Service, temporary: Handle, body: AsyncIterator[bytes], update: Callable[[bytes], None] | None
 ) -> None:
     pieces: list[bytes] = []
-    waiting_bytes = 0
+    waiting_bytes = unsynced_bytes = 0
     async for piece in body:
         pieces.append(piece)
         waiting_bytes += len(piece)
         if waiting_bytes >= limits.CHUNK_BYTES:
             await service.run(_append, temporary.fd, pieces, update)
+            unsynced_bytes += waiting_bytes
             pieces, waiting_bytes = [], 0
+        if unsynced_bytes >= limits.PUT_SYNC_EVERY_BYTES:
+            await service.run(os.fdatasync, temporary.fd)
+            unsynced_bytes = 0
     if pieces:
         await service.run(_append, temporary.fd, pieces, update)
 

@@ -23,7 +23,7 @@ from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on, w
 from relevo.files.service import Service
 from relevo.files.store import check_room
 from relevo.files.urls import TUS, check_new, name_in_form, relative_path, url_of
-from relevo.files.volume import Entry, Handle, Volume, write_all
+from relevo.files.volume import Handle, Volume, write_all
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,termination,expiration"
@@ -42,7 +42,7 @@ def parse_metadata(field: str) -> dict[str, str]:
         FilesError: 400.
     """
     pairs: dict[str, str] = {}
-    if len(field) > _METADATA_MAX_BYTES:
+    if len(field) > _METADATA_MAX_BYTES or not (field.isascii() and field.isprintable()):  # it is sent back as it is
         raise FilesError(400, "tus_metadata")
     for part in filter(None, (piece.strip() for piece in field.split(","))):
         key, _, value = part.partition(" ")
@@ -102,10 +102,16 @@ async def _route(service: Service, call: Call) -> web.Response:
             return await _patch(service, call, upload_id)
         case "DELETE":
             async with service.claims.claim(upload_id):
-                await service.run(uploads.load, service.volume, upload_id)
+                await _load(service, upload_id)
                 await service.run(uploads.delete, service.volume, upload_id)
             return empty(204, _HEADERS)
     raise FilesError(405, "method", headers={"Allow": "OPTIONS, HEAD, PATCH, DELETE"})
+
+
+async def _load(service: Service, upload_id: str) -> uploads.Upload:
+    """What is known of an upload that is claimed; one that is being finished by an earlier request is waited for."""
+    await service.finishing(upload_id)
+    return await service.run(uploads.load, service.volume, upload_id)
 
 
 def _expires(service: Service, upload: uploads.Upload) -> dict[str, str]:
@@ -142,7 +148,7 @@ def _create_checked(volume: Volume, info: uploads.Info) -> uploads.Upload:
 
 async def _head(service: Service, upload_id: str) -> web.Response:
     async with service.claims.claim(upload_id):
-        upload = await service.run(uploads.load, service.volume, upload_id)
+        upload = await _load(service, upload_id)
         if upload.published:
             extra = {"Relevo-Copies": str(await service.copies())}
         else:
@@ -160,7 +166,7 @@ async def _patch(service: Service, call: Call, upload_id: str) -> web.Response:
     offset = whole_number(request.headers.get("Upload-Offset"))
     await service.require_copies()
     async with service.claims.claim(upload_id):
-        upload = await service.run(uploads.load, service.volume, upload_id)
+        upload = await _load(service, upload_id)
         if offset != upload.offset:
             raise FilesError(409, "tus_offset", headers={"Upload-Offset": str(upload.offset)}, offset=upload.offset)
         if (request.content_length or 0) > upload.info.length_bytes - offset:
@@ -209,8 +215,7 @@ async def _write_body(service: Service, call: Call, upload: uploads.Upload, hand
 
 async def _finish(service: Service, upload: uploads.Upload) -> dict[str, str]:
     """Give a complete upload its name; the fields that tell so."""
-    entry: Entry
-    entry, _ = await service.run(uploads.finish, service.volume, upload)
+    entry = await service.finish(upload)
     copies = await service.copies()
     _log.info("stored", path="/".join(upload.info.names), bytes=entry.size_bytes, copies=copies, upload=upload.id)
     headers = {

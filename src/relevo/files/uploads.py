@@ -25,7 +25,7 @@ import msgspec
 from relevo.files import limits
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
-from relevo.files.volume import Entry, Handle, Volume, names_in, sha256_of, write_all
+from relevo.files.volume import Entry, Handle, Volume, names_in, write_all
 
 _OFFSET_DIGITS = 20
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -187,30 +187,28 @@ def sync(volume: Volume, upload: Upload, handle: Handle) -> None:
     upload.offset = written
 
 
-def finish(volume: Volume, upload: Upload) -> tuple[Entry, bool]:
-    """Give a complete upload its name, durably, after its checksum was compared with the announced one.
-
-    Returns:
-        The new entry, and whether there was none before.
+def open_complete(volume: Volume, upload: Upload) -> Handle:
+    """Open the bytes of a complete upload, to compare their checksum and to `finish` it.
 
     Raises:
-        ChecksumWrong: it differs; the upload is deleted.
-        FilesError: its place is taken by a folder, …; the upload stays.
+        OSError: as the system call does.
     """
     assert upload.complete, "only complete uploads are published"
     assert not upload.published, "an upload is published once"
-    handle = volume.keep_upload(os.open(upload.id, _FLAGS, dir_fd=volume.uploads_folder()), upload.id)
-    try:
-        if upload.info.sha256 and sha256_of(handle.fd).hex() != upload.info.sha256:
-            delete(volume, upload.id)
-            raise ChecksumWrong
-        os.fsync(handle.fd)
-        entry, created = volume.publish(handle, upload.info.names, area="uploads")
-        os.fsync(volume.uploads_folder())
-    finally:
-        handle.close()
+    return volume.keep_upload(os.open(upload.id, _FLAGS, dir_fd=volume.uploads_folder()), upload.id)
+
+
+def finish(volume: Volume, upload: Upload, handle: Handle) -> Entry:
+    """Give a complete upload, whose checksum was compared, its name, durably; returns the new entry.
+
+    Raises:
+        FilesError: its place is taken by a folder, …; the upload stays.
+    """
+    os.fsync(handle.fd)
+    entry, _ = volume.publish(handle, upload.info.names, area="uploads")
+    os.fsync(volume.uploads_folder())
     upload.published = True
-    return entry, created
+    return entry
 
 
 def delete(volume: Volume, upload_id: str) -> None:

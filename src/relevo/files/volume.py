@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 
 from relevo.files.conditions import Version, version_of
 from relevo.files.errors import FilesError
-from relevo.files.limits import CHUNK_BYTES, RESERVED_SPACE_BYTES
+from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
 from relevo.files.urls import HIDDEN_AT_ROOT, WORK_FOLDER
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -128,13 +128,13 @@ def write_all(fd: int, pieces: list[bytes]) -> None:
             view = view[os.write(fd, view) :]
 
 
-def sha256_of(fd: int) -> bytes:
-    """The SHA-256 of a whole file, read from its beginning."""
-    digest, offset = hashlib.sha256(), 0
-    while chunk := os.pread(fd, CHUNK_BYTES, offset):
+def digest_slice(digest: hashlib._Hash, fd: int, offset: int) -> int:
+    """Add a slice of a file to its checksum; its length, 0 at the end of the file."""
+    begin, end = offset, offset + DIGEST_SLICE_BYTES
+    while offset < end and (chunk := os.pread(fd, min(CHUNK_BYTES, end - offset), offset)):
         digest.update(chunk)
         offset += len(chunk)
-    return digest.digest()
+    return offset - begin
 
 
 class Volume:
