@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -23,6 +24,9 @@ STORED_BEFORE = 5
 PROBE = "probe.txt"
 DISK_BYTES = 128 << 20
 LOAD_BYTES = 16 << 10
+LOOK_S = 0.005
+PATIENT_MS = 20_000
+"""Time limit of polls where nothing may fail: a pause is no failure, and a slow machine none either."""
 
 
 class Cluster:
@@ -57,6 +61,18 @@ class Cluster:
                 lines = [line for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
                 self.acknowledged += [msgspec.json.decode(line, type=Wanted) for line in lines]
 
+    def _used_kib(self, node: str, folder: str) -> int:
+        done = self.lab.run(node, ["du", "-sk", folder], capture=True)
+        return int(done.stdout.split()[0])
+
+    def hold_when(self, node: str, folder: str, grown_kib: int, command: str) -> None:
+        """Stop a client's process when a folder has grown by so much."""
+        before_kib = self._used_kib(node, folder)
+        end = time.monotonic() + 60
+        while self._used_kib(node, folder) < before_kib + grown_kib:
+            assert time.monotonic() < end, f"{folder} does not grow"
+        self.lab.run("client", ["pkill", "-STOP", "-f", f"python.*{command}"], check=True)
+
     def verify(self) -> None:
         """Everything that was acknowledged is there, whole, through the virtual IP."""
         lines = b"\n".join(msgspec.json.encode(item) for item in self.acknowledged)
@@ -82,16 +98,43 @@ class Cluster:
             self.lab.run("nodo1", ["relevo", "online", node], check=True, capture=True)
         self.story.await_service_on("nodo1")
         # All tests share the volume: what a fast machine stores in all of them would fill it.
-        self.lab.run("nodo1", ["sh", "-c", "rm -rf /srv/relevo/load*"], check=True)
+        self.lab.run("nodo1", ["sh", "-c", "rm -rf /srv/relevo/load* /srv/relevo/large.bin"], check=True)
+
+    @contextlib.contextmanager
+    def one_address(self) -> Iterator[None]:
+        """During the body the virtual IP is looked for all the time: it is never on both servers."""
+        over = threading.Event()
+        seen: list[str] = []
+
+        def look() -> None:
+            while not over.is_set():
+                # While it moves it may be seen there and then here: it is on both only if it still is there afterwards.
+                if self._holds("nodo1") and self._holds("nodo2") and self._holds("nodo1"):
+                    seen.append("both")
+                over.wait(LOOK_S)
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+        assert seen == []
+
+    def _holds(self, node: str) -> bool:
+        """Read from outside, because a command in the node would cost more than the pause it looks for."""
+        process = self.lab.machine(node).process
+        if process is None:
+            return False
+        try:
+            return "192.168.0.29\n" in pathlib.Path(f"/proc/{process.pid}/net/fib_trie").read_text()
+        except OSError:
+            return False  # it has lost its power meanwhile
 
     def holders(self) -> list[str]:
         """The nodes that hold the virtual IP at this moment."""
-        found = []
-        for node in ("nodo1", "nodo2"):
-            done = self.lab.run(node, ["ip", "-4", "-o", "addr", "show", "dev", "eth0"], capture=True)
-            if b"192.168.0.29/" in done.stdout:
-                found.append(node)
-        return found
+        return [node for node in ("nodo1", "nodo2") if self._holds(node)]
 
 
 def _lines(log: pathlib.Path) -> int:
@@ -141,7 +184,7 @@ def cluster(running: Cluster) -> Cluster:
 
 
 def test_an_orderly_hand_over_and_back(cluster: Cluster) -> None:
-    with cluster.load():
+    with cluster.one_address(), cluster.load():
         cluster.lab.run("nodo1", ["relevo", "standby", "nodo1"], check=True, capture=True)
         cluster.story.await_service_away_from("nodo1")
         assert cluster.holders() == ["nodo2"]
@@ -152,7 +195,7 @@ def test_an_orderly_hand_over_and_back(cluster: Cluster) -> None:
 
 
 def test_an_orderly_stop_of_the_active_server(cluster: Cluster) -> None:
-    with cluster.load():
+    with cluster.one_address(), cluster.load():
         cluster.lab.stop("nodo1")
         cluster.story.await_service_away_from("nodo1")
     with cluster.load():
@@ -162,7 +205,7 @@ def test_an_orderly_stop_of_the_active_server(cluster: Cluster) -> None:
 
 
 def test_a_power_cut_of_the_active_server_and_a_second_one_right_after(cluster: Cluster) -> None:
-    with cluster.load():
+    with cluster.one_address(), cluster.load():
         cluster.lab.crash("nodo1")
         cluster.story.await_service_away_from("nodo1")
     with cluster.load():
@@ -177,13 +220,14 @@ def test_a_power_cut_of_the_active_server_and_a_second_one_right_after(cluster: 
 
 def test_a_power_cut_of_the_passive_server_is_not_noticed(cluster: Cluster) -> None:
     log = cluster.scratch / "passive.jsonl"
-    with polling(cluster.lab, log, URL + PROBE), cluster.load():
+    with polling(cluster.lab, log, URL + PROBE, limit_ms=PATIENT_MS), cluster.one_address(), cluster.load():
         cluster.lab.crash("nodo2")
         cluster.story.await_status("nodo2 dead", "nodo1", lambda state: state["nodes"]["nodo2"]["state"] == "dead")
         cluster.lab.boot("nodo2")
         cluster.story.await_service_on("nodo1")
     polls = poll.read_polls(log)
-    assert [found.why for found in polls if found.why in {"ConnectionRefusedError", "503"}] == []
+    assert len(polls) > 0
+    assert [found.why for found in polls if not found.good] == []
     cluster.judge()
 
 
@@ -192,21 +236,25 @@ def test_a_power_cut_of_the_passive_server_is_not_noticed(cluster: Cluster) -> N
 def test_one_cut_link_splits_nothing(cluster: Cluster, node: str, link: str) -> None:
     name = {"eth0": "users", "eth1": "cross"}[link]
     other = other_than(node)
-    cluster.lab.cut(node, link)
-    state = cluster.story.await_status(
-        f"{name} down", other, lambda state: state["nodes"][node]["links"][name] == "down"
-    )
-    assert state["nodes"][node]["state"] == "active"
-    assert state["services"]["web"]["node"] == "nodo1"
-    cluster.lab.heal(node)
-    cluster.story.await_service_on("nodo1", seen_from=other)
-    with cluster.load():
-        pass
+    with cluster.one_address():
+        cluster.lab.cut(node, link)
+        state = cluster.story.await_status(
+            f"{name} down", other, lambda state: state["nodes"][node]["links"][name] == "down"
+        )
+        assert state["nodes"][node]["state"] == "active"
+        assert state["services"]["web"]["node"] == "nodo1"
+        if not (node == "nodo1" and link == "eth0"):  # then no client reaches the active server, and it stays
+            with cluster.load():
+                pass
+        cluster.lab.heal(node)
+        cluster.story.await_service_on("nodo1", seen_from=other)
+        with cluster.load():
+            pass
     cluster.judge()
 
 
 def test_a_pulled_users_cable_moves_the_service(cluster: Cluster) -> None:
-    with cluster.load():
+    with cluster.one_address(), cluster.load():
         cluster.lab.cut("nodo1", "eth0", cable=True)
         cluster.story.await_service_away_from("nodo1")
         cluster.lab.heal("nodo1")
@@ -240,23 +288,22 @@ def test_both_links_cut_is_a_split_brain_that_keeps_everything_until_it_is_resol
 
 def test_the_node_daemon_dies_and_nobody_notices(cluster: Cluster) -> None:
     log = cluster.scratch / "node-daemon.jsonl"
-    with polling(cluster.lab, log, URL + PROBE), cluster.load():
+    with polling(cluster.lab, log, URL + PROBE, limit_ms=PATIENT_MS), cluster.one_address(), cluster.load():
         for node in ("nodo1", "nodo2"):
             cluster.lab.unit(node, "node", "kill")
             cluster.story.await_service_on("nodo1", seen_from=node)
     polls = poll.read_polls(log)
-    bad = [found.why for found in polls if not found.good and found.why != "time limit"]
-    assert bad == []
+    assert len(polls) > 0
+    assert [found.why for found in polls if not found.good] == []
     cluster.judge()
 
 
 @pytest.mark.parametrize("unit", ["heartbeat", "files", "mirror"])
 @pytest.mark.parametrize("node", ["nodo1", "nodo2"])
 def test_a_killed_daemon_loses_nothing(cluster: Cluster, node: str, unit: str) -> None:
-    with cluster.load():
+    with cluster.one_address(), cluster.load():
         cluster.lab.unit(node, unit, "kill")
         cluster.story.await_both_current("nodo1")
-        assert len(cluster.holders()) <= 1
     cluster.lab.run("nodo1", ["relevo", "cleanup", "web"], check=True, capture=True)
     cluster.story.await_service_on("nodo1")
     cluster.judge()
@@ -282,19 +329,29 @@ def test_a_power_cut_right_after_each_201(cluster: Cluster) -> None:
 
 
 def test_a_large_upload_and_a_large_download_run_through_a_failover(cluster: Cluster) -> None:
+    """Each client is held (SIGSTOP) when a part has gone over, so that the power is cut in the middle for certain."""
     large = cluster.scratch / "large.bin"
     large.write_bytes(b"".join(number.to_bytes(8, "big") for number in range(6 << 20)))
-    up = cluster.lab.popen("client", ["relevo", "put", "--quiet", str(large), URL])
-    time.sleep(0.3)  # somewhere in the middle; any moment will do
-    cluster.lab.crash("nodo1")
-    assert up.wait(timeout=90) == 0
     fetched = cluster.scratch / "fetched.bin"
-    cluster.lab.boot("nodo1")
-    cluster.story.await_service_on("nodo1")
-    down = cluster.lab.popen("client", ["relevo", "get", "--quiet", URL + "large.bin", str(fetched)])
-    time.sleep(0.1)  # likewise
-    cluster.lab.crash("nodo1")
-    assert down.wait(timeout=90) == 0
-    assert fetched.read_bytes() == large.read_bytes()
-    cluster.lab.boot("nodo1")
-    cluster.story.await_service_on("nodo1")
+    part_kib = large.stat().st_size // 10 // 1024
+    with cluster.one_address():
+        up = cluster.lab.popen("client", ["relevo", "put", "--quiet", str(large), URL])
+        cluster.hold_when("nodo1", "/srv/relevo", part_kib, "relevo put")
+        assert up.poll() is None
+        cluster.lab.crash("nodo1")
+        up.send_signal(signal.SIGCONT)
+        assert up.wait(timeout=90) == 0
+        cluster.lab.boot("nodo1")
+        cluster.story.await_service_on("nodo1")
+        down = cluster.lab.popen("client", ["relevo", "get", "--quiet", URL + "large.bin", str(fetched)])
+        cluster.hold_when("client", str(cluster.scratch), part_kib, "relevo get")
+        assert down.poll() is None
+        cluster.lab.crash("nodo1")
+        down.send_signal(signal.SIGCONT)
+        assert down.wait(timeout=90) == 0
+        assert fetched.read_bytes() == large.read_bytes()
+        cluster.lab.boot("nodo1")
+        cluster.story.await_service_on("nodo1")
+    with cluster.load():
+        pass
+    cluster.judge()

@@ -76,10 +76,12 @@ def _copy_sources(files: pathlib.Path, scratch: pathlib.Path, large_bytes: int) 
 
 
 @contextlib.contextmanager
-def polling(lab: Lab, log: pathlib.Path, url: str) -> Iterator[None]:
+def polling(lab: Lab, log: pathlib.Path, url: str, *, limit_ms: int = poll.LIMIT_MS) -> Iterator[None]:
     """Ask for `url` from the client every 50 ms while the body runs; the answers go to `log`."""
     with log.open("wb") as out:
-        process = lab.popen("client", [sys.executable, "-m", "relevo.lab.poll", url], stdout=out)
+        process = lab.popen(
+            "client", [sys.executable, "-m", "relevo.lab.poll", url, "--limit-ms", str(limit_ms)], stdout=out
+        )
         try:
             yield
         finally:

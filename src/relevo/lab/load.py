@@ -1,4 +1,4 @@
-"""A client that stores one file after the other for ever: run inside a lab as `python -m relevo.lab.load URL`.
+"""A client that stores a file, fetches it, stores the next: run inside a lab as `python -m relevo.lab.load URL`.
 
 Each file that the service acknowledged (201 or 204) is a JSON line on standard output, in the form that
 `relevo.lab.verify` reads. A file that was not acknowledged is sent again until it is.
@@ -46,6 +46,23 @@ async def _store_until_acknowledged(session: aiohttp.ClientSession, url: str, da
         await asyncio.sleep(RETRY_MS / 1000)
 
 
+async def _fetch_until_whole(session: aiohttp.ClientSession, url: str, wanted: Wanted) -> None:
+    """Read back what was acknowledged; broken off, it is fetched again.
+
+    Raises:
+        SystemExit: it is not there, or has other contents.
+    """
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with session.get(url) as answer:
+                data = await answer.read()
+                if answer.status == 404 or (answer.status == 200 and hashlib.sha256(data).hexdigest() != wanted.sha256):
+                    raise SystemExit(f"{url} was acknowledged and came back with status {answer.status}, changed.")
+                if answer.status == 200:
+                    return
+        await asyncio.sleep(RETRY_MS / 1000)
+
+
 async def store_for_ever(base: str, folder: str, worker: int, size_bytes: int, seed: int) -> None:
     """Store files named after their number, with contents of the seed, until cancelled."""
     source = random.Random(seed + worker)
@@ -59,6 +76,7 @@ async def store_for_ever(base: str, folder: str, worker: int, size_bytes: int, s
             sys.stdout.buffer.write(msgspec.json.encode(acknowledged) + b"\n")
             sys.stdout.buffer.flush()
             number += 1
+            await _fetch_until_whole(session, f"{base.rstrip('/')}/{path}", acknowledged)
 
 
 async def _all(base: str, folder: str, workers: int, size_bytes: int, seed: int) -> None:
