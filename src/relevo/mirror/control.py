@@ -14,6 +14,8 @@ from relevo.base.errors import RelevoError
 from relevo.mirror.loop import HANG_UP, READ, WRITE, Loop
 
 BACKLOG = 16
+MAX_CLIENTS = 128
+"""One more is turned away: connections forgotten by others must not use up the descriptors of the data path."""
 READ_BYTES = 64 << 10
 MAX_UNSENT_BYTES = 1 << 20
 """A watcher that does not read is dropped when this much waits for it."""
@@ -130,6 +132,9 @@ class ControlEndpoint:
     def _accept(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             sock, _ = self._sock.accept()
+            if len(self.clients) >= MAX_CLIENTS:
+                sock.close()
+                return
             sock.settimeout(0)
             client = Client(self, sock)
             self.clients.add(client)

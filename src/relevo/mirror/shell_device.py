@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from relevo.device.frontend import FuseDiscard, FuseFlush, FuseRead, FuseWrite, Request
-from relevo.device.fuse import FuseFile
+from relevo.device.fuse import FuseFile, FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
 from relevo.device.keeper_proto import KeeperReply
 from relevo.mirror import events as ev
@@ -52,7 +52,12 @@ class ShellDevice:
     def up(self, effect: ev.DeviceUp) -> None:
         """Make the device."""
         assert self._fuse is None
-        self._fuse = FuseFile(effect.size_bytes)
+        try:
+            self._fuse = FuseFile(effect.size_bytes)
+        except FuseUnavailable as error:
+            _log.error("device_not_made", problem=error.what, remedy=error.remedy)
+            self._done(effect.token, errno.EIO)
+            return
         self._orders[self._keeper.attach(self._fuse.fileno(), effect.size_bytes)] = (effect.token, True)
         self._await_mount(self._fuse)
 

@@ -44,9 +44,14 @@ from relevo.mirror.shell_link import ShellLink
 RECEIVE_POOL_BYTES = 64 << 20
 ATTACH_RETRY_MS = 2000
 RANDOM_NUMBERS = 8
+EX_SOFTWARE = 70
 EX_CONFIG = 78
 _STOPPED = object()
 _log = structlog.get_logger()
+
+
+class EpochUnreadable(RelevoError):
+    """The file that keeps the highest vote's epoch cannot be read: an older vote could not be told from a newer."""
 
 
 class NotAttached(RelevoError):
@@ -119,16 +124,19 @@ class Worker:
     def _attach(self) -> None:
         """Open the backing disk and wake the core; when that fails, say why and try again."""
         try:
+            epoch = self._read_epoch()
             backing = open_backing(self._disk_path)
             try:
                 content = DiskContent(backing)
             except BaseException:
                 backing.close()
                 raise
-        except RelevoError as error:
-            if self._problem != str(error):
-                _log.error("disk_unusable", problem=str(error))
-            self._problem = str(error)
+        except (RelevoError, OSError) as error:
+            problem = str(error) if isinstance(error, RelevoError) else f"{self._disk_path} cannot be read ({error})."
+            if self._problem != problem:
+                _log.error("disk_unusable", problem=problem)
+                self._changed()
+            self._problem = problem
             self._loop.call_in(ATTACH_RETRY_MS, self._attach)
             return
         self._problem = ""
@@ -144,7 +152,7 @@ class Worker:
                 content.bitmap,
                 content.active_extents,
                 content.newest_transaction,
-                self._read_epoch(),
+                epoch,
                 _random(RANDOM_NUMBERS),
             )
         )
@@ -155,20 +163,33 @@ class Worker:
             return int(self._epoch_path.read_text())
         except FileNotFoundError:
             return 0
+        except (OSError, ValueError) as error:
+            raise EpochUnreadable(
+                f"{self._epoch_path} cannot be read ({error}).",
+                "If it is damaged, remove it while the other server is active or off.",
+            ) from error
 
     # ---- events in ---------------------------------------------------------------------------------------------
 
     def step(self, event: ev.Event) -> None:
-        """Give the core an event and carry out what it says; events that come of that follow in order."""
+        """Give the core an event and carry out what it says; events that come of that follow in order.
+
+        A failure in here ends the process, whoever called: half a step cannot be taken back, and nobody may catch it
+        and go on. The keeper removes the device and starts anew.
+        """
         events = self._events
         events.append(event)
         if self._stepping or self._core is None:
             return
         self._stepping = True
         effects, core_step = self._effects, self._core.step
-        while events:
-            for effect in core_step(events.popleft()):
-                effects[type(effect)](effect)
+        try:
+            while events:
+                for effect in core_step(events.popleft()):
+                    effects[type(effect)](effect)
+        except Exception as error:
+            _log.critical("step_failed", exc_info=True)
+            raise SystemExit(EX_SOFTWARE) from error
         self._stepping = False
 
     def _disk_done(self, token: ev.Token, number: int, buffer: Buffer | None) -> None:

@@ -1,0 +1,147 @@
+"""The worker when things around it fail: its disk, /dev/fuse, the core itself."""
+
+from __future__ import annotations
+
+import errno
+import json
+import pathlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from heartbeat_support import two_nodes
+from relevo.base.control import Message
+from relevo.base.paths import Paths
+from relevo.config.model import Config, Mirror
+from relevo.device.fuse import FuseUnavailable
+from relevo.device.keeper_client import KeeperClient
+from relevo.mirror import shell_device, worker
+from relevo.mirror.create import create_metadata
+from relevo.mirror.loop import now_ms
+
+LIMIT_MS = 10_000
+DISK_BYTES = 8 << 20
+
+
+def config(disk: pathlib.Path) -> Config:
+    found = two_nodes()
+    found.nodes["nodo1"].disks["r0"] = disk
+    found.mirrors["r0"] = Mirror(name="r0", link="cross", port=7788, secret="the secret", alone="risk")
+    return found
+
+
+class Rig:
+    """A worker whose loop the test turns, with a client at its control socket."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.disk = folder / "disk"
+        self.paths = Paths(folder / "etc", folder / "state", folder / "run")
+        self.paths.state.mkdir()
+        self.keeper, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.to_keeper = KeeperClient(ours.detach())
+        self.worker = worker.Worker(config(self.disk), "nodo1", self.paths, "r0", self.to_keeper)
+        self.client = socket.socket(socket.AF_UNIX)
+        self.client.connect(str(self.paths.socket("mirror-r0")))
+        self.client.settimeout(0)
+
+    def close(self) -> None:
+        self.client.close()
+        self.keeper.close()
+        self.to_keeper.close()
+        self.worker._control.close()
+        self.worker._link.close()
+        if self.worker._disk is not None:
+            self.worker._disk.close()
+        self.worker._loop.close()
+
+    def turn(self, until: Callable[[], bool]) -> None:
+        end = now_ms() + LIMIT_MS
+        while not until():
+            assert now_ms() < end, "it did not come about"
+            self.worker._loop.round(50)
+
+    def ask(self, do: str, **arguments: object) -> Message:
+        self.client.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        got = bytearray()
+
+        def whole() -> bool:
+            try:
+                got.extend(self.client.recv(65536))
+            except BlockingIOError:
+                return False
+            return got.endswith(b"\n")
+
+        self.turn(whole)
+        answer: Message = json.loads(got)
+        return answer
+
+    def attach(self) -> None:
+        with self.disk.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        create_metadata(self.disk, zeroed=True)
+        self.worker._attach()
+        self.turn(lambda: self.ask("status")["connection"] == "WFConnection")
+
+
+@pytest.fixture
+def rig(tmp_path: pathlib.Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_missing_disk_is_told_to_watchers_and_tried_again(rig: Rig) -> None:
+    rig.worker._attach()
+    assert str(rig.disk) in rig.ask("status")["problem"]
+    assert rig.ask("primary", epoch=1)["error"] == "NotAttached"
+    rig.attach()
+    assert rig.ask("status")["problem"] == ""
+
+
+def test_a_disk_that_cannot_be_read_is_no_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    plain = worker.DiskContent
+    rig.disk.write_bytes(bytes(DISK_BYTES))
+    monkeypatch.setattr(worker, "DiskContent", broken)
+    rig.worker._attach()
+    assert "Input/output error" in rig.ask("status")["problem"]
+    monkeypatch.setattr(worker, "DiskContent", plain)
+    rig.attach()
+
+
+def test_without_the_highest_vote_nothing_is_served(rig: Rig) -> None:
+    note = rig.paths.state / "mirror-r0.epoch"
+    note.write_text("not a number\n")
+    rig.worker._attach()
+    assert str(note) in rig.ask("status")["problem"]
+    note.write_text("7\n")
+    rig.attach()
+    assert rig.ask("primary", epoch=6)["error"] == "AlreadyDenied"
+
+
+def test_without_fuse_a_promotion_is_refused_and_the_mirror_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: int) -> Any:
+        raise FuseUnavailable("/dev/fuse cannot be opened.", "Load the module fuse.")
+
+    monkeypatch.setattr(shell_device, "FuseFile", missing)
+    rig.attach()
+    assert rig.ask("primary", epoch=1, force=True)["error"] == "DeviceFailed"
+    assert rig.ask("status")["role"] == "Secondary"
+    assert rig.ask("outdate")["ok"]
+
+
+def test_a_failure_in_a_step_ends_the_process(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the control socket nor a stream may catch it: a mirror in the middle of a step must not go on."""
+    rig.attach()
+    assert rig.worker._core is not None
+
+    def wrong(_: object) -> Any:
+        raise AssertionError("this cannot be")
+
+    monkeypatch.setattr(rig.worker._core, "step", wrong)
+    with pytest.raises(SystemExit):
+        rig.ask("outdate")
