@@ -16,7 +16,8 @@ from relevo.arbiter import events as arbiter_events
 from relevo.arbiter.arbiter import Arbiter
 from relevo.config import model as config_model
 from relevo.heartbeat import events as heartbeat_events
-from relevo.heartbeat.membership import Membership, Settings
+from relevo.heartbeat.events import Settings
+from relevo.heartbeat.membership import Membership
 from relevo.manager import model
 from relevo.manager.executor import Executor
 from relevo.manager.planner import plan as make_plan

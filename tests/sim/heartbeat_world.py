@@ -14,8 +14,8 @@ from typing import Any
 
 from relevo.config.model import AuthKey, HeartbeatTimings
 from relevo.heartbeat import events, wire
-from relevo.heartbeat.events import ALIVE, NOTHING_HEARD, Effect, Event, Mark, PeerState
-from relevo.heartbeat.membership import GRACE_KEEPALIVES, Membership, Settings
+from relevo.heartbeat.events import ALIVE, NOTHING_HEARD, Effect, Event, Mark, PeerState, Settings
+from relevo.heartbeat.membership import GRACE_KEEPALIVES, Membership
 from relevo.heartbeat.peer import Peer, Received
 
 TIMINGS = HeartbeatTimings(keepalive_ms=200, warntime_ms=600, deadtime_ms=1200, initdead_ms=3000)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from heartbeat_support import DATA, KEYS, timed_datagrams
+from relevo.base import control
 from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import events, outbox, wire
-from relevo.heartbeat.events import ALIVE, TRANSITIONS, Effect, Event, Mark, PeerState, Reason, Sign
-from relevo.heartbeat.membership import FACTS_INTERVAL_MS, GOODBYES, Membership, Settings
+from relevo.heartbeat.events import ALIVE, TRANSITIONS, Effect, Event, Mark, PeerState, Reason, Settings, Sign
+from relevo.heartbeat.membership import FACTS_INTERVAL_MS, GOODBYES, Membership
 from relevo.heartbeat.peer import (
     HELD_MESSAGES,
     RECENT_MESSAGES,
@@ -119,6 +120,21 @@ def reasons(effects: list[Effect]) -> list[Reason]:
 
 
 # --- states -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_text_can_be_told_all_the_same() -> None:
+    """Bytes that are not UTF-8, in signed messages: the state stays one that can be written as JSON."""
+    bench = Bench()
+    bench.hear(src="nodo\udcff")
+    bench.hear(
+        "status", ("st", "up"), ("relevo_boot", "\udcff"), ("relevo_config", "\udcff"), ("relevo", "1"), relevo=False
+    )
+    bench.hear("relevo", ("no", "1"), ("facts", '{"a": "\\ud800"}'))
+    bench.hear("relevo", ("no", "2"), ("facts", '{"a": NaN}'))
+    view = bench.core.view(bench.now_ms)
+    assert bench.count(Reason.UNKNOWN_NODE) == 1
+    assert bench.count(Reason.MALFORMED) == 2
+    assert b"nodo2" in control.encode(view)
 
 
 def test_the_transition_table() -> None:

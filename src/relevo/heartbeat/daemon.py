@@ -6,7 +6,7 @@ import asyncio
 import pathlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +21,7 @@ from relevo.config.model import Config
 from relevo.heartbeat import events, realtime, wire
 from relevo.heartbeat.events import EVERYDAY, Effect, Event, Mark, Reason
 from relevo.heartbeat.links import LinkNews, LinkSocket
-from relevo.heartbeat.membership import Membership, Settings
+from relevo.heartbeat.membership import Membership
 from relevo.heartbeat.outbox import MAX_FACTS_BYTES
 from relevo.heartbeat.store import Store
 
@@ -66,11 +66,20 @@ async def run(config: Config, me: str, paths: Paths) -> None:
         NotConfigured: `me` is not a node of the cluster.
         StateUnreadable: a state file is damaged.
         OSError: the state cannot be written, or the control socket not made.
+        Exception: a step failed; whoever started us is to start us again.
     """
     if me not in config.nodes:
         names = ", ".join(config.nodes)
         raise NotConfigured(f"{me} is not a node of the cluster.", f"Its nodes are {names}; `uname -n` must be one.")
     await _Daemon(config, me, paths).run()
+
+
+def _load() -> str:
+    """What /proc/loadavg says; a heartbeat goes out without it as well."""
+    try:
+        return _LOADAVG.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _now_ms() -> int:
@@ -85,7 +94,7 @@ class _Daemon:
         self._store = Store(paths.state)
         # ORDER: the generation is on disk before the first message of it can be made
         uuid, generation = self._store.begin_generation()
-        settings = Settings(
+        settings = events.Settings(
             me=me,
             uuid=uuid,
             generation=generation,
@@ -107,32 +116,53 @@ class _Daemon:
         self._goodbye_said = asyncio.Event()
         self._complained: dict[tuple[Reason, str], int] = {}
         self._joining = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._failure: Exception | None = None
         handlers = {name: getattr(self, f"_do_{name}") for name in ("status", "publish", "suspect", "leave", "join")}
         self._control = ControlServer(paths.socket("heartbeat"), handlers, {"watch": self._watch})
 
     async def run(self) -> None:
         """Everything from start to goodbye."""
         realtime.acquire()
-        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, stop.set)
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.set_exception_handler(self._call_failed)
         await self._control.start()
         news = LinkNews(self._refresh_links)
-        checker = asyncio.create_task(self._check_links())
+        checker = self._start(self._check_links())
         self._refresh_links()
         self._step(events.Tick(_now_ms()))
         _log.info("started", node=self._me, links=sorted(self._links))
-        await stop.wait()
-        await self._leave()
-        checker.cancel()
-        news.close()
-        for link in self._links.values():
-            link.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._control.stop()
+        try:
+            await self._stop.wait()
+            if self._failure is not None:
+                raise self._failure
+            await self._leave()
+        finally:
+            checker.cancel()
+            news.close()
+            for link in self._links.values():
+                link.close()
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._control.stop()
         await self._keep_final_marks()
         _log.info("ended", node=self._me)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose failure is one of ours."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: None if done.cancelled() else done.result())
+        return task
+
+    def _call_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A step that failed has planned no next one: we would fall silent. So the process ends, without a goodbye."""
+        error = context.get("exception")
+        if "handle" in context and isinstance(error, Exception):
+            self._failure = error
+            self._stop.set()
+        else:
+            loop.default_exception_handler(context)
 
     # --- the core and its effects -------------------------------------------------------------------------------------
 
@@ -182,7 +212,7 @@ class _Daemon:
     def _send(self, effect: events.Send) -> None:
         extra: tuple[tuple[str, str], ...] = (("ts", f"{int(time.time()):x}"), ("ttl", TTL))
         if effect.message.text("seq") is not None:
-            extra = (("ld", _LOADAVG.read_text().strip()), *extra)
+            extra = (("ld", _load()), *extra)
         message = wire.Message((*effect.message.fields, *extra))
         datagram = wire.encode(message, self._config.authkeys.signing)
         for name, sock in self._links.items():
@@ -223,7 +253,7 @@ class _Daemon:
     def _persist(self, marks: dict[str, Mark]) -> None:
         self._marks = marks
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_marks())
+            self._writer = self._start(self._write_marks())
 
     async def _write_marks(self) -> None:
         while (marks := self._marks) is not None:

@@ -1,4 +1,6 @@
-"""What goes into `Membership.step` and what comes out; all frozen, every event with the time at which it happened.
+"""What `Membership` is told at its start, what goes into its `step` and what comes out.
+
+All is frozen, and every event carries the time at which it happened.
 
 `now_ms` is a clock that never goes back and that also runs while the process is stopped (CLOCK_BOOTTIME).
 """
@@ -10,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat.wire import Message
 
 
@@ -111,6 +114,32 @@ class Mark(msgspec.Struct, frozen=True, order=True):
 
 
 NOTHING_HEARD = Mark(0, 0)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the core is told once.
+
+    Attributes:
+        me: our name.
+        uuid: our 16 bytes, the same for all our runs.
+        generation: of this run. ORDER: higher than every earlier one, and on stable storage already.
+        boot_id: of our server.
+        peers: the other configured nodes.
+        links: the names of the links.
+        timings: keepalive, warntime, deadtime, initdead.
+        config_hash: told to the peers; a difference is shown.
+        marks: how far each peer was heard in earlier runs, from disk.
+    """
+
+    me: str
+    uuid: bytes
+    generation: int
+    boot_id: str
+    peers: tuple[str, ...]
+    links: tuple[str, ...]
+    timings: HeartbeatTimings
+    config_hash: str
+    marks: Mapping[str, Mark]
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -56,7 +56,11 @@ class LinkSocket:
         self.up = self._socket is not None and self._carrier()
 
     def _open(self, index: int) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._complain("link_not_opened", error)
+            return
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self.link.interface.encode())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)

@@ -11,14 +11,12 @@ Three rules carry it (docs/internals/heartbeat.md has them in full):
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import outbox
 from relevo.heartbeat.events import (
     ALIVE,
@@ -46,6 +44,7 @@ from relevo.heartbeat.events import (
     SaidGoodbye,
     SelfChanged,
     Send,
+    Settings,
     Sign,
     Suspect,
     Tick,
@@ -69,32 +68,6 @@ ACK_EVERY_MESSAGES = 10
 """One message in so many is acknowledged: Heartbeat expects it of its peers."""
 
 _SAYS = {"init": Sign.SAYS_INIT, "up": Sign.SAYS_UP, "active": Sign.SAYS_ACTIVE}
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the core is told once.
-
-    Attributes:
-        me: our name.
-        uuid: our 16 bytes, the same for all our runs.
-        generation: of this run. ORDER: higher than every earlier one, and on stable storage already.
-        boot_id: of our server.
-        peers: the other configured nodes.
-        links: the names of the links.
-        timings: keepalive, warntime, deadtime, initdead.
-        config_hash: told to the peers; a difference is shown.
-        marks: how far each peer was heard in earlier runs, from disk.
-    """
-
-    me: str
-    uuid: bytes
-    generation: int
-    boot_id: str
-    peers: tuple[str, ...]
-    links: tuple[str, ...]
-    timings: HeartbeatTimings
-    config_hash: str
-    marks: Mapping[str, Mark]
 
 
 class Membership:
@@ -208,7 +181,7 @@ class Membership:
             numbered = not kind.startswith("NS_")
             sequence = message.number("seq") if numbered else 0
         except WireError:
-            self._drop(Reason.MALFORMED, message.text("src") or "", link)
+            self._drop(Reason.MALFORMED, message.printable("src"), link)
             return
         if source == self._settings.me:
             own = message.binary("srcuuid") == self._settings.uuid
@@ -216,7 +189,7 @@ class Membership:
             return
         peer = self._peers.get(source)
         if peer is None:
-            self._drop(Reason.UNKNOWN_NODE, source, link)
+            self._drop(Reason.UNKNOWN_NODE, message.printable("src"), link)
         elif not numbered:
             self._on_unnumbered(kind, message)  # may be a replay: neither a sign of life nor anything else
         else:
@@ -299,8 +272,8 @@ class Membership:
             if not peer.relevo:
                 peer.relevo = True
                 self._facts_due()
-            peer.boot_id = message.text(outbox.BOOT) or peer.boot_id
-            peer.config_hash = message.text(outbox.CONFIG) or peer.config_hash
+            peer.boot_id = message.printable(outbox.BOOT) or peer.boot_id
+            peer.config_hash = message.printable(outbox.CONFIG) or peer.config_hash
 
     def _on_content(self, peer: Peer, present: Incarnation, received: Received, *, newest: bool) -> None:
         message = received.message
@@ -319,13 +292,11 @@ class Membership:
     def _on_facts(self, peer: Peer, present: Incarnation, received: Received) -> None:
         try:
             number = received.message.number("no")
-            facts = json.loads(received.message.required("facts"))
+            facts = msgspec.json.decode(received.message.required("facts"), type=dict[str, Any])
         except (WireError, ValueError, RecursionError):
             self._drop(Reason.MALFORMED, peer.name, received.link)
             return
-        if not isinstance(facts, dict):
-            self._drop(Reason.MALFORMED, peer.name, received.link)
-        elif not received.proven or number < present.facts_no:
+        if not received.proven or number < present.facts_no:
             self._drop(Reason.STALE_FACTS, peer.name, received.link)
         elif number > present.facts_no:
             present.facts, present.facts_no = facts, number

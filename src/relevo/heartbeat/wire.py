@@ -91,6 +91,10 @@ class Message(msgspec.Struct, frozen=True):
                 return value if isinstance(value, str) else None
         return None
 
+    def printable(self, name: str) -> str:
+        """The value of a string field as it can be shown and written as JSON; empty if there is none."""
+        return (self.text(name) or "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
     def binary(self, name: str) -> bytes | None:
         """The value of a binary field; None if there is none."""
         for key, value in self.fields:
