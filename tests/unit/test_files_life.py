@@ -19,13 +19,23 @@ import pytest
 
 from files_bench import Bench, bench, until
 from relevo.base.control import Refused, acall
-from relevo.config.model import AuthKey, AuthKeys, Config, FilesResource, HeartbeatTimings, Link, Service
+from relevo.config.model import (
+    AuthKey,
+    AuthKeys,
+    Config,
+    FilesResource,
+    FilesystemResource,
+    HeartbeatTimings,
+    Link,
+    Service,
+)
 from relevo.files import limits
 from relevo.files.claims import Claims
-from relevo.files.daemon import NoSuchResource, control, find
+from relevo.files.daemon import NoSuchResource, control, find, mountpoint_of
 from relevo.files.errors import FilesError
 from relevo.files.pool import Pool
 from relevo.files.service import CannotOpen, StillBusy
+from relevo.files.service import Service as FileService
 
 
 def served(folder: pathlib.Path, story: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
@@ -72,6 +82,39 @@ def test_it_does_not_open_what_is_not_there(tmp_path: pathlib.Path) -> None:
         assert it.service.status()["state"] == "open"
 
     served(tmp_path, story, opened=False)
+
+
+def test_it_does_not_store_below_a_mount_point_without_a_mount(tmp_path: pathlib.Path) -> None:
+    """Files would lie on this server's own disk, under the mount to come, and be acknowledged all the same."""
+    root = tmp_path / "volume"
+    root.mkdir()
+    files = FilesResource(id="files", root=root, mirror="r0")
+
+    async def opened(mountpoint: pathlib.Path) -> dict[str, Any]:
+        service = FileService(files, "nodo1", tmp_path / "mirror.sock", mountpoint=mountpoint)
+        await service.open()
+        try:
+            return service.status()
+        finally:
+            await service.close()
+
+    with pytest.raises(CannotOpen, match="Nothing is mounted"):
+        asyncio.run(opened(tmp_path))
+    assert not list(root.iterdir())
+    assert asyncio.run(opened(pathlib.Path("/proc")))["state"] == "open"
+
+
+def test_the_mount_point_is_the_nearest_configured_one(tmp_path: pathlib.Path) -> None:
+    config = a_config(pathlib.Path("/srv/relevo/web/files"), 80)
+    (files,) = config.services["web"].resources
+    assert isinstance(files, FilesResource)
+    assert mountpoint_of(config, files) is None
+    outer, inner, other = (
+        FilesystemResource(id=str(at), mirror="r0", mountpoint=pathlib.Path(at))
+        for at in ("/srv/relevo", "/srv/relevo/web", "/srv/relevo/we")
+    )
+    config.services["all"] = Service(name="all", prefer="nodo1", resources=(outer, inner, other))
+    assert mountpoint_of(config, files) == inner.mountpoint
 
 
 def test_close_ends_transfers_and_leaves_no_descriptor(tmp_path: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ import structlog
 from relevo.base.control import ControlServer, Message
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.config.model import Config, FilesResource
+from relevo.config.model import Config, FilesResource, FilesystemResource
 from relevo.files import limits
 from relevo.files.app import App
 from relevo.files.service import Service
@@ -50,6 +50,17 @@ def find(config: Config, name: str) -> FilesResource:
             return item
     known = ", ".join(item.id for item in found) or "none"
     raise NoSuchResource(f"The configuration has no files resource called {name!r}.", f"Known: {known}.")
+
+
+def mountpoint_of(config: Config, files: FilesResource) -> pathlib.Path | None:
+    """Where the file system below a files resource's root is mounted, as configured."""
+    points = [
+        item.mountpoint
+        for service in config.services.values()
+        for item in service.resources
+        if isinstance(item, FilesystemResource) and files.root.is_relative_to(item.mountpoint)
+    ]
+    return max(points, key=lambda point: len(point.parts), default=None)
 
 
 async def listen(service: Service, host: str, port: int) -> tuple[asyncio.Server, int]:
@@ -125,7 +136,7 @@ async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     """
     files = find(config, name)
     _allow_descriptors()
-    service = Service(files, me, paths.socket(f"mirror-{files.mirror}"))
+    service = Service(files, me, paths.socket(f"mirror-{files.mirror}"), mountpoint=mountpoint_of(config, files))
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)

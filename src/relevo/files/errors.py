@@ -35,6 +35,10 @@ class VolumeFault(FilesError):
     """The volume itself is sick (disk error, read-only): it is told in the status too, so that the manager acts."""
 
 
+class NotMounted(RelevoError):
+    """The volume's file system is not mounted: files would be stored on this server's own disk, and only there."""
+
+
 def unavailable(code: str, **params: object) -> FilesError:
     """A 503 that asks the client to come again soon."""
     return FilesError(503, code, headers={"Retry-After": str(RETRY_AFTER_S)}, **params)

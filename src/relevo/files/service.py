@@ -57,10 +57,16 @@ class Service:
         node: the name of this node, told in the health answer.
         mirror_socket: the control socket of the mirror below the root.
         pool: the threads.
+        mountpoint: where the file system of the root has to be mounted; None: it is not looked at.
     """
 
     def __init__(
-        self, resource: FilesResource, node: str, mirror_socket: pathlib.Path, pool: Pool | None = None
+        self,
+        resource: FilesResource,
+        node: str,
+        mirror_socket: pathlib.Path,
+        pool: Pool | None = None,
+        mountpoint: pathlib.Path | None = None,
     ) -> None:
         self.resource = resource
         self.node = node
@@ -69,6 +75,7 @@ class Service:
         self.traffic = Traffic()
         self.claims = Claims()
         self._mirror_socket = mirror_socket
+        self._mountpoint = mountpoint
         self._pool = pool or Pool()
         self._volume: Volume | None = None
         self._order = asyncio.Lock()
@@ -89,7 +96,7 @@ class Service:
             if self.state is not State.CLOSED:
                 await self._close()
             self.state = State.OPENING
-            volume = Volume(self.resource.root)
+            volume = Volume(self.resource.root, self._mountpoint)
             try:
                 leftovers = await self._pool.run(volume.open)
             except RelevoError as error:

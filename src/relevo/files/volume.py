@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from relevo.files.conditions import Version, version_of
-from relevo.files.errors import FilesError
+from relevo.files.errors import FilesError, NotMounted
 from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
 from relevo.files.urls import HIDDEN_AT_ROOT, WORK_FOLDER
 
@@ -142,10 +142,12 @@ class Volume:
 
     Args:
         root: absolute path of the folder that users see as `/`.
+        mountpoint: where its file system is mounted, or None when that is not to be looked at.
     """
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, mountpoint: pathlib.Path | None = None) -> None:
         self._path = root
+        self._mountpoint = mountpoint
         self._root = -1
         self._work: dict[str, int] = {}
         self._handles: set[Handle] = set()
@@ -163,11 +165,14 @@ class Volume:
             Work folder and name of each leftover, to be handed to `purge`.
 
         Raises:
+            NotMounted: what would be stored would lie on this server's own disk.
             OSError: the root is not there, or the work area cannot be made.
         """
         assert self._root < 0, "opened twice"
         self._root = os.open(self._path, _FOLDER & ~os.O_NOFOLLOW)
         try:
+            if self._mountpoint is not None and not self._mountpoint.is_mount():  # looked at while the root is held
+                raise NotMounted(f"Nothing is mounted at {self._mountpoint}.")
             work = self._open_or_make(self._root, WORK_FOLDER)
             with _closing(work):
                 for name in ("tmp", "uploads", "trash"):
@@ -192,9 +197,7 @@ class Volume:
             handles, self._handles = self._handles, set()
         for fd in [*(handle.fd for handle in handles), *self._work.values(), self._root]:
             if fd >= 0:
-                with contextlib.suppress(
-                    OSError
-                ):  # an error that close() reports belongs to a write never acknowledged
+                with contextlib.suppress(OSError):  # it belongs to a write that was never acknowledged
                     os.close(fd)
         self._work.clear()
         self._root = -1
