@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 import structlog
 
+from relevo.base.memory import lock_memory
+
 _PRIORITY = 1
 """The lowest real-time priority is above every ordinary process."""
-_MCL_CURRENT, _MCL_FUTURE = 1, 2
 _log = structlog.get_logger()
 
 
@@ -19,6 +19,4 @@ def acquire() -> None:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(_PRIORITY))
     except OSError as error:
         _log.warning("no_realtime_priority", error=error.strerror)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0:
-        _log.warning("memory_not_locked", error=os.strerror(ctypes.get_errno()))
+    lock_memory()
