@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from files_bench import ALONE, Bench, bench, outcome, until
+from files_bench import ALONE, SYNCED, Bench, bench, outcome, until
 from relevo.files import limits, tus, uploads
 from relevo.files.errors import FilesError
 from relevo.files.volume import Volume
@@ -125,6 +125,30 @@ def test_a_long_check_outlasts_its_client(tmp_path: pathlib.Path, monkeypatch: p
         assert (it.root / "x").read_bytes() == data
 
     served(tmp_path, story)
+
+
+def test_the_last_part_is_refused_when_a_copy_was_lost_meanwhile(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(1000)
+
+    async def story(it: Bench) -> None:
+        plain = it.service.sha256
+
+        async def losing_the_peer(fd: int) -> bytes:
+            it.mirror.update(ALONE)
+            return await plain(fd)
+
+        monkeypatch.setattr(it.service, "sha256", losing_the_peer)
+        url = await create(it, len(data), path="x", sha256=hashlib.sha256(data).hexdigest())
+        assert (await patch(it, url, 0, data))[0] == 503
+        assert not (it.root / "x").exists()
+        monkeypatch.setattr(it.service, "sha256", plain)
+        it.mirror.update(SYNCED)
+        assert await offset(it, url) == len(data)
+        assert (it.root / "x").read_bytes() == data
+
+    served(tmp_path, story, when_degraded="refuse")
 
 
 def test_close_does_not_wait_for_a_check(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ class Service:
 
         Raises:
             ChecksumWrong: it differs; the upload is deleted.
-            FilesError: its place is taken by a folder, …; the upload stays.
+            FilesError: its place is taken by a folder, one copy is left and that is refused, …; the upload stays.
         """
         task = asyncio.create_task(self._finish(self.volume, upload))
         self._finishing[upload.id] = task
@@ -247,6 +247,7 @@ class Service:
             if upload.info.sha256 and (await self.sha256(handle.fd)).hex() != upload.info.sha256:
                 await self.run(uploads.delete, volume, upload.id)
                 raise uploads.ChecksumWrong
+            await self.require_copies()
             return await self.run(uploads.finish, volume, upload, handle)
         finally:
             self.later(handle.close)
