@@ -375,6 +375,26 @@ def test_no_disk_is_told_and_taken_when_it_appears(make_pair: PairMaker) -> None
     pair.wait_in_sync()
 
 
+def test_who_reads_the_served_file_at_odd_places_harms_nothing(pair: Pair) -> None:
+    """A root process that looks into everything below /run: what the disk cannot do is refused, and no disk error."""
+    one, two = pair.sides.values()
+    one.promote()
+    served = one.paths.run / "mirror" / "r0" / "disk"
+    fd = os.open(served, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for offset, length in ((0, 10), (1, BLOCK), (BLOCK, 511), (100, 100)):
+            with pytest.raises(OSError, match="Invalid argument"):
+                os.pread(fd, length, offset)
+            with pytest.raises(OSError, match="Invalid argument"):
+                os.pwrite(fd, bytes(length), offset)
+        assert len(os.pread(fd, BLOCK, BLOCK)) == BLOCK
+    finally:
+        os.close(fd)
+    for side in (one, two):
+        status = side.status()
+        assert (status["connection"], status["disk"], status["problem"]) == ("Connected", "UpToDate", "")
+
+
 def test_a_probe_notices_a_silent_peer_at_once(pair: Pair) -> None:
     pair.two.call("probe")
     assert in_sync(pair.two.status())

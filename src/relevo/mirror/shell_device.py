@@ -13,6 +13,7 @@ from relevo.device.keeper_client import KeeperClient
 from relevo.device.keeper_proto import KeeperReply
 from relevo.mirror import events as ev
 from relevo.mirror.loop import READ, Loop
+from relevo.mirror.packets import SECTOR_BYTES
 
 _log = structlog.get_logger()
 _BUSY = "DeviceBusy"
@@ -40,6 +41,8 @@ class ShellDevice:
         changed: Callable[[], None],
     ) -> None:
         self.path: str | None = None
+        self.block_bytes = SECTOR_BYTES
+        """What the backing disk's direct I/O demands; set when it is attached."""
         self._loop = loop
         self._keeper = keeper
         self._step = step
@@ -96,9 +99,14 @@ class ShellDevice:
     def _requests(self, _events: int) -> None:
         fuse, step, now = self._fuse, self._step, self._loop.now_ms
         assert fuse is not None
+        odd = self.block_bytes - 1
         for request in fuse.receive():
             kind = type(request)
-            if kind is FuseWrite:
+            if kind is not FuseFlush and (request.offset | request.length) & odd:  # type: ignore[union-attr]
+                # mostly somebody who has opened the served file itself. From the disk it would come back as an error
+                # like any other, and cost it its place
+                fuse.reply_error(request.unique, errno.EINVAL)
+            elif kind is FuseWrite:
                 assert isinstance(request, FuseWrite)
                 step(ev.AppWrite(now, request, request.offset, request.length, request.buffer))
             elif isinstance(request, FuseRead):

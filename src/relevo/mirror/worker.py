@@ -142,6 +142,7 @@ class Worker:
         self._problem = ""
         loop = self._loop
         self._disk = ShellDisk(loop, backing, content.layout, content.superblock, self._disk_done)
+        self._device.block_bytes = backing.block_bytes
         self._core = Mirror(Settings.from_config(self._mirror))
         self._effects = self._effect_table()
         self.step(
