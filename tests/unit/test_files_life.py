@@ -245,28 +245,41 @@ def test_cancelled_calls_are_outlasted() -> None:
     asyncio.run(main())
 
 
-def test_claims_wait_for_what_may_not_be_cancelled() -> None:
+def test_claims_cancel_requests_and_wait_for_housekeeping() -> None:
     async def main() -> None:
         claims, order = Claims(), []
+        over = asyncio.Event()
 
-        async def hold(name: str, *, cancellable: bool) -> None:
-            async with claims.claim("x", cancellable=cancellable):
-                order.append(name)
-                await asyncio.sleep(0.05)
-                order.append(f"{name} done")
+        async def clean() -> None:
+            async with claims.claim_idle("x") as idle:
+                assert idle
+                order.append("cleaner")
+                await over.wait()
+                order.append("cleaner done")
 
-        first = asyncio.create_task(hold("cleaner", cancellable=False))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(hold("old", cancellable=True))
+        async def hold() -> None:
+            async with claims.claim("x"):
+                order.append("old")
+                await asyncio.get_running_loop().create_future()
+
+        first = asyncio.create_task(clean())
+        await until(lambda: order)
+        second = asyncio.create_task(hold())
+        with pytest.raises(FilesError, match="still holds it"):
+            async with claims.claim("x", 0.05):
+                pass
+        over.set()
         await until(lambda: "old" in order)
-        await hold("new", cancellable=True)
+        async with claims.claim_idle("x") as idle:
+            assert not idle
+        async with claims.claim_idle("y") as idle:
+            assert idle
+        assert not second.cancelling()
+        async with claims.claim("x"):
+            order.append("new")
         await asyncio.gather(first, second, return_exceptions=True)
-        assert order == ["cleaner", "cleaner done", "old", "new", "new done"]
+        assert order == ["cleaner", "cleaner done", "old", "new"]
         assert second.cancelled()
-        async with claims.claim("x", cancellable=False):
-            with pytest.raises(FilesError, match="still holds it"):
-                async with claims.claim("x", 0.05):
-                    pass
 
     asyncio.run(main())
 

@@ -9,8 +9,9 @@ import hashlib
 import io
 import os
 import pathlib
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -321,6 +322,66 @@ def test_old_uploads_and_leftovers_are_cleaned(tmp_path: pathlib.Path) -> None:
         await until(lambda: it.work_files() == expected)
         assert list((it.root / ".relevo/trash").iterdir()) == []
 
+    served(tmp_path, story)
+
+
+def test_cleaning_never_ends_a_request(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part begins while the cleaner already looks at its upload, and lasts while the cleaner comes by again."""
+    looked, gate = threading.Event(), threading.Event()
+    rounds, plain_ids, plain_expired = 0, uploads.ids, uploads.expired
+
+    def ids(volume: Volume) -> list[str]:
+        nonlocal rounds
+        rounds += 1
+        return plain_ids(volume)
+
+    def expired(volume: Volume, upload_id: str, expiry_ms: int) -> bool:
+        looked.set()
+        assert gate.wait(20)
+        return plain_expired(volume, upload_id, expiry_ms)
+
+    monkeypatch.setattr(uploads, "ids", ids)
+    monkeypatch.setattr(uploads, "expired", expired)
+    monkeypatch.setattr(limits, "CLEAN_INTERVAL_S", 0.001)
+
+    async def story(it: Bench) -> None:
+        url = await create(it, 4, path="x")
+        await until(looked.is_set)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"ab"
+            await until(lambda: it.service.traffic.active)
+            gate.set()
+            seen = rounds
+            await until(lambda: rounds > seen + 2)
+            yield b"cd"
+
+        async with it.http.patch(url, headers={**PART, "Upload-Offset": "0"}, data=body()) as answer:
+            assert answer.status == 204
+        assert (it.root / "x").read_bytes() == b"abcd"
+
+    served(tmp_path, story)
+
+
+def test_an_empty_upload_that_the_cleaner_finishes_first(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = uploads.create
+
+    async def story(it: Bench) -> None:
+        def slow(volume: Volume, info: uploads.Info) -> uploads.Upload:
+            upload = plain(volume, info)
+            end = time.monotonic() + 20
+            while not (it.root / "x").exists():
+                assert time.monotonic() < end, "the cleaner did not finish it"
+                time.sleep(0.001)
+            return upload
+
+        monkeypatch.setattr(uploads, "create", slow)
+        await create(it, 0, path="x")
+        assert (it.root / "x").read_bytes() == b""
+
+    monkeypatch.setattr(limits, "CLEAN_INTERVAL_S", 0.001)
     served(tmp_path, story)
 
 

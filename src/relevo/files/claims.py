@@ -21,20 +21,16 @@ class Claims:
         self._holders: dict[str, asyncio.Task[object] | object] = {}
         self._released = asyncio.Condition()
 
-    def held(self, upload_id: str) -> bool:
-        """Whether a request works on it."""
-        return upload_id in self._holders
-
     @contextlib.asynccontextmanager
-    async def claim(
-        self, upload_id: str, wait_s: float = CLAIM_WAIT_S, *, cancellable: bool = True
-    ) -> AsyncIterator[None]:
-        """Hold an upload while the body runs; whoever holds it now is cancelled, or awaited when not `cancellable`.
+    async def claim(self, upload_id: str, wait_s: float = CLAIM_WAIT_S) -> AsyncIterator[None]:
+        """Hold an upload for a request while the body runs.
+
+        An earlier request that holds it is cancelled; housekeeping that holds it is awaited.
 
         Raises:
             FilesError: 503, the holder hangs in the volume.
         """
-        task = asyncio.current_task() if cancellable else object()
+        task = asyncio.current_task()
         assert task is not None, "claims are made by tasks"
         try:
             async with asyncio.timeout(wait_s), self._released:
@@ -49,6 +45,24 @@ class Claims:
         try:
             yield
         finally:
-            del self._holders[upload_id]
-            async with self._released:
-                self._released.notify_all()
+            await self._release(upload_id)
+
+    @contextlib.asynccontextmanager
+    async def claim_idle(self, upload_id: str) -> AsyncIterator[bool]:
+        """Hold an upload for housekeeping while the body runs, unless somebody holds it; whether it is held now.
+
+        Housekeeping never ends a request: whoever is writing would lose the connection without an answer.
+        """
+        if upload_id in self._holders:
+            yield False
+            return
+        self._holders[upload_id] = object()  # no task: whoever wants it next waits
+        try:
+            yield True
+        finally:
+            await self._release(upload_id)
+
+    async def _release(self, upload_id: str) -> None:
+        del self._holders[upload_id]
+        async with self._released:
+            self._released.notify_all()

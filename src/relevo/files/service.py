@@ -280,18 +280,14 @@ class Service:
             await asyncio.sleep(limits.CLEAN_INTERVAL_S)
 
     async def _look_after(self, volume: Volume, upload_id: str) -> None:
-        if self.claims.held(upload_id):
-            return
-        if await self.run(uploads.expired, volume, upload_id, self.resource.upload_expiry_ms):
-            async with self.claims.claim(upload_id, cancellable=False):
-                await self.finishing(upload_id)
+        """Delete an upload that is too old, finish one that only lacks its name; one in use is left alone."""
+        async with self.claims.claim_idle(upload_id) as idle:
+            if not idle or upload_id in self._finishing:
+                return
+            if await self.run(uploads.expired, volume, upload_id, self.resource.upload_expiry_ms):
                 await self.run(uploads.delete, volume, upload_id)
-            _log.info("upload_expired", id=upload_id)
-            return
-        if not uploads.is_id(upload_id):
-            return
-        async with self.claims.claim(upload_id, cancellable=False):
-            await self.finishing(upload_id)
-            upload = await self.run(uploads.load, volume, upload_id)
-            if upload.complete and not upload.published:
-                await self.finish(upload)
+                _log.info("upload_expired", id=upload_id)
+            elif uploads.is_id(upload_id):
+                upload = await self.run(uploads.load, volume, upload_id)
+                if upload.complete and not upload.published:
+                    await self.finish(upload)

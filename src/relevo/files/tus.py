@@ -134,7 +134,9 @@ async def _create(service: Service, call: Call) -> web.Response:
     result = {**_HEADERS, "Location": ENDPOINT + upload.id, "Upload-Offset": "0"}
     if upload.complete:  # an empty file has nothing to wait for
         async with service.claims.claim(upload.id):
-            result |= await _finish(service, upload)
+            upload = await _load(service, upload.id)  # housekeeping may have been quicker
+            if not upload.published:
+                result |= await _finish(service, upload)
     return empty(201, result | _expires(service, upload))
 
 
