@@ -149,6 +149,9 @@ print(json.dumps([again <= 1, clean == 0, good]))
 """
 
 
+CHANCES = 5
+
+
 def _crash_under_writer(lab: Lab, options: str) -> list[object]:
     """ext4 on the test disk, 24 files fsynced, a writer at work, a power cut: repaired?, clean?, files whole."""
     writer = start(lab, "nodo1", FILE_SYSTEM, DISK_PATH, options)
@@ -167,7 +170,10 @@ def test_a_file_system_survives_a_power_cut_under_a_writer(lab: Lab) -> None:
 
 def test_a_file_system_without_flushes_does_not(lab: Lab) -> None:
     """The counter-check: this disk finds out those who leave their flushes out."""
-    *_, good = _crash_under_writer(lab, "barrier=0")
+    for _ in range(CHANCES):  # what is lost is a matter of chance, and ext4 may be lucky
+        *_, good = _crash_under_writer(lab, "barrier=0")
+        if good < 24:
+            break
     assert good < 24
 
 

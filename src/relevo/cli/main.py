@@ -13,6 +13,8 @@ from relevo.cli import check, cluster, daemons, demo, lab, mirror, transfer, vol
 from relevo.cli.context import context, errors_as_sentences
 
 _DEFAULT = Paths()
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells use it."""
 
 app = typer.Typer(
     name="relevo",
@@ -66,4 +68,7 @@ app.add_typer(lab.app, name="lab")
 def main() -> None:
     """The entry point: errors of ours become one sentence and exit status 1."""
     with errors_as_sentences():
-        app()
+        try:
+            app()
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None

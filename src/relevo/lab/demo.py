@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import msgspec
 from rich.console import Console
 
+from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.lab import compare, poll
 from relevo.lab.lab import Lab, Options
@@ -222,14 +223,24 @@ def _print_report(console: Console, report: Report) -> None:
     console.print("[bold green]Nothing was lost.[/]" if good else "[bold red]FAILED.[/]")
 
 
+class CannotShow(RelevoError):
+    """The demonstration cannot begin."""
+
+
 def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, stay: bool) -> int:
     """The demonstration from beginning to end; the exit status."""
     console = Console(highlight=False)
     lab = Lab(lab_dir, Options())
     source = files or pathlib.Path(sysconfig.get_path("stdlib"))
+    if not source.is_dir():
+        raise CannotShow(f"There is no folder {source}.", "Name one with --files.")
+    if lab.folder.exists:
+        raise CannotShow(
+            f"A lab is up in {lab.dir}: another demonstration, or one that stayed.",
+            f"End it with `relevo lab down --dir {lab.dir}`, or name another folder with --dir.",
+        )
     good = False
     console.print("[bold]Relevo[/]: two servers, one address, the same files on both.")
-    lab.down()  # what an earlier demonstration left with --stay
     try:
         with tempfile.TemporaryDirectory(prefix="demo-", dir=lab.shared) as scratch:
             show = Show(lab, console, pathlib.Path(scratch))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import pathlib
 import sys
@@ -102,7 +103,8 @@ def main() -> None:
     parser.add_argument("--interval-ms", type=int, default=INTERVAL_MS)
     parser.add_argument("--limit-ms", type=int, default=LIMIT_MS)
     arguments = parser.parse_args()
-    asyncio.run(poll_for_ever(arguments.url, arguments.interval_ms, arguments.limit_ms))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(poll_for_ever(arguments.url, arguments.interval_ms, arguments.limit_ms))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,10 @@ class NoSplitBrain(RelevoError):
     """A split brain was to be resolved, but the copies do not differ in both directions."""
 
 
+class HasLeft(RelevoError):
+    """A node that said goodbye is asked to run services."""
+
+
 class StillRunning(RelevoError):
     """A node that leaves could not stop everything in time."""
 
@@ -100,6 +104,10 @@ class Requests:
 
     async def _online(self, request: Message) -> Message:
         node = self._named(request, "node", dict(self._config.nodes))
+        if node == self._me and self._brain.leaving:
+            raise HasLeft(
+                f"{node} has left the cluster.", "It comes back when its daemons, or the server, start again."
+            )
         self._set_standby(node, standby=False)
         return self._done(f"{node} may run services.")
 

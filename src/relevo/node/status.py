@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from relevo.base.control import Message
 from relevo.config.model import Config
-from relevo.manager.model import Alive, NodeFacts, ServiceState
+from relevo.manager.model import UP_TO_DATE, Alive, NodeFacts, ServiceState
 from relevo.node.brain import Brain
 from relevo.node.history import History
+
+COPIES = 2
+"""A mirror is on two disks."""
 
 
 def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, history: History) -> Message:
@@ -19,17 +22,34 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
     alarms = list(brain.alarms)
     if heartbeat is None:
         alarms.append(f"The heartbeat daemon of {me} does not answer: nobody hears this server.")
+    services = {name: _service(config, name, brain, facts) for name in config.services}
+    mirrors = {name: _sides(config, name, facts) for name in config.mirrors}
     return {
         "cluster": config.cluster,
         "me": me,
         "config_hash": config.hash,
-        "alarms": alarms,
+        "alarms": [*alarms, *_outages(services, mirrors)],
         "risks": _risks(config),
         "nodes": _nodes(config, me, brain, heartbeat),
-        "services": {name: _service(config, name, brain, facts) for name in config.services},
-        "mirrors": {name: _sides(config, name, facts) for name in config.mirrors},
+        "services": services,
+        "mirrors": mirrors,
         "history": history.events(),
     }
+
+
+def _outages(services: Message, mirrors: Message) -> list[str]:
+    """What users miss, or would miss at the next failure."""
+    found = [
+        f"Service {name} runs nowhere. {service['remedy']}".strip()
+        for name, service in services.items()
+        if ServiceState.STARTED not in service["states"].values()
+    ]
+    for name, sides in mirrors.items():
+        current = [node for node, side in sides.items() if side["disk"] == UP_TO_DATE]
+        if len(current) < COPIES:
+            where = f"only {current[0]} has" if current else "no server is known to have"
+            found.append(f"Mirror {name}: {where} a current copy. The next failure stops the service.")
+    return found
 
 
 def _risks(config: Config) -> list[str]:
