@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -70,8 +71,9 @@ class Bench:
         return int(lines[0].split()[1]), dict(line.lower().split(": ", 1) for line in lines[1:]), body
 
     def work_files(self) -> list[str]:
-        """What lies in the work area."""
-        return sorted(str(path.relative_to(self.root)) for path in (self.root / ".relevo").rglob("*") if path.is_file())
+        """What lies in the work area; a folder that the cleaner deletes meanwhile counts as gone (os.walk skips it)."""
+        found = os.walk(self.root / ".relevo")
+        return sorted(str((pathlib.Path(at) / name).relative_to(self.root)) for at, _, names in found for name in names)
 
 
 @contextlib.asynccontextmanager
