@@ -19,7 +19,8 @@ from bench.record import write
 from relevo.lab import poll
 from relevo.lab.demo import polling
 from relevo.lab.lab import Lab, Options
-from relevo.lab.story import URL, Story
+from relevo.lab.scene import URL
+from relevo.lab.story import Story
 
 ROUNDS = 3
 HEARTBEAT_CRASH_S = 2.4

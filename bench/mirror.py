@@ -19,7 +19,8 @@ from typing import Any
 from bench import fio
 from bench.record import write
 from relevo.lab.lab import Lab, Options
-from relevo.lab.story import MIRROR, Story
+from relevo.lab.scene import MIRROR
+from relevo.lab.story import Story
 
 DISK_BYTES = 512 << 20
 SPAN_BYTES = 384 << 20

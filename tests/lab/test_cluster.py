@@ -17,7 +17,8 @@ import pytest
 from relevo.lab import compare, poll
 from relevo.lab.demo import polling
 from relevo.lab.lab import Lab, Options
-from relevo.lab.story import MIRROR, URL, Story, other_than
+from relevo.lab.scene import MIRROR, URL
+from relevo.lab.story import Story, other_than
 from relevo.lab.verify import Verdict, Wanted
 
 STORED_BEFORE = 5

@@ -11,8 +11,8 @@ from labtools import LabMaker
 
 from relevo.lab import lab as lab_module
 from relevo.lab.lab import Lab, Unit
-from relevo.lab.scene import SERVICE_UNITS
-from relevo.lab.story import URL, StageFailed, Story
+from relevo.lab.scene import SERVICE_UNITS, URL
+from relevo.lab.story import StageFailed, Story
 
 FILES = 40
 DISK_BYTES = 128 << 20

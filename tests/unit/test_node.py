@@ -11,6 +11,7 @@ import pytest
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.config.load import load
+from relevo.lab.scene import Options, configuration
 from relevo.manager.executor import Executor
 from relevo.manager.model import Failure, NodeFacts, Record, decode_facts
 from relevo.node import views
@@ -24,49 +25,10 @@ from relevo.node.requests import NoSplitBrain, Requests
 from relevo.node.status import status_of
 from relevo.node.store import Store
 
-TOML = """
-[cluster]
-name = "oficina"
-secrets = "secrets.toml"
-authkeys = "authkeys"
-[links.users]
-interface = "eth0"
-network = "192.168.0.0/24"
-[links.cross]
-interface = "eth1"
-network = "10.27.0.0/24"
-[nodes.nodo1]
-addresses = { users = "192.168.0.27", cross = "10.27.0.1" }
-disks = { r0 = "/dev/relevo/r0" }
-[nodes.nodo2]
-addresses = { users = "192.168.0.28", cross = "10.27.0.2" }
-disks = { r0 = "/dev/relevo/r0" }
-[mirrors.r0]
-link = "cross"
-alone = "risk"
-[services.web]
-prefer = "nodo1"
-[[services.web.resources]]
-type = "mirror"
-mirror = "r0"
-[[services.web.resources]]
-type = "filesystem"
-mirror = "r0"
-mountpoint = "/srv/relevo"
-[[services.web.resources]]
-type = "files"
-root = "/srv/relevo"
-mirror = "r0"
-[[services.web.resources]]
-type = "address"
-address = "192.168.0.29/24"
-link = "users"
-"""
-
 
 @pytest.fixture
 def etc(tmp_path: pathlib.Path) -> pathlib.Path:
-    (tmp_path / "relevo.toml").write_text(TOML)
+    (tmp_path / "relevo.toml").write_text(configuration(Options()))
     for name, text in (("secrets.toml", '[mirror]\nr0 = "sesame"\n'), ("authkeys", "auth 1\n1 sha256 open\n")):
         path = tmp_path / name
         path.touch(mode=0o600)

@@ -21,7 +21,8 @@ from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.lab import compare, poll
 from relevo.lab.lab import Lab, Options
-from relevo.lab.story import MIRROR, URL, StageFailed, Story
+from relevo.lab.scene import MIRROR, URL
+from relevo.lab.story import StageFailed, Story
 from relevo.lab.verify import Verdict, Wanted
 
 TREE = "library"

@@ -12,10 +12,9 @@ import msgspec
 
 from relevo.base.errors import RelevoError
 from relevo.lab.lab import Lab
+from relevo.lab.scene import MIRROR
 
-URL = "http://192.168.0.29/"
 SERVICE = "web"
-MIRROR = "r0"
 STAGE_LIMIT_S = 60.0
 """How long any stage may take before it is declared failed."""
 
