@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from relevo.config.drbd_options import DrbdOptions
+
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
     """A network between the nodes.
@@ -90,6 +92,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
         al_extents: size of the activity log in extents of 4 MiB (drbd: al-extents).
         resync_rate_bytes: upper bound of a resync per second; 0 is no bound.
         suspend_ms: how long I/O may wait for permission before it fails (alone = "ask").
+        options: everything else that drbd.conf can say.
     """
 
     name: str
@@ -105,6 +108,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     al_extents: int = 1237
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
+    options: DrbdOptions = DrbdOptions()
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

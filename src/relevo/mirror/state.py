@@ -7,6 +7,7 @@ import enum
 from collections.abc import Callable
 from typing import Literal
 
+from relevo.config.drbd_options import DrbdOptions
 from relevo.config.model import Mirror as MirrorConfig
 from relevo.mirror import events as e
 from relevo.mirror.bitmap import Bitmap
@@ -30,7 +31,7 @@ CLOSE_LIMIT_MS = 1000
 class Settings:
     """The configured part; times in milliseconds (see `config.model.Mirror`).
 
-    `external_meta`: the meta-data lies on another disk than the data.
+    `external_meta`: the meta-data lies on another disk than the data. `options`: what drbd.conf can say beyond this.
     """
 
     name: str = ""
@@ -42,6 +43,7 @@ class Settings:
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
     external_meta: bool = False
+    options: DrbdOptions = dataclasses.field(default_factory=DrbdOptions)
 
     @classmethod
     def from_config(cls, mirror: MirrorConfig) -> Settings:
@@ -55,6 +57,7 @@ class Settings:
             al_extents=max(MIN_AL_EXTENTS, min(MAX_AL_EXTENTS, mirror.al_extents)),
             resync_rate_bytes=mirror.resync_rate_bytes,
             suspend_ms=mirror.suspend_ms,
+            options=mirror.options,
         )
 
 
