@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from relevo.config.locate import KeyPath
+from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
 from relevo.config.model import (
     AddressResource,
     FilesResource,
@@ -132,14 +133,25 @@ def _nodes(root: Table, draft: Draft) -> None:
         table = nodes.table(name)
         addresses = table.table("addresses", required=True)
         disks = table.table("disks")
+        metas = table.table("meta_disks")
         node = Node(
             name=name,
             addresses={link: addresses.address(link) for link in addresses.names()},
             disks={mirror: disks.absolute_path(mirror, "/dev/vg0/r0") for mirror in disks.names()},
+            meta_disks={mirror: _meta_disk(metas, mirror) for mirror in metas.names()},
         )
         table.finish()
-        if table.sound and addresses.sound and disks.sound:
+        if table.sound and addresses.sound and disks.sound and metas.sound:
             draft.nodes[name] = node
+
+
+def _meta_disk(table: Table, mirror: str) -> MetaDisk:
+    text = table.text(mirror, None, '"internal"')
+    try:
+        return parse_meta_disk(text or "internal")
+    except MetaDiskWrong as error:
+        table.wrong(mirror, error.what, error.remedy)
+        return INTERNAL
 
 
 def _mirror(table: Table, name: str, draft: Draft) -> None:

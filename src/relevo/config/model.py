@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from relevo.config.drbd_options import DrbdOptions
+from relevo.config.meta_disk import INTERNAL, MetaDisk
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +39,17 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         name: its host name (`uname -n`).
         addresses: link name -> its own address there.
         disks: mirror name -> path of the backing disk on this node (a partition, a volume or a file).
+        meta_disks: mirror name -> where its meta-data lies on this node, for those that do not have it internal.
     """
 
     name: str
     addresses: dict[str, IPv4Address]
     disks: dict[str, pathlib.Path]
+    meta_disks: dict[str, MetaDisk] = {}
+
+    def meta_disk(self, mirror: str) -> MetaDisk:
+        """Where the meta-data of a mirror lies on this node."""
+        return self.meta_disks.get(mirror, INTERNAL)
 
 
 class HeartbeatTimings(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 from relevo.config.draft import Draft
 from relevo.config.locate import KeyPath
+from relevo.config.meta_disk import MetaDisk
 from relevo.config.model import (
     AddressResource,
     FilesResource,
@@ -24,7 +25,19 @@ MIRROR_NODES = 2
 
 def compare(draft: Draft) -> None:
     """Apply every rule to what could be understood."""
-    for rule in (_timings, _links, _nodes, _addresses, _prefixes, _disks, _mirrors, _ports, _services, _shared):
+    for rule in (
+        _timings,
+        _links,
+        _nodes,
+        _addresses,
+        _prefixes,
+        _disks,
+        _meta_disks,
+        _mirrors,
+        _ports,
+        _services,
+        _shared,
+    ):
         rule(draft)
 
 
@@ -128,6 +141,27 @@ def _disks(draft: Draft) -> None:
                 what = f"{disk} is already the disk of mirror {seen[str(disk)]!r}."
                 draft.source.mistake(path, what, "Give each mirror a disk of its own.")
             seen[str(disk)] = mirror
+
+
+def _meta_disks(draft: Draft) -> None:
+    """Meta-data of a mirror that is there, on a disk that holds no data, in a place of its own."""
+    for name, node in draft.nodes.items():
+        data = {str(disk): mirror for mirror, disk in node.disks.items()}
+        seen: list[MetaDisk] = []
+        for mirror, place in node.meta_disks.items():
+            path: KeyPath = ("nodes", name, "meta_disks", mirror)
+            if mirror not in node.disks:
+                what = f"Node {name!r} has no disk of mirror {mirror!r}."
+                draft.source.mistake(path, what, f'Add {mirror} = "…" to its disks, or remove this.')
+            if place.path is None:
+                continue
+            if str(place.path) in data:
+                what = f"{place.path} is the disk of mirror {data[str(place.path)]!r}."
+                draft.source.mistake(path, what, 'Write "internal", or another disk.')
+            if any(place.overlaps(other) for other in seen):
+                what = f"{place} already holds the meta-data of another mirror."
+                draft.source.mistake(path, what, 'Give each an index of its own, such as "/dev/NAME[0]".')
+            seen.append(place)
 
 
 def _mirrors(draft: Draft) -> None:
