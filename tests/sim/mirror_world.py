@@ -217,6 +217,10 @@ class Node:
         elif kind is e.NeedRandom:
             values = tuple(world.rng.getrandbits(64) for _ in range(effect.count))
             self.later(0, lambda: self.give(e.Random(world.now, values)))
+        elif kind is e.RunHandler and effect.token is not None:
+            self.later(1, lambda: self.give(e.HandlerDone(world.now, effect.token, 0)))
+        elif kind is e.SaveTarget:
+            self.later(1, lambda: self.give(e.DiskDone(world.now, effect.token)))
         elif kind is e.WantConnection:
             self.want = effect.wanted
             world.try_connect()

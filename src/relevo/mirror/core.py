@@ -55,6 +55,7 @@ class Mirror:
             e.AppWrite: self._local.write,
             e.AppRead: self._local.read,
             e.DiskDone: _disk_done,
+            e.HandlerDone: _handler_done,
             e.PacketReceived: self._packet,
             e.AppFlush: self._local.flush,
             e.AppDiscard: self._local.discard,
@@ -287,6 +288,10 @@ class Mirror:
 
 def _disk_done(event: e.DiskDone) -> None:
     event.token.done(event.errno, event.buffer)
+
+
+def _handler_done(event: e.HandlerDone) -> None:
+    event.token.done(event.status, None)
 
 
 def _disk_from(flags: MetaFlag, *, newest: bool) -> Disk:

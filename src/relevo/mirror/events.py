@@ -142,6 +142,19 @@ class DiskDone:
 
 
 @dataclasses.dataclass(slots=True)
+class HandlerDone:
+    """A `RunHandler` with a token has ended.
+
+    `status`: the command's exit status; 0 too if none is configured for that name (as drbdadm does), and -1 if it could
+    not be run or was ended because it took too long.
+    """
+
+    now_ms: int
+    token: Token
+    status: int
+
+
+@dataclasses.dataclass(slots=True)
 class Connected:
     """Both sockets are there and the peer is authenticated: everything from P_PROTOCOL on is the core's.
 
@@ -277,6 +290,7 @@ Event = (
     | AppFlush
     | AppDiscard
     | DiskDone
+    | HandlerDone
     | Connected
     | Disconnected
     | PacketReceived
@@ -362,6 +376,44 @@ class PersistEpoch:
 
     token: Token
     epoch: int
+
+
+@dataclasses.dataclass(slots=True)
+class RunHandler:
+    """Run the administrator's command for an occasion (drbd.conf, section handlers), outside of the data path.
+
+    Attributes:
+        token: `HandlerDone` answers with it, once; None: nobody waits for the end.
+        name: the handler's name in drbd.conf, such as `local-io-error`.
+        fields: environment variables beyond those that every handler has (`DRBD_RESOURCE` and so on).
+    """
+
+    token: Token | None
+    name: str
+    fields: dict[str, str]
+
+
+@dataclasses.dataclass(slots=True)
+class SaveTarget:
+    """Keep what this copy holds before it is made Inconsistent; done outside of the data path, `DiskDone` answers.
+
+    The caller starts no overwriting and does not mark the disk Inconsistent before that. errno 0: saved and stable (or,
+    with `required` False, perhaps not saved: the shell has said why). Otherwise nothing may be overwritten: ENOSPC when
+    there is no room, ENOTSUP when the disk cannot give a snapshot, else as the system says.
+
+    Attributes:
+        reason: `split-brain` (this side's changes are about to be given up) or `resync` (a snapshot before a resync).
+        ranges: (offset, length) in bytes of the blocks to copy where no snapshot can be made, in order, whole blocks
+            of 4 KiB but for the end of the device. Empty: only a snapshot of the whole disk will do.
+        required: without it the caller does not go on.
+        generations: current, bitmap, history 0 and history 1 of this copy, for whoever looks for it later.
+    """
+
+    token: Token
+    reason: str
+    ranges: tuple[tuple[int, int], ...]
+    required: bool
+    generations: tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(slots=True)
@@ -478,6 +530,8 @@ Effect = (
     | WriteActivityLog
     | WriteBitmap
     | PersistEpoch
+    | RunHandler
+    | SaveTarget
     | SendData
     | SendMeta
     | DropConnection
