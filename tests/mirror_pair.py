@@ -32,11 +32,11 @@ DAEMON = """
 import pathlib, sys
 from relevo.base import log
 from relevo.base.paths import Paths
-from relevo.config.load import load
+from relevo.config.site import find_site
 from relevo.mirror import daemon
 log.set_up("mirror-r0")
 paths = Paths(*map(pathlib.Path, sys.argv[2:]))
-sys.exit(daemon.run(load(paths.config), sys.argv[1], paths, "r0"))
+sys.exit(daemon.run(find_site(paths, sys.argv[1], "r0"), paths))
 """
 WATCHDOG = """
 import pathlib, sys, threading, time

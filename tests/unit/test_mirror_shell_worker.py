@@ -15,6 +15,7 @@ from heartbeat_support import two_nodes
 from relevo.base.control import Message
 from relevo.base.paths import Paths
 from relevo.config.model import Config, Mirror
+from relevo.config.site import site_of
 from relevo.device.fuse import FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
 from relevo.mirror import shell_device, worker
@@ -27,7 +28,8 @@ DISK_BYTES = 8 << 20
 
 def config(disk: pathlib.Path) -> Config:
     found = two_nodes()
-    found.nodes["nodo1"].disks["r0"] = disk
+    for node in found.nodes.values():
+        node.disks["r0"] = disk
     found.mirrors["r0"] = Mirror(name="r0", link="cross", port=7788, secret="the secret", alone="risk")
     return found
 
@@ -41,7 +43,7 @@ class Rig:
         self.paths.state.mkdir()
         self.keeper, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.to_keeper = KeeperClient(ours.detach())
-        self.worker = worker.Worker(config(self.disk), "nodo1", self.paths, "r0", self.to_keeper)
+        self.worker = worker.Worker(site_of(config(self.disk), "nodo1", "r0"), self.paths, self.to_keeper)
         self.client = socket.socket(socket.AF_UNIX)
         self.client.connect(str(self.paths.socket("mirror-r0")))
         self.client.settimeout(0)

@@ -8,17 +8,19 @@ import pathlib
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Paths:
-    """The three folders of a server.
+    """The folders of a server, and the one file outside of them.
 
     Attributes:
         etc: the configuration (`relevo.toml`, the secrets, `authkeys`).
         state: what must survive a power cut (generations, sequence numbers, the cluster record).
         run: what lives as long as the server runs (control sockets, device files).
+        drbd: the file that configures mirrors where there is no `relevo.toml`.
     """
 
     etc: pathlib.Path = pathlib.Path("/etc/relevo")
     state: pathlib.Path = pathlib.Path("/var/lib/relevo")
     run: pathlib.Path = pathlib.Path("/run/relevo")
+    drbd: pathlib.Path = pathlib.Path("/etc/drbd.conf")
 
     @property
     def config(self) -> pathlib.Path:

@@ -10,13 +10,10 @@ from relevo.base.control import DaemonUnreachable, Message, call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.cli.context import Context, of, print_json
+from relevo.config.site import NoSuchMirror, find_site
 
 app = typer.Typer(no_args_is_help=True, help="The same blocks on two disks.")
 Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
-
-
-class NoSuchMirror(RelevoError):
-    """The configuration has no mirror of that name."""
 
 
 def _only_one(context: Context) -> str:
@@ -57,9 +54,9 @@ def run(ctx: typer.Context, name: Name) -> None:
     from relevo.mirror import daemon
 
     context = of(ctx)
-    _known(context, name)
+    site = find_site(context.paths, context.node, name)
     log.set_up(f"mirror-{name}")
-    raise SystemExit(daemon.run(context.config(), context.node, context.paths, name))
+    raise SystemExit(daemon.run(site, context.paths))
 
 
 @app.command("create")
@@ -76,8 +73,7 @@ def create(
     from relevo.mirror.create import create_metadata
 
     context = of(ctx)
-    _known(context, name)
-    disk = context.config().nodes[context.node].disks[name]
+    disk = find_site(context.paths, context.node, name).disk
     create_metadata(disk, zeroed=zeroed, force=force)
     typer.echo(f"{disk} has new meta-data for mirror {name}.")
 

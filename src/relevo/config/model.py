@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Literal
 
 import msgspec
@@ -116,6 +116,56 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
     options: DrbdOptions = DrbdOptions()
+
+
+class MetaDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a copy keeps its meta-data.
+
+    Attributes:
+        path: another disk; None keeps it at the end of the data's own (drbd: internal).
+        index: which slot of 128 MiB on it; None takes what the data's size needs, from its start (drbd: flexible).
+    """
+
+    path: pathlib.Path | None = None
+    index: int | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one side of a mirror listens."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+
+    @property
+    def pair(self) -> tuple[str, int]:
+        """As sockets take it."""
+        return str(self.address), self.port
+
+
+class MirrorSite(msgspec.Struct, frozen=True, kw_only=True):
+    """A mirror as one node has it: all that its process needs to know, wherever it was configured.
+
+    Attributes:
+        mirror: its settings.
+        cluster: name of the cluster, or of the file that configures the mirror.
+        me, peer: names of this node and of the other one.
+        own, other: where each of them listens.
+        disk: the backing disk here.
+        meta: where its meta-data lies.
+        device: the name under which drbd would offer the device (`/dev/drbd0`); None if no drbd.conf names one.
+        minor: its minor number there.
+    """
+
+    mirror: Mirror
+    cluster: str
+    me: str
+    peer: str
+    own: Endpoint
+    other: Endpoint
+    disk: pathlib.Path
+    meta: MetaDisk = MetaDisk()
+    device: pathlib.Path | None = None
+    minor: int | None = None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

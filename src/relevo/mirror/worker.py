@@ -1,6 +1,6 @@
 """The mirror process: one thread, one epoll loop. Events in, `Mirror.step`, effects out.
 
-`python -m relevo.mirror.worker ME NAME ETC STATE RUN KEEPER_FD` is started by its keeper (`daemon`). It never
+`python -m relevo.mirror.worker ME NAME ETC STATE RUN DRBD KEEPER_FD` is started by its keeper (`daemon`). It never
 opens, mounts or looks at the device that it serves.
 """
 
@@ -25,8 +25,8 @@ from relevo.base.control import Message
 from relevo.base.durable import write_durably
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.config.load import load
-from relevo.config.model import Config
+from relevo.config.model import MirrorSite
+from relevo.config.site import find_site
 from relevo.device.backing import open_backing
 from relevo.device.buffers import Buffer, BufferPool
 from relevo.device.keeper_client import KeeperClient, KeeperGone
@@ -66,16 +66,15 @@ class Worker:
     """One mirror.
 
     Args:
-        config: the cluster.
-        me: this node's name.
+        site: the mirror as this node has it.
         paths: where state and sockets lie.
-        name: the mirror's name.
         keeper: who makes the device.
     """
 
-    def __init__(self, config: Config, me: str, paths: Paths, name: str, keeper: KeeperClient) -> None:
-        self._mirror = config.mirrors[name]
-        self._disk_path = config.nodes[me].disks[name]
+    def __init__(self, site: MirrorSite, paths: Paths, keeper: KeeperClient) -> None:
+        self._mirror = site.mirror
+        self._disk_path = site.disk
+        name = site.mirror.name
         self._epoch_path = paths.state / f"mirror-{name}.epoch"
         self._loop = Loop(after=self._after)
         self._loop.on_alarm(lambda: self.step(ev.Tick(self._loop.now_ms)))
@@ -88,13 +87,11 @@ class Worker:
         self._stop_token = object()
         self._pool = BufferPool(RECEIVE_POOL_BYTES)
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed)
-        link = self._mirror.link
-        (peer,) = config.peers_of(me)
         self._link = ShellLink(
             self._loop,
             self._mirror,
-            (str(config.nodes[me].addresses[link]), self._mirror.port),
-            (str(peer.addresses[link]), self._mirror.port),
+            site.own.pair,
+            site.other.pair,
             self._pool,
             self._connected,
             self._disconnected,
@@ -424,18 +421,18 @@ def _noted(_number: int, _frame: object) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`ME NAME ETC STATE RUN KEEPER_FD`."""
-    me, name, etc, state, run, keeper_fd = arguments
+    """`ME NAME ETC STATE RUN DRBD KEEPER_FD`."""
+    me, name, *places, keeper_fd = arguments
     log.set_up(f"mirror-{name}")
-    paths = Paths(pathlib.Path(etc), pathlib.Path(state), pathlib.Path(run))
+    paths = Paths(*map(pathlib.Path, places))
     try:
-        config = load(paths.config)
+        site = find_site(paths, me, name)
     except RelevoError as error:
         _log.error("configuration_wrong", problem=str(error))
         return EX_CONFIG
     become_resident()
     try:
-        Worker(config, me, paths, name, KeeperClient(int(keeper_fd))).run()
+        Worker(site, paths, KeeperClient(int(keeper_fd))).run()
     except KeeperGone as error:
         _log.error("keeper_gone", problem=str(error))
         return 1
