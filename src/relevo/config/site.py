@@ -29,6 +29,20 @@ def find_site(paths: Paths, me: str, name: str) -> MirrorSite:
     return site_of(config, me, name)
 
 
+def sites_here(paths: Paths, me: str) -> tuple[MirrorSite, ...]:
+    """Every mirror of which node `me` has a copy, in the order of their minors.
+
+    One whose configuration names no minor has its place among the mirrors for it.
+
+    Raises:
+        ConfigErrors: the configuration is wrong.
+        UnknownNode: `me` is none of its nodes.
+    """
+    config = load(paths.config)
+    whoami(config, me)
+    return tuple(site_of(config, me, name) for name in config.mirrors if name in config.nodes[me].disks)
+
+
 def site_of(config: Config, me: str, name: str) -> MirrorSite:
     """The mirror `name` of a cluster as node `me` has it.
 
@@ -55,4 +69,5 @@ def site_of(config: Config, me: str, name: str) -> MirrorSite:
         own=end(here),
         other=end(peer),
         disk=here.disks[name],
+        minor=list(config.mirrors).index(name),
     )
