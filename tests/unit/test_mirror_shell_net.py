@@ -230,6 +230,31 @@ def test_payloads_arrive_whole_although_the_pool_is_small(loop: Loop) -> None:
     assert not received.failures
 
 
+def test_what_nobody_waits_for_goes_with_the_next_packet_or_alone(loop: Loop) -> None:
+    one, two = tcp_pair()
+    who = Collector()
+    sender, receiver = stream(loop, one, BufferPool(4 << 20), Collector()), stream(loop, two, BufferPool(4 << 20), who)
+    sender.send_later(p.Barrier(1))
+    sender.flush()
+    loop.round(0)
+    assert not who.got
+    sender.send(p.UnplugRemote())
+    sender.send_later(p.Barrier(2))  # behind one that is waited for: it goes along
+    sender.flush()
+    turn(loop, lambda: len(who.got) == 3)
+    sender.send_later(p.Barrier(3))
+    sender.send_later(p.Barrier(4))
+    turn(loop, lambda: len(who.got) == 5)
+    assert [packet for packet, _ in who.got] == [
+        *(p.Barrier(1), p.UnplugRemote(), p.Barrier(2)),
+        *(p.Barrier(3), p.Barrier(4)),
+    ]
+    sender.send_later(p.Barrier(5))
+    sender.close()
+    turn(loop, lambda: bool(who.failures))
+    receiver.close()
+
+
 def test_a_stream_out_of_step_fails_with_a_sentence(loop: Loop) -> None:
     one, two = tcp_pair()
     who = Collector()

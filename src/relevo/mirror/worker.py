@@ -35,7 +35,7 @@ from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
-from relevo.mirror.packets import Packet
+from relevo.mirror.packets import Barrier, Packet
 from relevo.mirror.process import become_resident
 from relevo.mirror.shell_device import ShellDevice
 from relevo.mirror.shell_disk import DiskContent, ShellDisk
@@ -259,7 +259,10 @@ class Worker:
             if effect.release and effect.buffer is not None:
                 effect.buffer.release()
         elif effect.buffer is None:
-            data.send(effect.packet)
+            if type(effect.packet) is Barrier:  # who waits for its answer sends UNPLUG_REMOTE behind it
+                data.send_later(effect.packet)
+            else:
+                data.send(effect.packet)
         else:
             data.send_with_payload(effect.packet, effect.buffer, release=effect.release)
 
