@@ -28,6 +28,8 @@ from relevo.mirror.create import create_metadata, read_superblock
 ADDRESSES = {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}
 DISK_BYTES = 64 << 20
 SECRET = "the secret"
+CLUSTER = f"pair-{os.getpid()}"
+"""Two runs of these tests may go on at the same time: each looks for its own loop devices."""
 DAEMON = """
 import pathlib, sys
 from relevo.base import log
@@ -211,7 +213,7 @@ class Pair:
         )
         etc = side.paths.etc
         (etc / "relevo.toml").write_text(
-            '[cluster]\nname = "pair"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
+            f'[cluster]\nname = "{CLUSTER}"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
             '[links.cross]\ninterface = "eth1"\nnetwork = "10.27.0.0/24"\n'
             f'{nodes}[mirrors.r0]\nlink = "cross"\nport = 7788\nalone = "risk"\n{mirror}\n'
         )
@@ -269,7 +271,7 @@ class Pair:
         assert self.watchdog.stdin is not None
         self.watchdog.stdin.close()
         quiet = self.watchdog.wait(10) == 0
-        left = loops.find("relevo:pair:", self.folder)
+        left = loops.find(f"relevo:{CLUSTER}:", self.folder)
         assert quiet, "the watchdog had to end this"
         assert not left, left
 
