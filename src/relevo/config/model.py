@@ -118,18 +118,6 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     options: DrbdOptions = DrbdOptions()
 
 
-class MetaDisk(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a copy keeps its meta-data.
-
-    Attributes:
-        path: another disk; None keeps it at the end of the data's own (drbd: internal).
-        index: which slot of 128 MiB on it; None takes what the data's size needs, from its start (drbd: flexible).
-    """
-
-    path: pathlib.Path | None = None
-    index: int | None = None
-
-
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where one side of a mirror listens."""
 
@@ -163,7 +151,7 @@ class MirrorSite(msgspec.Struct, frozen=True, kw_only=True):
     own: Endpoint
     other: Endpoint
     disk: pathlib.Path
-    meta: MetaDisk = MetaDisk()
+    meta: MetaDisk = INTERNAL
     device: pathlib.Path | None = None
     minor: int | None = None
 

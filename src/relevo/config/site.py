@@ -69,5 +69,6 @@ def site_of(config: Config, me: str, name: str) -> MirrorSite:
         own=end(here),
         other=end(peer),
         disk=here.disks[name],
+        meta=here.meta_disk(name),
         minor=list(config.mirrors).index(name),
     )
