@@ -7,7 +7,6 @@ connections when a test hangs, because a process that waits for a dead device ca
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import pathlib
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cable import Cable, run
 from relevo.base.control import Message, Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
@@ -50,14 +50,6 @@ if not done.wait(float(sys.argv[1])):
         abort_connection(int(note.read_text()))
     sys.exit(1)
 """
-_numbers = itertools.count()
-
-
-def run(*command: str, check: bool = True, limit_s: float = 30.0) -> str:
-    """Run a command; what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
-    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 class Side:
@@ -182,13 +174,11 @@ class Pair:
         zeroed: bool = True,
     ) -> None:
         self.folder = folder
-        number = f"{os.getpid()}-{next(_numbers)}"
         self.watchdog = subprocess.Popen(
             [sys.executable, "-c", WATCHDOG, str(limit_s), str(folder)], stdin=subprocess.PIPE
         )
-        self.sides = {name: Side(folder, name, f"rm{number}{name[-1]}") for name in ADDRESSES}
-        self._switch = f"rm{number}s"
-        self._cable()
+        self._cable = Cable(ADDRESSES)
+        self.sides = {name: Side(folder, name, self._cable.namespaces[name]) for name in ADDRESSES}
         for side in self.sides.values():
             self.configure(side, mirror=mirror)
             with side.disk.open("wb") as file:
@@ -222,26 +212,13 @@ class Pair:
             path.touch(mode=0o600)
             path.write_text(text)
 
-    def _cable(self) -> None:
-        run("ip", "netns", "add", self._switch)
-        run("ip", "-n", self._switch, "link", "add", "bridge", "type", "bridge")
-        run("ip", "-n", self._switch, "link", "set", "bridge", "up")
-        for name, side in self.sides.items():
-            run("ip", "netns", "add", side.namespace)
-            peer = ("peer", "name", "eth1", "netns", side.namespace)
-            run("ip", "-n", self._switch, "link", "add", name, "type", "veth", *peer)
-            run("ip", "-n", self._switch, "link", "set", name, "master", "bridge", "up")
-            run("ip", "-n", side.namespace, "addr", "add", f"{ADDRESSES[name]}/24", "dev", "eth1")
-            for card in ("lo", "eth1"):
-                run("ip", "-n", side.namespace, "link", "set", card, "up")
-
     def cut(self) -> None:
         """Silence on the cable: no packet passes, no connection is closed."""
-        run("ip", "-n", self._switch, "link", "set", "nodo2", "nomaster")
+        self._cable.cut("nodo2")
 
     def heal(self) -> None:
         """Packets pass again."""
-        run("ip", "-n", self._switch, "link", "set", "nodo2", "master", "bridge")
+        self._cable.heal("nodo2")
 
     def start(self) -> None:
         """Start both, and wait until they agree that both disks are up to date."""
@@ -266,8 +243,7 @@ class Pair:
                 except subprocess.TimeoutExpired:
                     side.kill()
             side.clean()
-        for namespace in (*(side.namespace for side in self.sides.values()), self._switch):
-            run("ip", "netns", "del", namespace, check=False)
+        self._cable.close()
         assert self.watchdog.stdin is not None
         self.watchdog.stdin.close()
         quiet = self.watchdog.wait(10) == 0
