@@ -20,14 +20,15 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
 from relevo.base.errors import RelevoError
 from relevo.device.attachment import Attachment, attach, clear_folder
-from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, KeeperReply, Order, decode_order, encode
+from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, Detach, KeeperReply, Run, decode_order, encode
 from relevo.device.mount import abort_connection
+from relevo.device.runs import Runs
 
 KEEPER_FD = "{keeper_fd}"  # replaced in the worker's arguments by the number of its end of the socketpair
 STOP_GRACE_S = 20.0  # between SIGTERM and SIGKILL
@@ -52,7 +53,7 @@ def _die_with_parent() -> None:
 class _Job:
     """An order and the descriptor that came with it."""
 
-    order: Order
+    order: Attach | Detach
     fuse_fd: int | None
 
 
@@ -153,11 +154,19 @@ class Keeper:
         name: the loop device's name, unique among all containers of the machine, at most 63 bytes.
         folder: where the device appears, see `attachment.py`.
         stop_grace_s: time between SIGTERM and SIGKILL for the worker.
+        refusal: asked before each handler (`keeper_proto.Run`); a sentence means that none must run here.
     """
 
-    def __init__(self, name: str, folder: pathlib.Path, stop_grace_s: float = STOP_GRACE_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: pathlib.Path,
+        stop_grace_s: float = STOP_GRACE_S,
+        refusal: Callable[[], str] = str,
+    ) -> None:
         self._folder = folder
         self._orders = _Orders(name, folder)
+        self._runs = Runs(refusal)
         self._stop_grace_s = stop_grace_s
         self._stopping_since: float | None = None
 
@@ -174,22 +183,26 @@ class Keeper:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         clear_folder(self._folder)
+        with _signals() as wakeup, contextlib.closing(self._runs):
+            return self._run_until_done(worker_argv, wakeup)
+
+    def _run_until_done(self, worker_argv: Sequence[str], wakeup: int) -> int:
         failures = 0
-        with _signals() as wakeup:
-            while True:
-                started = time.monotonic()
-                status = self._run_once(worker_argv, wakeup)
-                if not self._orders.abandon():
-                    _log.error("keeper_order_stuck", folder=str(self._folder))
-                    return status or 1
-                if status in FINAL_STATUSES or self._stopping_since is not None:
-                    return status
-                failures = 0 if time.monotonic() - started > STEADY_S else failures + 1
-                _log.warning("worker_died", status=status, failures=failures)
-                if failures >= MAX_QUICK_FAILURES:
-                    return status
-                if self._pause(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1)), wakeup):
-                    return status
+        while True:
+            started = time.monotonic()
+            status = self._run_once(worker_argv, wakeup)
+            self._runs.forget()
+            if not self._orders.abandon():
+                _log.error("keeper_order_stuck", folder=str(self._folder))
+                return status or 1
+            if status in FINAL_STATUSES or self._stopping_since is not None:
+                return status
+            failures = 0 if time.monotonic() - started > STEADY_S else failures + 1
+            _log.warning("worker_died", status=status, failures=failures)
+            if failures >= MAX_QUICK_FAILURES:
+                return status
+            if self._pause(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1)), wakeup):
+                return status
 
     def _pause(self, pause_s: float, wakeup: int) -> bool:
         """Wait before the next start; True when a signal says that there is none."""
@@ -219,18 +232,19 @@ class Keeper:
     def _serve(self, worker: subprocess.Popen[bytes], pidfd: int, ours: socket.socket, wakeup: int) -> None:
         """Until the worker is dead."""
         poller = select.poll()
-        for fd in (pidfd, ours.fileno(), wakeup, self._orders.eventfd):
+        for fd in (pidfd, ours.fileno(), wakeup, self._orders.eventfd, self._runs.fileno()):
             poller.register(fd, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poller.poll(self._time_left_ms(worker))}
+            limits = [limit for limit in (self._time_left_ms(worker), self._runs.time_left_ms) if limit is not None]
+            ready = {fd for fd, _ in poller.poll(min(limits, default=None))}
             if wakeup in ready:
                 os.read(wakeup, 64)
                 worker.terminate()
                 self._stopping_since = time.monotonic()
-            if self._orders.eventfd in ready:
-                for reply in self._orders.outcomes():
-                    with contextlib.suppress(OSError):  # a dead worker needs no reply
-                        ours.send(encode(reply))
+            replies = self._orders.outcomes() if self._orders.eventfd in ready else []
+            for reply in (*replies, *self._runs.pump()):
+                with contextlib.suppress(OSError):  # a dead worker needs no reply
+                    ours.send(encode(reply))
             if ours.fileno() in ready and not self._take_order(ours):
                 poller.unregister(ours.fileno())
             if pidfd in ready:
@@ -253,7 +267,11 @@ class Keeper:
             return False
         if not datagram:
             return False
-        self._orders.add(_Job(decode_order(datagram), fds[0] if fds else None))
+        order, fd = decode_order(datagram), fds[0] if fds else None
+        if isinstance(order, Run):
+            self._runs.add(order, fd)
+        else:
+            self._orders.add(_Job(order, fd))
         return True
 
 

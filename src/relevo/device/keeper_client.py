@@ -6,7 +6,11 @@ import os
 import socket
 
 from relevo.base.errors import RelevoError
-from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, Detach, KeeperReply, Order, decode_reply, encode
+from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, Detach, KeeperReply, Order, Run, decode_reply, encode
+
+
+class MessageTooLong(RelevoError):
+    """An order does not fit into one datagram."""
 
 
 class KeeperGone(RelevoError):
@@ -48,6 +52,38 @@ class KeeperClient:
             KeeperGone: the keeper has died.
         """
         return self._send(Detach(no=self._next, force=force), [])
+
+    def run(
+        self,
+        what: str,
+        argv: list[str],
+        env: dict[str, str],
+        timeout_ms: int,
+        *,
+        handler: bool = False,
+        input_fd: int | None = None,
+    ) -> int:
+        """Ask for a command to be run; the reply comes when it has ended.
+
+        Args:
+            what: for the log.
+            argv: the command line.
+            env: its whole environment.
+            timeout_ms: after that it is killed.
+            handler: a command of the administrator's, see `keeper_proto.Run`.
+            input_fd: its standard input; stays the caller's.
+
+        Returns:
+            the number that the reply will carry.
+
+        Raises:
+            KeeperGone: the keeper has died.
+            MessageTooLong: the command does not fit into one message.
+        """
+        order = Run(no=self._next, what=what, argv=argv, env=env, timeout_ms=timeout_ms, handler=handler)
+        if len(encode(order)) > MAX_MESSAGE_BYTES:
+            raise MessageTooLong(f"The command of {what} is longer than {MAX_MESSAGE_BYTES} bytes.", "Put it in a script.")
+        return self._send(order, [] if input_fd is None else [input_fd])
 
     def _send(self, order: Order, fds: list[int]) -> int:
         try:

@@ -23,7 +23,26 @@ class Detach(msgspec.Struct, frozen=True, kw_only=True, tag="detach", tag_field=
     force: bool = False
 
 
-Order = Attach | Detach
+class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="do"):
+    """Run a command; a descriptor that comes along is its standard input. Any number may be under way.
+
+    Attributes:
+        what: for the log.
+        argv: the command line.
+        env: its whole environment.
+        timeout_ms: after that it is killed, with all that it started in its session.
+        handler: a command of the administrator's: it goes on when the worker dies, and is not run where that is refused.
+    """
+
+    no: int
+    what: str
+    argv: list[str]
+    env: dict[str, str]
+    timeout_ms: int
+    handler: bool = False
+
+
+Order = Attach | Detach | Run
 
 
 class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +53,8 @@ class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):
         device: path of the block device (after attach).
         minor: the FUSE connection's number (after attach).
         loop: N of loopN (after attach).
+        status: exit status of a command, 128 + N when signal N ended it, -1 when it was not run or took too long.
+        output: the end of what a command printed.
         error: type of the error, with what happened and the remedy (when not ok).
     """
 
@@ -42,6 +63,8 @@ class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     minor: int = -1
     loop: int = -1
+    status: int = 0
+    output: str = ""
     error: str = ""
     what: str = ""
     remedy: str = ""

@@ -1,0 +1,56 @@
+"""Commands that reset or switch off the machine at once, and the mask that keeps them from doing so in a lab.
+
+A handler in drbd.conf may write to /proc/sysrq-trigger: within a moment the whole machine is off. In a lab, many
+"machines" share one kernel, so something else is mounted over that file there; `refusal` says when it is not.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+
+TRIGGER = "/proc/sysrq-trigger"
+MASK_VARIABLE = "RELEVO_SYSRQ_MASK"
+"""Environment variable: `required` means that no handler may run unless `TRIGGER` is masked. A lab sets it."""
+REQUIRED = "required"
+_POINT, _KIND = 4, 0  # fields of /proc/self/mountinfo: the fifth, and the first behind the separator
+_DANGEROUS = (
+    re.compile(r"sysrq(-trigger)?\b"),
+    re.compile(r"\b(?:reboot|halt|poweroff|shutdown)\b(?:\s+-\S+)*\s+(?:-\w*f\w*|--force)\b"),
+    re.compile(r"\bsystemctl\b[^;&|]*(?:--force|-f)\b[^;&|]*\b(?:reboot|halt|poweroff)\b"),
+    re.compile(r"\bsystemctl\b[^;&|]*\b(?:reboot|halt|poweroff)\b[^;&|]*(?:--force|\s-f+)\b"),
+)
+
+
+def dangerous_part(command: str) -> str:
+    """The part of a shell command that resets or switches off the machine without stopping anything; "" if none does.
+
+    Finds what is written in the command itself, not what a script that it calls may do.
+    """
+    found = [match for pattern in _DANGEROUS if (match := pattern.search(command))]
+    return min(found, key=lambda match: match.start()).group(0) if found else ""
+
+
+def masked(mountinfo: str) -> bool:
+    """Whether something other than the kernel's file lies at `TRIGGER`.
+
+    Args:
+        mountinfo: the text of /proc/self/mountinfo, see proc_pid_mountinfo(5).
+    """
+    kind = ""
+    for line in mountinfo.splitlines():
+        before, _, behind = line.partition(" - ")
+        fields = before.split(" ")
+        if len(fields) > _POINT and fields[_POINT] == TRIGGER:
+            kind = behind.split(" ")[_KIND]  # the last one mounted there is the one that is seen
+    return kind not in {"", "proc"}
+
+
+def refusal() -> str:
+    """Why no handler may run here: the mask is required and missing. "" when one may."""
+    if os.environ.get(MASK_VARIABLE) != REQUIRED:
+        return ""
+    if masked(pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")):
+        return ""
+    return f"{TRIGGER} is not masked here, and {MASK_VARIABLE} demands it: no handler is run."
