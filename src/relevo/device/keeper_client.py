@@ -82,7 +82,8 @@ class KeeperClient:
         """
         order = Run(no=self._next, what=what, argv=argv, env=env, timeout_ms=timeout_ms, handler=handler)
         if len(encode(order)) > MAX_MESSAGE_BYTES:
-            raise MessageTooLong(f"The command of {what} is longer than {MAX_MESSAGE_BYTES} bytes.", "Put it in a script.")
+            problem = f"The command of {what} is longer than {MAX_MESSAGE_BYTES} bytes."
+            raise MessageTooLong(problem, "Put it in a script.")
         return self._send(order, [] if input_fd is None else [input_fd])
 
     def _send(self, order: Order, fds: list[int]) -> int:

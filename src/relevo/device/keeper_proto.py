@@ -31,7 +31,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="do"):
         argv: the command line.
         env: its whole environment.
         timeout_ms: after that it is killed, with all that it started in its session.
-        handler: a command of the administrator's: it goes on when the worker dies, and is not run where that is refused.
+        handler: a command of the administrator's: it outlives the worker, and is not run where that is refused.
     """
 
     no: int

@@ -181,7 +181,7 @@ class Runs:
             self._replies.append(KeeperReply(no=run.no, ok=True, status=status, output=text))
 
     def forget(self) -> None:
-        """The worker has died: nobody waits for outcomes. Errands end with it, handlers of the administrator's go on."""
+        """The worker has died, nobody waits for outcomes: errands end with it, the administrator's handlers go on."""
         for _, input_fd in self._waiting:
             if input_fd is not None:
                 os.close(input_fd)
@@ -195,6 +195,9 @@ class Runs:
     def close(self) -> None:
         """The keeper ends: so do errands; handlers go on by themselves."""
         self.forget()
+        for run in self._running:
+            if not run.order.handler:
+                run.process.wait()
         self._poll.close()
         os.close(self._wake)
 

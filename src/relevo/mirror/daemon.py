@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from relevo.base import sysrq
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
 from relevo.device.keeper import KEEPER_FD, Keeper
@@ -23,6 +24,6 @@ def run(site: MirrorSite, paths: Paths) -> int:
     """
     name = site.mirror.name
     loop_name = f"relevo:{site.cluster}:{site.me}:{name}".encode()[:LOOP_NAME_BYTES].decode(errors="ignore")
-    keeper = Keeper(loop_name, paths.run / "mirror" / name)
+    keeper = Keeper(loop_name, paths.run / "mirror" / name, refusal=sysrq.refusal)
     places = [str(place) for place in (paths.etc, paths.state, paths.run, paths.drbd)]
     return keeper.run([sys.executable, "-m", "relevo.mirror.worker", site.me, name, *places, KEEPER_FD])

@@ -1,13 +1,13 @@
 """Keeps what a copy holds before it is overwritten: a process of its own, started by the mirror's keeper.
 
-`python -m relevo.mirror.saver ORDER`, where ORDER is JSON (`Order`) and standard input holds the ranges (`saved.RANGES`).
-It ends with status 0 when the copy is kept and stable, else with an errno: ENOSPC (no room), ENOTSUP (no snapshot can be
-made of this disk), or whatever the system said. What it prints last says it in a sentence.
+`python -m relevo.mirror.saver ORDER`, where ORDER is JSON (`Order`) and standard input holds the ranges (as the file
+`saved.RANGES`). It ends with status 0 when the copy is kept and stable, else with an errno: ENOSPC (no room), ENOTSUP (no
+snapshot can be made of this disk), or whatever the system said. What it prints last says it in a sentence.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import errno
 import fcntl
 import hashlib
@@ -126,7 +126,7 @@ def _beside(disk: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _new_folder(store: pathlib.Path, reason: str) -> pathlib.Path:
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     number = 0
     while True:
         folder = store / (f"{stamp}-{reason}" + (f"-{number}" if number else ""))
@@ -158,7 +158,7 @@ def _fill(order: Order, folder: pathlib.Path, packed: bytes, used_bytes: int) ->
         mirror=order.mirror,
         node=order.node,
         reason=order.reason,
-        saved_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        saved_at=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         kind="blocks" if image is None else "image",
         data_bytes=order.data_bytes,
         saved_bytes=wanted_bytes,

@@ -43,6 +43,8 @@ class ShellDevice:
         self.path: str | None = None
         self.block_bytes = SECTOR_BYTES
         """What the backing disk's direct I/O demands; set when it is attached."""
+        self.other_reply: Callable[[KeeperReply], None] = _unexpected
+        """Takes the keeper's replies to orders that were not given here."""
         self._loop = loop
         self._keeper = keeper
         self._step = step
@@ -123,8 +125,10 @@ class ShellDevice:
 
     def _replies(self, _events: int) -> None:
         for reply in self._keeper.receive():
-            token, attached = self._orders.pop(reply.no)
-            if attached:
+            token, attached = self._orders.pop(reply.no, (None, None))
+            if attached is None:
+                self.other_reply(reply)
+            elif attached:
                 self._attached(token, reply)
             else:
                 self._detached(token, reply)
@@ -158,3 +162,7 @@ class ShellDevice:
         if path != self.path:
             self.path = path
             self._changed()
+
+
+def _unexpected(reply: KeeperReply) -> None:
+    _log.error("unexpected_reply", no=reply.no)

@@ -39,6 +39,7 @@ from relevo.mirror.packets import Barrier, Packet
 from relevo.mirror.process import become_resident
 from relevo.mirror.shell_device import ShellDevice
 from relevo.mirror.shell_disk import DiskContent, ShellDisk
+from relevo.mirror.shell_errands import ShellErrands
 from relevo.mirror.shell_link import ShellLink
 
 RECEIVE_POOL_BYTES = 64 << 20
@@ -87,6 +88,9 @@ class Worker:
         self._stop_token = object()
         self._pool = BufferPool(RECEIVE_POOL_BYTES)
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed)
+        conf = paths.config if site.device is None else paths.drbd
+        self._errands = ShellErrands(site, conf, paths.state, keeper, self._handled, self._done)
+        self._device.other_reply = self._errands.reply
         self._link = ShellLink(
             self._loop,
             self._mirror,
@@ -140,6 +144,7 @@ class Worker:
         loop = self._loop
         self._disk = ShellDisk(loop, backing, content.layout, content.superblock, self._disk_done)
         self._device.block_bytes = backing.block_bytes
+        self._errands.data_bytes = content.layout.data_bytes
         self._core = Mirror(Settings.from_config(self._mirror))
         self._effects = self._effect_table()
         self.step(
@@ -196,6 +201,9 @@ class Worker:
     def _done(self, token: ev.Token, number: int) -> None:
         self.step(ev.DiskDone(self._loop.now_ms, token, number))
 
+    def _handled(self, token: ev.Token, status: int) -> None:
+        self.step(ev.HandlerDone(self._loop.now_ms, token, status))
+
     def _received(self, packet: Packet, buffer: Buffer | None) -> None:
         self.step(ev.PacketReceived(self._loop.now_ms, packet, buffer))
 
@@ -238,6 +246,8 @@ class Worker:
             ev.CommandDone: self._command_done,
             ev.NeedRandom: lambda effect: self.step(ev.Random(self._loop.now_ms, _random(effect.count))),
             ev.PersistEpoch: self._persist_epoch,
+            ev.RunHandler: self._errands.run_handler,
+            ev.SaveTarget: self._errands.save_target,
             ev.Stopped: lambda _effect: self._loop.stop(),
             ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
         }

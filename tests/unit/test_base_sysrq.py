@@ -1,0 +1,51 @@
+"""Commands that switch the machine off at once are found, and the mask in front of them is seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from relevo.base import sysrq
+
+_PROC = "22 60 0:21 / /proc rw,nosuid - proc proc rw\n"
+_MASK = "90 22 0:33 /sysrq /proc/sysrq-trigger rw - tmpfs tmpfs rw\n"
+_OTHER_PROC = "91 22 0:55 /sysrq-trigger /proc/sysrq-trigger rw - proc proc rw\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("/usr/lib/drbd/notify-pri-on-incon-degr.sh; echo b > /proc/sysrq-trigger ; reboot -f", "sysrq-trigger"),
+        ("echo o > /proc/sysrq-trigger ; halt -f", "sysrq-trigger"),
+        ("sync; reboot -f", "reboot -f"),
+        ("halt -p -f", "halt -p -f"),
+        ("poweroff --force", "poweroff --force"),
+        ("systemctl reboot -ff", "systemctl reboot -ff"),
+        ("systemctl --force halt", "systemctl --force halt"),
+        ("/usr/lib/drbd/notify-split-brain.sh root", ""),
+        ("shutdown -r now", ""),
+        ("rm -f /run/reboot-wanted", ""),
+        ("", ""),
+    ],
+)
+def test_dangerous_commands(command: str, part: str) -> None:
+    assert sysrq.dangerous_part(command) == part
+
+
+def test_a_mask_is_another_file_over_the_trigger() -> None:
+    assert not sysrq.masked(_PROC)
+    assert sysrq.masked(_PROC + _MASK)
+    assert not sysrq.masked(_PROC + _OTHER_PROC), "the same file by way of another /proc"
+    assert not sysrq.masked(_PROC + _MASK + _OTHER_PROC), "the last mount is the one that is seen"
+
+
+def test_without_the_mask_no_handler_runs_where_it_is_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysrq.pathlib.Path, "read_text", lambda *_, **__: _PROC)
+    monkeypatch.setenv(sysrq.MASK_VARIABLE, sysrq.REQUIRED)
+    assert "not masked" in sysrq.refusal()
+    monkeypatch.setattr(sysrq.pathlib.Path, "read_text", lambda *_, **__: _PROC + _MASK)
+    assert sysrq.refusal() == ""
+
+
+def test_a_server_of_its_own_needs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(sysrq.MASK_VARIABLE)
+    assert sysrq.refusal() == ""

@@ -1,0 +1,182 @@
+"""What is kept of a copy: what was changed comes back byte for byte, and what is damaged or too large is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import random
+
+import pytest
+
+from relevo.mirror import saved, saver
+
+DISK_BYTES = 1 << 20
+RANGES = ((4096, 8192), (65536, 4096), (DISK_BYTES - 512, 512))
+GENERATIONS = ("1111222233334440", "5555666677778880", "0" * 16, "0" * 16)
+
+
+@pytest.fixture
+def disk(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "disk"
+    path.write_bytes(random.Random(1).randbytes(DISK_BYTES))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_reflink(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_source: int, _target: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(saved, "share_blocks", refused)
+
+
+def order(disk: pathlib.Path, *, limit_bytes: int = 1 << 30, reason: str = "split-brain") -> saver.Order:
+    return saver.Order(
+        disk=str(disk),
+        data_bytes=DISK_BYTES,
+        store=str(saved.store(disk.parent / "state", "r0")),
+        mirror="r0",
+        node="nodo1",
+        reason=reason,
+        generations=GENERATIONS,
+        limit_bytes=limit_bytes,
+    )
+
+
+def kept(disk: pathlib.Path) -> list[saved.Saved]:
+    return saved.saved_copies(disk.parent / "state", "r0")
+
+
+def test_the_changed_blocks_come_back(disk: pathlib.Path) -> None:
+    before = disk.read_bytes()
+    assert "r0" in saver.save(order(disk), saved.pack_ranges(RANGES))
+    disk.write_bytes(bytes(DISK_BYTES))
+    (copy,) = kept(disk)
+    assert (copy.index.kind, copy.index.saved_bytes, copy.index.node) == ("blocks", 12800, "nodo1")
+    assert copy.index.generations == GENERATIONS
+    new = disk.with_name("new")
+    assert saved.extract(copy, new, onto=False) == 12800
+    found = new.read_bytes()
+    assert len(found) == DISK_BYTES
+    changed = set()
+    for offset, length in RANGES:
+        assert found[offset : offset + length] == before[offset : offset + length]
+        changed.update(range(offset, offset + length))
+    assert not any(found[at] for at in range(DISK_BYTES) if at not in changed)
+
+
+def test_onto_an_image_only_the_changed_blocks_are_written(disk: pathlib.Path) -> None:
+    before = disk.read_bytes()
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    other = random.Random(2).randbytes(DISK_BYTES)
+    disk.write_bytes(other)
+    saved.extract(kept(disk)[0], disk, onto=True)
+    expected = bytearray(other)
+    for offset, length in RANGES:
+        expected[offset : offset + length] = before[offset : offset + length]
+    assert disk.read_bytes() == bytes(expected)
+
+
+def test_a_target_that_is_there_is_not_written_over(disk: pathlib.Path) -> None:
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    with pytest.raises(saved.TargetThere, match="exists"):
+        saved.extract(kept(disk)[0], disk, onto=False)
+    with pytest.raises(saved.TargetThere, match="not there"):
+        saved.extract(kept(disk)[0], disk.with_name("new"), onto=True)
+
+
+@pytest.mark.parametrize("name", [saved.BLOCKS, saved.RANGES])
+def test_a_damaged_copy_is_not_written_anywhere(disk: pathlib.Path, name: str) -> None:
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    (copy,) = kept(disk)
+    content = bytearray((copy.folder / name).read_bytes())
+    content[7] ^= 1
+    (copy.folder / name).write_bytes(content)
+    with pytest.raises(saved.SavedCopyUnusable, match="damaged"):
+        saved.extract(copy, disk.with_name("new"), onto=False)
+    assert not disk.with_name("new").exists()
+
+
+def test_the_same_copy_is_kept_once(disk: pathlib.Path) -> None:
+    for _ in range(2):
+        saver.save(order(disk), saved.pack_ranges(RANGES))
+    assert len(kept(disk)) == 1
+    saver.save(order(disk), saved.pack_ranges(RANGES[:2]))
+    assert len(kept(disk)) == 2
+
+
+def test_the_bound_holds_for_all_copies_together(disk: pathlib.Path) -> None:
+    saver.save(order(disk, limit_bytes=20_000), saved.pack_ranges(RANGES))
+    with pytest.raises(saver.CopyNotSaved, match="at most") as refused:
+        saver.save(order(disk, limit_bytes=20_000), saved.pack_ranges(RANGES[:2]))
+    assert refused.value.errno == errno.ENOSPC
+    assert len(kept(disk)) == 1
+    saved.remove(kept(disk)[0])
+    saver.save(order(disk, limit_bytes=20_000), saved.pack_ranges(RANGES[:2]))
+
+
+def test_a_full_file_system_is_refused_before_anything_is_written(
+    disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver, "FREE_RESERVE_BYTES", 1 << 60)
+    with pytest.raises(saver.CopyNotSaved, match="left") as refused:
+        saver.save(order(disk), saved.pack_ranges(RANGES))
+    assert refused.value.errno == errno.ENOSPC
+    assert kept(disk) == []
+
+
+def test_without_ranges_only_a_snapshot_will_do(disk: pathlib.Path) -> None:
+    with pytest.raises(saver.CopyNotSaved, match="snapshot") as refused:
+        saver.save(order(disk, reason="resync"), b"")
+    assert refused.value.errno == errno.ENOTSUP
+
+
+def test_an_image_that_shares_blocks_is_taken_where_that_can_be(
+    disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(source: int, target: int) -> None:
+        os.pwrite(target, os.pread(source, DISK_BYTES, 0), 0)
+
+    monkeypatch.setattr(saved, "share_blocks", copied)
+    before = disk.read_bytes()
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    disk.write_bytes(bytes(DISK_BYTES))
+    (copy,) = kept(disk)
+    assert copy.index.kind == "image"
+    saved.extract(copy, disk.with_name("new"), onto=False)
+    assert disk.with_name("new").read_bytes() == before
+    saved.remove(copy)
+    assert kept(disk) == []
+
+
+def test_what_was_never_finished_is_no_copy_and_goes(disk: pathlib.Path) -> None:
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    half = kept(disk)[0].folder.with_name("20200101T000000Z-split-brain")
+    half.mkdir()
+    (half / saved.BLOCKS).write_bytes(b"half")
+    assert len(kept(disk)) == 1
+    with pytest.raises(saved.SavedCopyUnusable, match="never finished"):
+        saved.find(disk.parent / "state", "r0", half.name)
+    saver.save(order(disk), saved.pack_ranges(RANGES[:1]))
+    assert not half.exists()
+
+
+def test_the_process_says_why_and_ends_with_the_errno(
+    disk: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+    import sys
+
+    import msgspec
+
+    def run(limit_bytes: int) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(saved.pack_ranges(RANGES))))
+        return saver.main([msgspec.json.encode(order(disk, limit_bytes=limit_bytes)).decode()])
+
+    assert run(10) == errno.ENOSPC
+    assert "at most 10 B" in capsys.readouterr().err
+    assert run(1 << 20) == 0
+    assert str(kept(disk)[0].folder) in capsys.readouterr().out
+    disk.unlink()
+    assert run(1 << 20) == 0, "kept already"
