@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pathlib
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from heartbeat_support import two_nodes
@@ -18,9 +20,14 @@ from relevo.config.model import Config, Mirror
 from relevo.config.site import site_of
 from relevo.device.fuse import FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
+from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, KeeperReply, Run, decode_order, encode
+from relevo.mirror import events as ev
 from relevo.mirror import shell_device, worker
 from relevo.mirror.create import create_metadata
 from relevo.mirror.loop import now_ms
+from relevo.mirror.requests import Then
+from relevo.mirror.saved import unpack_ranges
+from relevo.mirror.saver import Order
 
 LIMIT_MS = 10_000
 DISK_BYTES = 8 << 20
@@ -147,3 +154,58 @@ def test_a_failure_in_a_step_ends_the_process(rig: Rig, monkeypatch: pytest.Monk
     monkeypatch.setattr(rig.worker._core, "step", wrong)
     with pytest.raises(SystemExit):
         rig.ask("outdate")
+
+
+def test_a_handler_goes_to_the_keeper_with_drbds_environment(rig: Rig) -> None:
+    options = rig.worker._mirror.options
+    options.handlers["split-brain"] = "/usr/lib/drbd/notify-split-brain.sh root"
+    rig.attach()
+    ended: list[int] = []
+    try:
+        for name in ("split-brain", "pri-lost"):
+            rig.worker._errands.run_handler(
+                ev.RunHandler(Then(lambda status, _: ended.append(status)), name, {"X": "1"})
+            )
+    finally:
+        del options.handlers["split-brain"]
+    assert ended == [0], "what is not configured is done at once, with status 0"
+    order = decode_order(rig.keeper.recv(MAX_MESSAGE_BYTES))
+    assert isinstance(order, Run)
+    assert order.handler
+    assert order.argv == ["/bin/sh", "-c", "/usr/lib/drbd/notify-split-brain.sh root"]
+    wanted = {
+        "DRBD_RESOURCE": "r0",
+        "DRBD_VOLUME": "0",
+        "DRBD_MINOR": "0",
+        "DRBD_MINOR_0": "0",
+        "DRBD_LL_DISK": str(rig.disk),
+        "DRBD_PEER": "nodo2",
+        "DRBD_PEERS": "nodo2",
+        "DRBD_PEER_AF": "ipv4",
+        "DRBD_CONF": str(rig.paths.config),
+        "X": "1",
+    }
+    assert wanted.items() <= order.env.items()
+    rig.keeper.send(encode(KeeperReply(no=order.no, ok=True, status=5)))
+    rig.turn(lambda: len(ended) > 1)
+    assert ended == [0, 5]
+
+
+@pytest.mark.parametrize(("status", "required", "expected"), [(0, True, 0), (28, True, 28), (28, False, 0)])
+def test_a_copy_is_saved_by_the_keeper(rig: Rig, status: int, required: bool, expected: int) -> None:
+    rig.attach()
+    ended: list[int] = []
+    token = Then(lambda number, _: ended.append(number))
+    rig.worker._errands.save_target(ev.SaveTarget(token, "split-brain", ((4096, 8192),), required, (1, 2, 3, 4)))
+    datagram, fds, _, _ = socket.recv_fds(rig.keeper, MAX_MESSAGE_BYTES, 1)
+    order = decode_order(datagram)
+    assert isinstance(order, Run)
+    assert not order.handler
+    with os.fdopen(fds[0], "rb") as ranges:
+        assert unpack_ranges(ranges.read()) == [(4096, 8192)]
+    wanted = msgspec.json.decode(order.argv[-1], type=Order)
+    assert (wanted.disk, wanted.reason, wanted.generations[0]) == (str(rig.disk), "split-brain", f"{1:016x}")
+    assert wanted.data_bytes == rig.worker._errands.data_bytes > 0
+    rig.keeper.send(encode(KeeperReply(no=order.no, ok=True, status=status, output="a sentence")))
+    rig.turn(lambda: bool(ended))
+    assert ended == [expected]

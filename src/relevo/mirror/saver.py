@@ -1,8 +1,8 @@
 """Keeps what a copy holds before it is overwritten: a process of its own, started by the mirror's keeper.
 
 `python -m relevo.mirror.saver ORDER`, where ORDER is JSON (`Order`) and standard input holds the ranges (as the file
-`saved.RANGES`). It ends with status 0 when the copy is kept and stable, else with an errno: ENOSPC (no room), ENOTSUP (no
-snapshot can be made of this disk), or whatever the system said. What it prints last says it in a sentence.
+`saved.RANGES`). It ends with status 0 when the copy is kept and stable, else with an errno: ENOSPC (no room), ENOTSUP
+(no snapshot can be made of this disk), or whatever the system said. What it prints last says it in a sentence.
 """
 
 from __future__ import annotations
