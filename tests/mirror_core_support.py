@@ -92,11 +92,14 @@ class Bench:
         uuids: tuple[int, int, int, int] = (CURRENT, 0, 0, 0),
         flags: int = 0,
         resolve_conflicts: bool = False,
+        features: int = FEATURES,
+        protocol: int = 3,
+        integrity: str = "",
     ) -> None:
         """The peer connects and tells its parameters."""
-        self.give(e.Connected(self.now, FEATURES, resolve_conflicts))
+        self.give(e.Connected(self.now, features, resolve_conflicts))
         sectors = EXTENTS * EXTENT // 512
-        self.packet(p.Protocol(3, 0, 0, 0, flags & 1, 0, ""))
+        self.packet(p.Protocol(protocol, 0, 0, 0, flags & 1, 0, integrity))
         self.packet(p.Sizes(sectors, 0, sectors, 1 << 20, 0, 0))
         if disk > Disk.FAILED:
             self.packet(p.Uuids(*uuids, 0, flags))
@@ -128,10 +131,10 @@ class Bench:
         assert self.one(e.CommandDone).error is None
         self.effects.clear()
 
-    def pair(self, **settings: Any) -> Bench:
-        """Attached, connected, Primary, both UpToDate."""
+    def pair(self, **meeting: Any) -> Bench:
+        """Attached, connected, Primary, both UpToDate; the arguments are those of `meet`."""
         self.attach()
-        self.meet()
+        self.meet(**meeting)
         self.meta_done()
         self.promote()
         return self

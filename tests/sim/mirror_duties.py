@@ -43,7 +43,7 @@ class Duties:
         self.marks.clear()
 
     def received(self, packet: p.Packet) -> None:
-        if isinstance(packet, p.Data | p.Trim):
+        if isinstance(packet, p.Data | p.Trim | p.Zeroes):
             self.epoch.append(packet.block_id)
         elif isinstance(packet, p.Barrier):
             self.epochs[packet.number] = self.epoch
@@ -70,7 +70,7 @@ class Duties:
 
     def _sent(self, packet: p.Packet) -> None:
         self.sent += 1
-        if isinstance(packet, p.Data | p.Trim):
+        if isinstance(packet, p.Data | p.Trim | p.Zeroes):
             self.position[packet.block_id] = self.sent
             last = (packet.sector + packet.size_bytes // 512 - 1) // EXTENT_SECTORS
             self._in_log(packet.sector // EXTENT_SECTORS, last, "sent")

@@ -90,7 +90,7 @@ class Story:
         records = [world.model.issue(block + i, 0) for i in range(count)]
         token = world.next_token()
         node.requests[token] = lambda effect: self._written(node, effect, records)
-        node.give(e.AppDiscard(world.now, token, block * BLOCK, count * BLOCK))
+        node.give(e.AppDiscard(world.now, token, block * BLOCK, count * BLOCK, self.rng.random() < 0.5))
 
     def _written(self, node: Node, effect: e.CompleteRequest, records: list[Record]) -> None:
         if effect.errno:

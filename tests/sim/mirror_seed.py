@@ -16,9 +16,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seed", type=int)
     parser.add_argument("--alone", choices=("ask", "risk"), default="ask")
+    parser.add_argument("--protocol", choices=("A", "B", "C"), default="C")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     arguments = parser.parse_args()
-    world = run(Plan(arguments.seed, alone=arguments.alone, trace=arguments.trace))
+    world = run(Plan(arguments.seed, alone=arguments.alone, trace=arguments.trace, protocol=arguments.protocol))
     for line in [*world.lines, f"seed {arguments.seed}: fine"]:
         sys.stdout.write(line + "\n")
 

@@ -10,13 +10,14 @@ import heapq
 import random
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from mirror_client import DataLost, Model
 from mirror_disk import SimDisk
 from mirror_duties import Duties
 from mirror_manager import Manager
 
+from relevo.config.drbd_options import DrbdOptions
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.core import Mirror, Settings
@@ -43,6 +44,7 @@ class Plan:
     honest: bool = True
     watch_duties: bool = True
     trace: bool = False
+    protocol: Literal["A", "B", "C"] = "C"
 
 
 class Wire:
@@ -120,6 +122,8 @@ class Node:
         """The process is gone, with power cut or without."""
         world = self.world
         holds = world.survivor_holds(self, power=power)
+        if self.state.role is Role.PRIMARY:
+            world.lead_may_move()
         self.alive = False
         self.incarnation += 1
         if self.wire is not None:
@@ -205,6 +209,8 @@ class Node:
             meta = isinstance(effect, e.SendMeta)
             buffer = None if meta or effect.buffer is None else list(effect.buffer)
             self.wire.send(self, effect.packet, buffer, meta=meta)
+        if isinstance(effect, e.SendData) and effect.token is not None:
+            self.later(0, lambda: self.give(e.Sent(self.world.now, effect.token)))
 
     def _carry_out_rare(self, effect: Any) -> None:
         world, kind = self.world, type(effect)
@@ -267,6 +273,7 @@ class Node:
             self.device = "up"
             self.world.takes_lead(self, "becomes Primary")
             self.world.leaders = {self.number}
+            self.world.lead_may_move()
             self.world.model.device_gone()
             self.later(1, lambda: self.give(e.DiskDone(self.world.now, effect.token)))
         elif self.requests and self.world.rng.random() < 0.1:
@@ -331,6 +338,7 @@ class World:
             ping_timeout_ms=60,
             al_extents=AL_SLOTS,
             suspend_ms=800,
+            options=DrbdOptions(protocol=plan.protocol, ko_count=1),
         )
         self.cut = False
         self.held: list[tuple[Wire, tuple[int, bool], p.Packet, Any]] = []
@@ -422,6 +430,11 @@ class World:
         linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
         if linked and node.wire.incarnations[other.number] == other.incarnation:
             self.holders.add((other.number, other.incarnation))
+
+    def lead_may_move(self) -> None:
+        """Protocols A and B: the peer may not have what was acknowledged, save what a flush covered."""
+        if self.plan.protocol != "C":
+            self.model.all_copies_lost_power()
 
     def share(self) -> None:
         """Two connected, UpToDate copies are equal: if one holds everything, so does the other."""

@@ -6,7 +6,7 @@ One seed again, with all that happened: python tests/sim/mirror_seed.py SEED --t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from mirror_client import DataLost
@@ -32,6 +32,13 @@ def test_nothing_acknowledged_is_lost_when_every_step_is_voted_for(first: int) -
 def test_nothing_acknowledged_is_lost_when_only_complete_copies_take_over(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         run(Plan(seed, alone="risk"))
+
+
+@pytest.mark.parametrize("protocol", ["A", "B"])
+@pytest.mark.parametrize("alone", ["ask", "risk"])
+def test_protocols_a_and_b_lose_nothing_that_a_flush_covered(protocol: Literal["A", "B"], alone: str) -> None:
+    for seed in range(SEEDS_PER_TEST):
+        run(Plan(seed, alone=alone, protocol=protocol))
 
 
 def test_a_seed_always_gives_the_same_run() -> None:

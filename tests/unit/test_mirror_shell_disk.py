@@ -212,3 +212,20 @@ def test_a_disk_without_meta_data_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(metadata.NoMetadata):
         DiskContent(backing)
     backing.close()
+
+
+def test_write_same_fills_its_range_and_nothing_else(rig: Rig) -> None:
+    before = rig.buffer(b"x" * (4 << 20))
+    rig.disk.write(ev.DiskWrite("before", 0, 4 << 20, before))
+    rig.wait("before")
+    pattern = rig.buffer(bytes(range(256)) * 2)
+    rig.disk.write_same(ev.DiskWriteSame("same", 4096, 3 << 20, pattern))
+    rig.disk.read(ev.DiskRead("read", 0, 1 << 20, None))
+    rig.wait("same", "read")
+    rig.disk.read(ev.DiskRead("head", 0, 8192, None))
+    rig.disk.read(ev.DiskRead("tail", 3 << 20, 8192, None))
+    rig.wait("head", "tail")
+    filled = bytes(range(256)) * 16
+    assert rig.done["same"][0] == 0
+    assert rig.done["head"][1] == b"x" * 4096 + filled
+    assert rig.done["tail"][1] == filled + b"x" * 4096

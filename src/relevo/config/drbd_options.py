@@ -34,7 +34,7 @@ class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
         protocol: when a write is complete: A in the send buffer, B received by the peer, C on the peer's disk.
         max_buffers: pages of 4 KiB that a receiver may hold for requests of the peer.
         max_epoch_size: most writes between two barriers.
-        sndbuf_bytes, rcvbuf_bytes: socket buffers; 0 leaves them to the kernel.
+        sndbuf_bytes, rcvbuf_bytes: socket buffers; 0 asks the kernel for 4 MiB.
         ko_count: a peer that leaves one request unanswered for `ko_count` times `timeout` is given up; 0 never.
         after_sb_0pri, after_sb_1pri, after_sb_2pri, rr_conflict: see the types.
         always_asbp: policies apply also when only older generations are common.

@@ -66,26 +66,42 @@ def _encode_data(packet: p.Data | p.DataReply | p.ResyncReply) -> bytes:
     return _DATA_HEAD.pack(packet.sector, packet.block_id, packet.seq_num, packet.flags)
 
 
+def _encode_write_same(packet: p.WriteSame) -> bytes:
+    return _WRITE_SAME_HEAD.pack(packet.sector, packet.block_id, packet.seq_num, packet.flags, packet.size_bytes)
+
+
+_WRITE_SAME_HEAD = struct.Struct(">QQIII")
 PAYLOAD_HEAD_BYTES = _DATA_HEAD.size
 BLOCK_ACK_BYTES = 24
-PAYLOAD_CLASSES: dict[int, type[p.Data | p.DataReply | p.ResyncReply]] = {
+WithPayload = p.Data | p.DataReply | p.ResyncReply
+PAYLOAD_CLASSES: dict[int, type[WithPayload]] = {
     p.Command.DATA: p.Data,
     p.Command.DATA_REPLY: p.DataReply,
     p.Command.RS_DATA_REPLY: p.ResyncReply,
 }
-"""Packets whose payload is received straight into its buffer."""
 _ENCODERS.update(dict.fromkeys(PAYLOAD_CLASSES.values(), _encode_data))
+_ENCODERS[p.WriteSame] = _encode_write_same
+PAYLOAD_HEADS: dict[int, int] = {
+    **dict.fromkeys(PAYLOAD_CLASSES, PAYLOAD_HEAD_BYTES),
+    p.Command.WSAME: _WRITE_SAME_HEAD.size,
+}
+"""Packets whose payload is received straight into its buffer, and the bytes of body before it (and before its digest,
+where data-integrity-alg asks for one)."""
 
 
-def parse_payload_head(command: int, head: bytes | memoryview, length: int) -> p.Data | p.DataReply | p.ResyncReply:
-    """The packet of the first `PAYLOAD_HEAD_BYTES` of a body of `length` bytes; the rest is its payload.
+def parse_payload_head(command: int, head: bytes | memoryview, size_bytes: int) -> WithPayload | p.WriteSame:
+    """The packet whose body begins with `head`; `size_bytes` of payload follow.
 
     Raises:
         p.BadLength: the payload is no whole number of sectors.
     """
-    size_bytes = length - PAYLOAD_HEAD_BYTES
     if size_bytes % p.SECTOR_BYTES:
         raise p.BadLength(f"The peer sent {size_bytes} bytes of data, not a whole number of sectors.", p.UPGRADE_REMEDY)
+    if command == p.Command.WSAME:
+        sector, block_id, seq_num, flags, span = _WRITE_SAME_HEAD.unpack_from(head)
+        if not size_bytes or span % size_bytes:
+            raise p.BadLength(f"The peer fills {span} bytes with a block of {size_bytes}.", p.UPGRADE_REMEDY)
+        return p.WriteSame(sector, block_id, seq_num, flags, span, size_bytes)
     sector, block_id, seq_num, flags = _DATA_HEAD.unpack_from(head)
     return PAYLOAD_CLASSES[command](sector, block_id, seq_num, flags, size_bytes)
 
@@ -231,7 +247,7 @@ def encode_body(packet: p.Packet) -> bytes:
 
 
 def parse_body(command: int, body: bytes) -> p.Packet:
-    """The packet of a whole body (not for the commands of `PAYLOAD_CLASSES`).
+    """The packet of a whole body (not for the commands of `PAYLOAD_HEADS`).
 
     Raises:
         p.BadLength: the body does not fit the command.

@@ -7,6 +7,7 @@ byte planes through `bytes.translate`.
 
 from __future__ import annotations
 
+import functools
 import struct
 
 _POLYNOMIAL = 0x82F63B78  # reflected
@@ -38,8 +39,7 @@ def _apply(columns: list[int], word: int) -> int:
     return result
 
 
-def _small(data: bytes | bytearray) -> int:
-    crc = 0
+def _small(data: bytes | bytearray, crc: int = 0) -> int:
     for byte in data:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
     return crc
@@ -57,33 +57,50 @@ def _planes(columns: list[int]) -> Planes:
     return tuple((t[0], t[1], t[2], t[3]) for t in tables)
 
 
-def _advances() -> dict[int, Planes]:
-    """Number of bytes -> the map that advances a sum over that many zero bytes."""
-    columns = [_small(struct.pack("<I", 1 << bit)) for bit in range(_WORD_BITS)]
-    length, found = 4, {}
-    while length <= _MAX_BYTES // 2:
-        if length >= _SMALL_BYTES // 2:
-            found[length] = _planes(columns)
-        columns = [_apply(columns, column) for column in columns]
-        length *= 2
-    return found
+@functools.cache
+def _columns(length: int) -> list[int]:
+    """The images of the single bits when a sum is advanced over `length` zero bytes (a power of two from 4 on)."""
+    if length == 4:
+        return [_small(struct.pack("<I", 1 << bit)) for bit in range(_WORD_BITS)]
+    half = _columns(length // 2)
+    return [_apply(half, column) for column in half]
 
 
-_MAX_BYTES = 4096
-_ADVANCES = _advances()
+@functools.cache
+def _advance(length: int) -> Planes:
+    """The map that advances a sum over `length` zero bytes."""
+    return _planes(_columns(length))
+
+
+_FOLDED_BYTES = 1 << 20
+"""The longest piece that is folded at once; longer data is taken piece by piece."""
+for _length in (256, 512, 1024, 2048):  # what the activity log's blocks need: made now, not at the first write
+    _advance(_length)
 
 
 def crc32c(data: bytes | bytearray | memoryview) -> int:
-    """The sum of `data` (4096 bytes or a shorter power of two is quickest)."""
-    count = len(data)
-    raw = bytes(data)
-    if count > _MAX_BYTES or count & (count - 1) or count <= _SMALL_BYTES:
-        return _small(raw)
+    """The sum of `data`, by pieces that are powers of two: a sum goes on into the first word of what follows."""
+    raw, crc = bytes(data), 0
+    start, end = 0, len(raw)
+    while start < end:
+        size = min(_FOLDED_BYTES, 1 << (end - start).bit_length() - 1)
+        piece = raw[start : start + size] if size < end else raw
+        if size <= _SMALL_BYTES:
+            return _small(raw[start:], crc)
+        if crc:
+            piece = struct.pack("<I", int.from_bytes(piece[:4], "little") ^ crc) + piece[4:]
+        crc = _folded(piece)
+        start += size
+    return crc
+
+
+def _folded(raw: bytes) -> int:
+    count = len(raw)
     planes = [raw[0::4], raw[1::4], raw[2::4], raw[3::4]]
     while count > _SMALL_BYTES:
         count //= 2
         half = count // 4
-        planes = _fold(planes, half, _ADVANCES[count])
+        planes = _fold(planes, half, _advance(count))
     word = bytearray(count)
     for index, plane in enumerate(planes):
         word[index::4] = plane

@@ -94,11 +94,12 @@ class TransferLog:
 
 
 class ReceivedEpoch:
-    """Writes received between two barriers."""
+    """Writes received between two barriers. `failed`: the disk refused one: it is never acknowledged."""
 
-    __slots__ = ("closed", "number", "pending", "size")
+    __slots__ = ("closed", "failed", "number", "pending", "size")
 
     def __init__(self) -> None:
+        self.failed = False
         self.number = 0
         self.size = 0
         self.pending = 0
@@ -134,7 +135,7 @@ class ReceivedEpochs:
         """How many of the oldest epochs are closed and wholly on the disk (stable after a flush that starts now)."""
         count = 0
         for epoch in self._closed:
-            if epoch.pending:
+            if epoch.pending or epoch.failed:
                 break
             count += 1
         return count
@@ -142,7 +143,7 @@ class ReceivedEpochs:
     @property
     def any_written(self) -> bool:
         """Whether a flush would allow an acknowledgement."""
-        return bool(self._closed) and self._closed[0].pending == 0
+        return bool(self._closed) and not (self._closed[0].pending or self._closed[0].failed)
 
     @property
     def waiting(self) -> bool:

@@ -123,12 +123,16 @@ class AppFlush:
 
 @dataclasses.dataclass(slots=True)
 class AppDiscard:
-    """The device's user discards (any length); the range reads as zeroes afterwards."""
+    """The device's user discards (any length); the range reads as zeroes afterwards.
+
+    `unmap`: the space may be given back; otherwise it stays allocated.
+    """
 
     now_ms: int
     token: Token
     offset: int
     length: int
+    unmap: bool = True
 
 
 @dataclasses.dataclass(slots=True)
@@ -139,6 +143,14 @@ class DiskDone:
     token: Token
     errno: int = 0
     buffer: Buffer = None
+
+
+@dataclasses.dataclass(slots=True)
+class Sent:
+    """What the `SendData` with this token carries is out of this process (or its link is closed: it says nothing)."""
+
+    now_ms: int
+    token: Token
 
 
 @dataclasses.dataclass(slots=True)
@@ -290,6 +302,7 @@ Event = (
     | AppFlush
     | AppDiscard
     | DiskDone
+    | Sent
     | HandlerDone
     | Connected
     | Disconnected
@@ -324,11 +337,25 @@ class DiskWrite:
 
 @dataclasses.dataclass(slots=True)
 class DiskDiscard:
-    """Discard in the data area; it must read as zeroes when this is done, and is stable after the next flush."""
+    """Discard in the data area; it must read as zeroes when this is done, and is stable after the next flush.
+
+    `unmap`: the space may be given back; otherwise it stays allocated.
+    """
 
     token: Token
     offset: int
     length: int
+    unmap: bool = True
+
+
+@dataclasses.dataclass(slots=True)
+class DiskWriteSame:
+    """Fill a range of the data area with what `buffer` holds, again and again; done when the disk has it."""
+
+    token: Token
+    offset: int
+    length: int
+    buffer: Buffer
 
 
 @dataclasses.dataclass(slots=True)
@@ -418,11 +445,15 @@ class SaveTarget:
 
 @dataclasses.dataclass(slots=True)
 class SendData:
-    """Send on the data socket. `release`: the buffer is the shell's again once it is sent (or the link is closed)."""
+    """Send on the data socket. `release`: the buffer is the shell's again once it is sent (or the link is closed).
+
+    `token`: `Sent` answers when it is out of this process; None: nobody asks. Not together with `release`.
+    """
 
     packet: Packet
     buffer: Buffer = None
     release: bool = False
+    token: Token | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -525,6 +556,7 @@ Effect = (
     DiskRead
     | DiskWrite
     | DiskDiscard
+    | DiskWriteSame
     | DiskFlush
     | WriteSuperblock
     | WriteActivityLog

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
+from relevo.mirror.agreement import PROTOCOL_NUMBERS, disagreement
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
 from relevo.mirror.handshake import Copy, Decision, Direction, decide
@@ -21,7 +22,6 @@ from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, S
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
 from relevo.mirror.vitality import Vitality
 
-PROTOCOL_C = 3
 SS_SUCCESS = 1
 SS_TWO_PRIMARIES = -1
 SS_CONCURRENT_CHANGE = -19
@@ -90,7 +90,9 @@ class Link:
     def _begin(self) -> None:
         s = self._s
         discard = int(s.discard_my_data)
-        s.out.append(e.SendData(p.Protocol(PROTOCOL_C, 0, 0, 0, discard, 0, "")))
+        options = s.settings.options
+        number = PROTOCOL_NUMBERS[options.protocol]
+        s.out.append(e.SendData(p.Protocol(number, 0, 0, 0, discard, 0, options.data_integrity_alg)))
         s.out.append(e.SendData(p.SyncParam(s.settings.resync_rate_bytes >> 10, "", "", 0, 0, 0, 0)))
         own = s.disk_sectors if s.disk > Disk.FAILED else 0
         limits = _LIMITS if s.features & p.Feature.WSAME else None
@@ -142,12 +144,9 @@ class Link:
         """Settings that have to agree."""
         self._expect_parameters()
         wrong = ""
-        if packet.protocol != PROTOCOL_C:
-            wrong = "replicates with another protocol than C"
-        elif packet.two_primaries:
-            wrong = "allows two Primaries"
-        elif packet.integrity_alg:
-            wrong = "wants checksums on every packet (data-integrity-alg)"
+        differs = disagreement(self._s.settings.options, packet)
+        if differs:
+            self._refuse(differs)
         elif packet.after_sb_0p or packet.after_sb_1p or packet.after_sb_2p:
             wrong = "has other policies after a split brain than disconnect"
         if wrong:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.activity_log import EXTENT_SHIFT, ActivityLog
+from relevo.mirror.agreement import ANSWER_FLAGS, WRITE_ACK
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.durable import Durable
 from relevo.mirror.epochs import SentEpoch, TransferLog
@@ -25,8 +26,9 @@ from relevo.mirror.states import Connection, Disk, Role
 
 DISCARD_WINDOW = 64
 """Pieces of one discard in flight at a time."""
-_WRITE_FLAGS = int(p.DataFlag.SEND_WRITE_ACK | p.DataFlag.RW_SYNC)
-_TRIM_FLAGS = int(p.DataFlag.SEND_WRITE_ACK | p.DataFlag.DISCARD)
+_RW_SYNC = int(p.DataFlag.RW_SYNC)
+_DISCARD = int(p.DataFlag.DISCARD)
+_ZEROES = int(p.DataFlag.ZEROES)
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -65,6 +67,9 @@ class LocalIo:
         self._log = TransferLog()
         self._unanswered: dict[int, Write] = {}
         self._block_id = 0
+        self._answer = ANSWER_FLAGS[shared.settings.options.protocol]
+        self._early = self._answer != WRITE_ACK  # complete before the peer's disk has it
+        self._epoch_max = shared.settings.options.max_epoch_size
         self._held: list[Write | Flush] = []
         self.al = ActivityLog(shared.settings.al_extents, 0)
         self.in_flight = 0
@@ -92,10 +97,15 @@ class LocalIo:
         if self.gate is Gate.EXPIRED or not self._acceptable(event.offset, event.length):
             self._s.out.append(e.CompleteRequest(event.token, errnos.EIO))
             return
-        if self._s.replicating and not self._s.features & p.Feature.TRIM:
+        if self._cannot_discard:
             self._s.out.append(e.CompleteRequest(event.token, errnos.EOPNOTSUPP))
             return
-        self._more_pieces(Discard(event.token, event.offset, event.offset + event.length))
+        self._more_pieces(Discard(event.token, event.offset, event.offset + event.length, unmap=event.unmap))
+
+    @property
+    def _cannot_discard(self) -> bool:
+        """The peer has to discard as well, and knows no packet for it."""
+        return self._s.replicating and not self._s.features & (p.Feature.TRIM | p.Feature.WZEROES)
 
     def _more_pieces(self, discard: Discard) -> None:
         while discard.offset < discard.end and discard.pieces < DISCARD_WINDOW:
@@ -162,6 +172,10 @@ class LocalIo:
             write.errno = errnos.EIO
             self._finish(write)
             return
+        if write.discard is not None and self._cannot_discard:  # another peer came while it waited
+            write.errno = errnos.EOPNOTSUPP
+            self._finish(write)
+            return
         write.local = True
         length = write.end - write.offset
         if s.replicating:
@@ -173,7 +187,7 @@ class LocalIo:
         if write.discard is None:
             s.out.append(e.DiskWrite(write, write.offset, length, write.buffer))
         else:
-            s.out.append(e.DiskDiscard(write, write.offset, length))
+            s.out.append(e.DiskDiscard(write, write.offset, length, write.discard.unmap))
 
     def _send(self, write: Write, length: int) -> None:
         s = self._s
@@ -181,13 +195,25 @@ class LocalIo:
         write.sent_ms = s.now
         self._block_id = block_id = self._block_id % (_U64 - 1) + 1
         write.block_id = block_id
-        self._unanswered[block_id] = write
+        answer = self._answer
+        token = None
+        if answer:
+            self._unanswered[block_id] = write
+        else:
+            token = write
+        if len(self._log.current.writes) >= self._epoch_max:
+            self._close_epoch()
         self._log.add(write)
         sector = write.offset // SECTOR_BYTES
+        packet: p.Packet
         if write.discard is None:
-            s.out.append(e.SendData(p.Data(sector, block_id, s.next_seq(), _WRITE_FLAGS, length), write.buffer))
+            packet = p.Data(sector, block_id, s.next_seq(), answer | _RW_SYNC, length)
+        elif s.features & p.Feature.WZEROES:  # a discard must read as zeroes here, which TRIM alone does not promise
+            flags = answer | (_ZEROES | _DISCARD if write.discard.unmap else _ZEROES)
+            packet = p.Zeroes(sector, block_id, s.next_seq(), flags, length)
         else:
-            s.out.append(e.SendData(p.Trim(sector, block_id, s.next_seq(), _TRIM_FLAGS, length)))
+            packet = p.Trim(sector, block_id, s.next_seq(), answer | _DISCARD, length)
+        s.out.append(e.SendData(packet, write.buffer, token=token))
         if not s.has_timer(Timer.LATE):
             s.set_timer(Timer.LATE, s.settings.ping_timeout_ms)
 
@@ -216,8 +242,17 @@ class LocalIo:
         if not write.local:
             self._finish(write)
 
+    def sent(self, write: Write) -> None:
+        """Protocol A: a write is on its way to the peer. (One whose link was lost meanwhile waits for nothing.)"""
+        if write.remote:
+            write.remote = False
+            if not write.local:
+                self._finish(write)
+
     def _finish(self, write: Write) -> None:
-        """Both disks are done."""
+        """Both sides are done, as far as the protocol waits for them."""
+        if write.followers is not None and self._early and write.epoch is self._log.current:
+            self._close_epoch()  # a peer orders overlapping writes by epochs if at all
         if write.epoch is None and write.in_log:
             self.al.leave(write)
             if self.al.wants:

@@ -2,7 +2,8 @@
 
 Sectors are 512 bytes. `block_id` and barrier numbers are opaque: a peer only gives them back unchanged.
 
-The payload of `Data`, `DataReply` and `ResyncReply` is not part of the class: `size_bytes` says how much follows.
+The payload of `Data`, `DataReply` and `ResyncReply` is not part of the class: `size_bytes` says how much follows (of
+`WriteSame`: `pattern_bytes`).
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class Command(enum.IntEnum):
     TRIM = 0x31
     RS_THIN_REQ = 0x32
     RS_DEALLOCATED = 0x33
+    WSAME = 0x34
     ZEROES = 0x36
     INITIAL_META = 0xFFF1
     INITIAL_DATA = 0xFFF2
@@ -182,6 +184,18 @@ class Zeroes(Packet, frozen=True, gc=False):
     seq_num: int
     flags: int
     size_bytes: int
+
+
+class WriteSame(Packet, frozen=True, gc=False):
+    """Fill `size_bytes` with one block, again and again; `pattern_bytes` of payload follow: that block."""
+
+    command = Command.WSAME
+    sector: int
+    block_id: int
+    seq_num: int
+    flags: int
+    size_bytes: int
+    pattern_bytes: int
 
 
 class DataRequest(Packet, frozen=True, gc=False):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
+from relevo.mirror.agreement import RECEIVE_ACK, WRITE_ACK
 from relevo.mirror.epochs import ReceivedEpochs
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerWrite, Served, Then
@@ -41,18 +42,31 @@ class PeerIo:
 
     # ------------------------------------------------------------ writes
 
-    def data(self, packet: p.Data | p.Trim | p.Zeroes, buffer: e.Buffer) -> None:
-        """The peer's application wrote or discarded.
+    def data(self, packet: p.Data | p.Trim | p.Zeroes | p.WriteSame, buffer: e.Buffer) -> None:
+        """The peer's application wrote or discarded; its flags say which answers the peer waits for (protocols A to C).
 
         Raises:
             ProtocolError: it lies outside the device.
         """
         offset = self._check(packet.sector, packet.size_bytes)
         write = PeerWrite(self, offset, packet.size_bytes, buffer, packet.block_id, self._epochs)
-        write.trim = not isinstance(packet, p.Data)
+        flags = packet.flags
+        if not isinstance(packet, p.Data):
+            self._without_data(write, packet)
+        write.answer = flags & WRITE_ACK != 0
         write.epoch = self._epochs.join()
         self._after_barrier = False
+        if flags & RECEIVE_ACK:
+            self._s.out.append(e.SendMeta(self._ack(p.ReceiveAck, write)))
         self._enter(write)
+
+    @staticmethod
+    def _without_data(write: PeerWrite, packet: p.Trim | p.Zeroes | p.WriteSame) -> None:
+        if isinstance(packet, p.WriteSame):
+            write.same = True
+            return
+        write.trim = True
+        write.unmap = isinstance(packet, p.Trim) or packet.flags & p.DataFlag.DISCARD != 0
 
     def resync_block(self, packet: p.ResyncReply, buffer: e.Buffer, finish: Callable[[PeerWrite, int], None]) -> None:
         """A block came that a resync asked for."""
@@ -77,7 +91,9 @@ class PeerIo:
         if self._s.disk <= Disk.FAILED:
             self.write_done(write, errnos.EIO)
         elif write.trim:
-            self._s.out.append(e.DiskDiscard(write, write.offset, write.end - write.offset))
+            self._s.out.append(e.DiskDiscard(write, write.offset, write.end - write.offset, write.unmap))
+        elif write.same:
+            self._s.out.append(e.DiskWriteSame(write, write.offset, write.end - write.offset, write.buffer))
         else:
             self._s.out.append(e.DiskWrite(write, write.offset, write.end - write.offset, write.buffer))
 
@@ -101,8 +117,11 @@ class PeerIo:
             return
         assert write.epoch is not None
         write.epoch.pending -= 1
-        kind = p.NegAck if errno else p.WriteAck
-        self._s.out.append(e.SendMeta(self._ack(kind, write)))
+        if errno:
+            write.epoch.failed = True
+            self._s.out.append(e.SendMeta(self._ack(p.NegAck, write)))
+        elif write.answer:
+            self._s.out.append(e.SendMeta(self._ack(p.WriteAck, write)))
         self.consider_flush()
 
     def _ack(self, kind: type[p.BlockAck], write: PeerWrite) -> p.BlockAck:

@@ -37,11 +37,15 @@ class PeerOwner(Protocol):
 
 
 class Discard:
-    """An application's discard, carried out in pieces within one extent each; `offset` is where the next one begins."""
+    """An application's discard, carried out in pieces within one extent each; `offset` is where the next one begins.
 
-    __slots__ = ("end", "errno", "offset", "pieces", "token")
+    `unmap`: the space may be given back; either way the range reads as zeroes afterwards.
+    """
 
-    def __init__(self, token: Token, offset: int, end: int) -> None:
+    __slots__ = ("end", "errno", "offset", "pieces", "token", "unmap")
+
+    def __init__(self, token: Token, offset: int, end: int, *, unmap: bool = True) -> None:
+        self.unmap = unmap
         self.token = token
         self.offset = offset
         self.end = end
@@ -127,9 +131,13 @@ class Flush:
 
 
 class PeerWrite(Ranged):
-    """A write or discard of the peer's, or a block that a resync brought."""
+    """A write or discard of the peer's, or a block that a resync brought.
 
-    __slots__ = ("block_id", "buffer", "epoch", "epochs", "owner", "resync", "trim")
+    `trim`: no payload, zeroes; `unmap`: then the space may be given back. `same`: the payload is one block, repeated.
+    `answer`: the peer waits for P_WRITE_ACK.
+    """
+
+    __slots__ = ("answer", "block_id", "buffer", "epoch", "epochs", "owner", "resync", "same", "trim", "unmap")
 
     def __init__(
         self, owner: PeerOwner, offset: int, length: int, buffer: Buffer, block_id: int, epochs: ReceivedEpochs
@@ -141,6 +149,9 @@ class PeerWrite(Ranged):
         self.epochs = epochs
         self.epoch: ReceivedEpoch | None = None
         self.trim = False
+        self.unmap = True
+        self.same = False
+        self.answer = True
         self.resync = False
 
     def done(self, errno: int, buffer: Buffer) -> None:  # noqa: ARG002

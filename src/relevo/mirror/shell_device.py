@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from relevo.device.frontend import FuseDiscard, FuseFlush, FuseRead, FuseWrite, Request
+from relevo.device.frontend import DiscardKind, FuseDiscard, FuseFlush, FuseRead, FuseWrite, Request
 from relevo.device.fuse import FuseFile, FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
 from relevo.device.keeper_proto import KeeperReply
@@ -116,7 +116,8 @@ class ShellDevice:
             elif isinstance(request, FuseFlush):
                 step(ev.AppFlush(now, request))
             elif isinstance(request, FuseDiscard):
-                step(ev.AppDiscard(now, request, request.offset, request.length))
+                unmap = request.kind is DiscardKind.UNMAP
+                step(ev.AppDiscard(now, request, request.offset, request.length, unmap))
         if fuse.closed:
             if not self._orders:
                 _log.warning("device_gone", device=self.path, remedy="Was it unmounted or aborted from outside?")

@@ -116,7 +116,24 @@ class ShellDisk:
     def discard(self, effect: ev.DiskDiscard) -> None:
         """Discard in the data area; it reads as zeroes afterwards."""
         operation = _Operation(self._discard_done, effect, 0, None)
-        self._aio.discard(self._fd, effect.offset, effect.length, DiscardKind.UNMAP, operation)
+        kind = DiscardKind.UNMAP if effect.unmap else DiscardKind.ZERO
+        self._aio.discard(self._fd, effect.offset, effect.length, kind, operation)
+
+    def write_same(self, effect: ev.DiskWriteSame) -> None:
+        """Fill a range with one block."""
+        pattern = bytes(effect.buffer.view)
+        size = min(PIECE_BYTES // len(pattern) * len(pattern), effect.length)
+        filled = self._metas.take(size)
+        if filled is None:
+            self._done(effect.token, errno.ENOMEM, None)
+            return
+        filled.view[:] = pattern * (size // len(pattern))
+
+        def done(number: int) -> None:
+            filled.release()
+            self._done(effect.token, number, None)
+
+        self._fill(filled.view, effect.offset, effect.offset + effect.length, done)
 
     def flush(self, effect: ev.DiskFlush) -> None:
         """Make everything that was reported done stable."""
@@ -163,15 +180,20 @@ class ShellDisk:
             self._zeroes = self._metas.take(PIECE_BYTES)
             assert self._zeroes is not None, "the pool holds more than its largest piece"
             self._zeroes.view[:] = bytes(PIECE_BYTES)
-        size = min(PIECE_BYTES, effect.offset + effect.length - offset)
+        token = effect.token
+        self._fill(self._zeroes.view, offset, offset + effect.length, lambda number: self._done(token, number, None))
+
+    def _fill(self, content: memoryview, offset: int, end: int, done: Callable[[int], None]) -> None:
+        """Write `content` again and again, one piece after the other."""
+        size = min(len(content), end - offset)
 
         def finish(_operation: _Operation, result: int) -> None:
-            if result == size and offset + size < effect.offset + effect.length:
-                self._write_zeroes(effect, offset + size)
+            if result == size and offset + size < end:
+                self._fill(content, offset + size, end, done)
             else:
-                self._done(effect.token, _errno(result, size), None)
+                done(_errno(result, size))
 
-        self._aio.write(self._fd, self._zeroes.view[:size], offset, _Operation(finish, None, size, None))
+        self._aio.write(self._fd, content[:size], offset, _Operation(finish, None, size, None))
 
     # ---- flush -------------------------------------------------------------------------------------------------
 

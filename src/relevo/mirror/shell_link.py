@@ -15,9 +15,10 @@ from relevo.mirror import packets as p
 from relevo.mirror import wire
 from relevo.mirror.auth import Authentication
 from relevo.mirror.connector import Address, Connector
+from relevo.mirror.digests import digest
 from relevo.mirror.greeting import Done, Greeting
 from relevo.mirror.loop import Loop, Timer
-from relevo.mirror.sockets import Receiver, Stream
+from relevo.mirror.sockets import Receiver, Stream, resize
 
 GREETING_TIMEOUT_MS = 4000
 _log = structlog.get_logger()
@@ -116,9 +117,12 @@ class ShellLink:
         self._resolve_conflicts = resolve_conflicts
         authentication = Authentication(self._mirror.secret, self._mirror.hmac, secrets.token_bytes(p.CHALLENGE_BYTES))
         self._greeting = Greeting(authentication)
+        options = self._mirror.options
+        resize(data, options.sndbuf_bytes, options.rcvbuf_bytes)
         self.data = Stream(self._loop, data, wire.DATA_COMMANDS, self._pool, self._greet, self._fail)
         self.meta = Stream(self._loop, meta, wire.META_COMMANDS, self._pool, self._receiver, self._fail)
         self.meta.decoder.header = wire.Header.H100
+        self.data.cork = options.tcp_cork
         for packet in self._greeting.opening():
             self.data.send(packet, wire.Header.H80)
         self.data.start()
@@ -156,6 +160,8 @@ class ShellLink:
         self._up = True
         self._set_problem("")
         self.data.receiver = self._receiver
+        if self._mirror.options.data_integrity_alg:  # the core refuses a peer that has not the same
+            self.data.protect(digest(self._mirror.options.data_integrity_alg))
         self.meta.start()
         self._connector.listen()
         self._connected(features, self._resolve_conflicts)

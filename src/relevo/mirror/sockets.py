@@ -15,6 +15,7 @@ from typing import Any
 from relevo.base.errors import RelevoError
 from relevo.device.buffers import Buffer, BufferPool
 from relevo.mirror import wire
+from relevo.mirror.digests import Digest
 from relevo.mirror.loop import HANG_UP, READ, WRITE, Loop, Timer
 from relevo.mirror.packets import Command, Packet
 
@@ -37,6 +38,31 @@ def configure(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
+
+
+def resize(sock: socket.socket, send_bytes: int, receive_bytes: int) -> None:
+    """Give a socket buffers of the configured sizes (sndbuf-size, rcvbuf-size); 0 leaves what `configure` asked for."""
+    for option, size_bytes in ((socket.SO_SNDBUF, send_bytes), (socket.SO_RCVBUF, receive_bytes)):
+        if size_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, option, size_bytes)
+
+
+class DigestWrong(RelevoError):
+    """A payload does not have the digest that came with it (data-integrity-alg)."""
+
+
+class _Note:
+    """Stands in the queue for whoever wants to know that what is before it was sent."""
+
+    __slots__ = ("_list", "_what")
+
+    def __init__(self, what: Callable[[], None], sent: list[Callable[[], None]]) -> None:
+        self._what = what
+        self._list = sent
+
+    def release(self) -> None:
+        """What is before it was sent, or the socket was closed."""
+        self._list.append(self._what)
 
 
 class Stream:
@@ -63,13 +89,17 @@ class Stream:
         self.decoder = wire.Decoder(commands)
         self.receiver = receiver
         self.received = 0
+        self.cork = False
+        """Let the kernel fill its packets when more is queued than one system call takes (tcp-cork)."""
+        self._digest: Digest | None = None
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
         self._pool = pool
         self._failed = failed
         self._pieces: deque[bytes | memoryview] = deque()
-        self._releases: deque[Buffer | None] = deque()
+        self._releases: deque[Buffer | _Note | None] = deque()
+        self._sent: list[Callable[[], None]] = []
         self._packet: Packet | None = None
         self._buffer: Buffer | None = None
         self._rest: memoryview | None = None
@@ -94,13 +124,20 @@ class Stream:
         """Begin to read."""
         self._wait_for()
 
+    def protect(self, digest: Digest) -> None:
+        """From now on every payload has its digest before it, both ways (data-integrity-alg)."""
+        self._digest = digest
+        self.decoder.digest_bytes = len(digest(b""))
+
     # ---- out ---------------------------------------------------------------------------------------------------
 
-    def send(self, packet: Packet, header: wire.Header = wire.Header.H100) -> None:
-        """Queue a packet without payload; `flush` sends."""
+    def send(
+        self, packet: Packet, header: wire.Header = wire.Header.H100, *, sent: Callable[[], None] | None = None
+    ) -> None:
+        """Queue a packet without payload; `flush` sends. `sent` is called when it is out of this process."""
         self._only_later = False
         self._pieces.append(wire.encode(packet, header))
-        self._releases.append(None)
+        self._releases.append(None if sent is None else _Note(sent, self._sent))
 
     def send_later(self, packet: Packet) -> None:
         """Queue a packet that nobody waits for: it goes with the next one, or after `LATER_MS`."""
@@ -115,13 +152,24 @@ class Stream:
         self._only_later = False
         self.flush()
 
-    def send_with_payload(self, packet: Packet, buffer: Buffer, *, release: bool) -> None:
-        """Queue a packet and its payload; `release`: the buffer is given back when it is sent."""
+    def send_with_payload(
+        self, packet: Packet, buffer: Buffer, *, release: bool, sent: Callable[[], None] | None = None
+    ) -> None:
+        """Queue a packet and its payload.
+
+        Args:
+            packet: what it is.
+            buffer: the payload.
+            release: the buffer is given back when it is sent.
+            sent: called when it is out of this process (not together with `release`).
+        """
         self._only_later = False
-        self._pieces.append(wire.encode(packet))
+        digest = self._digest
+        view = buffer.view
+        self._pieces.append(wire.encode(packet) if digest is None else wire.encode(packet, digest=digest(view)))
         self._releases.append(None)
-        self._pieces.append(buffer.view)
-        self._releases.append(buffer if release else None)
+        self._pieces.append(view)
+        self._releases.append(buffer if release else None if sent is None else _Note(sent, self._sent))
 
     def flush(self) -> None:
         """Send what is queued, as far as the socket takes it; the rest goes when it is writable."""
@@ -131,6 +179,9 @@ class Stream:
 
     def _send_pieces(self) -> None:
         pieces, releases = self._pieces, self._releases
+        cork = self.cork and len(pieces) > PIECES_MAX
+        if cork:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         try:
             while pieces:
                 batch = list(pieces) if len(pieces) <= PIECES_MAX else [pieces[i] for i in range(PIECES_MAX)]
@@ -147,9 +198,16 @@ class Stream:
         except OSError as error:
             self._fail(f"The connection to the peer broke ({error.strerror}).")
             return
+        if cork:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         if bool(pieces) != self._waiting_to_send:
             self._waiting_to_send = bool(pieces)
             self._wait_for()
+        if self._sent:
+            calls = self._sent[:]
+            self._sent.clear()
+            for call in calls:
+                call()
 
     def _wait_for(self) -> None:
         events = 0 if self._stalled else READ
@@ -234,6 +292,12 @@ class Stream:
                 return False
         packet, whole = self._packet, self._buffer
         assert packet is not None
+        assert whole is not None
+        if self._digest is not None and self._digest(whole.view) != decoder.digest:
+            raise DigestWrong(
+                f"The data of {type(packet).__name__} do not have the digest that the peer sent with them.",
+                "They were changed on the way, or in the peer's memory: check network cards, cables and memory.",
+            )
         self._packet = self._buffer = self._rest = None
         self.receiver(packet, whole)
         return True

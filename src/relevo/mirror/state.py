@@ -43,7 +43,7 @@ class Settings:
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
     external_meta: bool = False
-    options: DrbdOptions = dataclasses.field(default_factory=DrbdOptions)
+    options: DrbdOptions = dataclasses.field(default_factory=lambda: DrbdOptions(ko_count=1))
 
     @classmethod
     def from_config(cls, mirror: MirrorConfig) -> Settings:

@@ -87,8 +87,9 @@ class Vitality:
         owed = [at for at in (self._local.oldest_ms, self._resync.waiting_since_ms) if at is not None]
         if not owed:
             return
-        if s.now - min(owed) >= s.settings.timeout_ms:
-            self._drop(f"the peer has not answered for {s.settings.timeout_ms} ms")
+        limit_ms = s.settings.timeout_ms * s.settings.options.ko_count
+        if limit_ms and s.now - min(owed) >= limit_ms:
+            self._drop(f"the peer has not answered for {limit_ms} ms")
             return
         if s.now - self._heard_ms >= s.settings.ping_timeout_ms:
             self._ping()

@@ -68,6 +68,7 @@ DATA_COMMANDS = frozenset(
         Command.OUT_OF_SYNC,
         Command.TRIM,
         Command.ZEROES,
+        Command.WSAME,
         Command.RS_DEALLOCATED,
         Command.DELAY_PROBE,
         Command.INITIAL_META,
@@ -108,8 +109,11 @@ def encode_header(command: int, length: int, header: Header = Header.H100, volum
     return _H95.pack(MAGIC_95, command, length)
 
 
-def encode(packet: Packet, header: Header = Header.H100) -> bytes:
-    """Header and body; the payload of `Data`, `DataReply` and `ResyncReply` has to be sent after it."""
+def encode(packet: Packet, header: Header = Header.H100, digest: bytes = b"") -> bytes:
+    """Header and body, and the digest of the payload if there is one; the payload itself has to be sent after it."""
+    if digest:
+        body = bodies.encode_body(packet) + digest
+        return encode_header(packet.command, len(body) + payload_bytes(packet), header) + body
     if header is Header.H100:
         if isinstance(packet, packets.BlockAck):
             return _H100_ACK.pack(
@@ -130,7 +134,7 @@ def payload_bytes(packet: Packet) -> int:
     """How much payload follows a packet's body."""
     if isinstance(packet, (packets.Data, packets.DataReply, packets.ResyncReply)):
         return packet.size_bytes
-    return 0
+    return packet.pattern_bytes if isinstance(packet, packets.WriteSame) else 0
 
 
 def decode_header(data: bytes | bytearray | memoryview, offset: int, header: Header) -> tuple[int, int]:
@@ -188,6 +192,10 @@ class Decoder:
     ) -> None:
         self.header = header
         self.payload_left = 0
+        self.digest_bytes = 0
+        """How long the digest is that stands before every payload (data-integrity-alg); 0: there is none."""
+        self.digest = b""
+        """The digest of the payload under way."""
         self._commands = commands
         self._max_payload_bytes = max_payload_bytes
         self._staging = bytearray(STAGING_BYTES)
@@ -262,10 +270,11 @@ class Decoder:
                 return None
             begin = self._start + size
             self._start = begin + body_bytes
-            if command in bodies.PAYLOAD_CLASSES:
-                packet = bodies.parse_payload_head(command, self._view[begin : self._start], length)
-                self.payload_left = packet.size_bytes
-                return packet
+            if command in bodies.PAYLOAD_HEADS:
+                self.payload_left = length - body_bytes
+                if self.digest_bytes:
+                    self.digest = bytes(self._view[self._start - self.digest_bytes : self._start])
+                return bodies.parse_payload_head(command, self._view[begin : self._start], self.payload_left)
             return bodies.parse_body(command, bytes(self._view[begin : self._start]))
 
     def _body_bytes(self, command: int, length: int) -> int:
@@ -274,11 +283,13 @@ class Decoder:
             if packets.MAY_IGNORE < command < Command.INITIAL_META:
                 return -1
             raise UnknownPacket(f"The peer sent the packet {command:#x} where it has no place.", packets.UPGRADE_REMEDY)
-        if command in bodies.PAYLOAD_CLASSES:
-            payload = length - bodies.PAYLOAD_HEAD_BYTES
+        head = bodies.PAYLOAD_HEADS.get(command)
+        if head is not None:
+            head += self.digest_bytes
+            payload = length - head
             if not 0 <= payload <= self._max_payload_bytes:
                 raise BadLength(f"The peer sent a packet with {payload} bytes of data.", packets.UPGRADE_REMEDY)
-            return bodies.PAYLOAD_HEAD_BYTES
+            return head
         if length + _HEADER_BYTES[self.header] > packets.MAX_CONTROL_BYTES:
             name = Command(command).name
             raise BadLength(f"The peer sent {name} with {length} bytes, more than allowed.", packets.UPGRADE_REMEDY)

@@ -41,8 +41,11 @@ from relevo.mirror.shell_device import ShellDevice
 from relevo.mirror.shell_disk import DiskContent, ShellDisk
 from relevo.mirror.shell_errands import ShellErrands
 from relevo.mirror.shell_link import ShellLink
+from relevo.mirror.sockets import Stream
 
-RECEIVE_POOL_BYTES = 64 << 20
+RECEIVE_POOL_MIN_BYTES = 32 << 20
+"""Memory is handed out in arenas, and a few may be kept by their last piece: a smaller pool could stall the peer."""
+PAGE_BYTES = 4096
 ATTACH_RETRY_MS = 2000
 RANDOM_NUMBERS = 8
 EX_SOFTWARE = 70
@@ -86,7 +89,7 @@ class Worker:
         self._stepping = False
         self._status_changed = False
         self._stop_token = object()
-        self._pool = BufferPool(RECEIVE_POOL_BYTES)
+        self._pool = BufferPool(max(RECEIVE_POOL_MIN_BYTES, self._mirror.options.max_buffers * PAGE_BYTES))
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed)
         conf = paths.config if site.device is None else paths.drbd
         self._errands = ShellErrands(site, conf, paths.state, keeper, self._handled, self._done)
@@ -256,6 +259,7 @@ class Worker:
                 ev.DiskRead: self._disk.read,
                 ev.DiskWrite: self._disk.write,
                 ev.DiskDiscard: self._disk.discard,
+                ev.DiskWriteSame: self._disk.write_same,
                 ev.DiskFlush: self._disk.flush,
                 ev.WriteSuperblock: self._disk.write_superblock,
                 ev.WriteActivityLog: self._disk.write_activity_log,
@@ -268,6 +272,8 @@ class Worker:
         if data is None or not self._link.up:
             if effect.release and effect.buffer is not None:
                 effect.buffer.release()
+        elif effect.token is not None:
+            self._send_noted(data, effect)
         elif effect.buffer is None:
             if type(effect.packet) is Barrier:  # who waits for its answer sends UNPLUG_REMOTE behind it
                 data.send_later(effect.packet)
@@ -275,6 +281,15 @@ class Worker:
                 data.send(effect.packet)
         else:
             data.send_with_payload(effect.packet, effect.buffer, release=effect.release)
+
+    def _send_noted(self, data: Stream, effect: ev.SendData) -> None:
+        def sent() -> None:
+            self.step(ev.Sent(self._loop.now_ms, effect.token))
+
+        if effect.buffer is None:
+            data.send(effect.packet, sent=sent)
+        else:
+            data.send_with_payload(effect.packet, effect.buffer, release=False, sent=sent)
 
     def _send_meta(self, effect: ev.SendMeta) -> None:
         if self._link.meta is not None and self._link.up:
