@@ -386,6 +386,20 @@ def test_a_target_is_inconsistent_on_disk_before_the_source_may_send_and_uptodat
     assert (state.conn, state.disk) == (Connection.CONNECTED, Disk.UP_TO_DATE)
 
 
+def test_what_the_source_marked_between_the_bitmaps_is_stable_before_the_target_asks_for_it() -> None:
+    bench = Bench().attach()
+    bench.meet(uuids=GONE_ON)
+    bench.peer_bitmap()
+    bench.meta_done()
+    bench.packet(p.OutOfSync(8, BLOCK))
+    bench.packet(p.SyncUuid(0x7700))
+    pages = bench.one(e.WriteBitmap)
+    bench.sent()
+    bench.done(pages)
+    bench.done(bench.one(e.WriteSuperblock))
+    assert [packet.sector for packet in bench.sent() if isinstance(packet, p.ResyncRequest)] == [8]
+
+
 def _source() -> Bench:
     """A Primary that is the source of a resync of block 5."""
     bench = Bench(alone="risk").pair()

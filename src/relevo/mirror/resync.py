@@ -145,6 +145,7 @@ class Resync:
         if s.conn is not Connection.WF_SYNC_UUID:
             raise p.ProtocolError("The peer sent SYNC_UUID that was not expected.")
         s.uuids.start_as_target(packet.uuid)
+        self._durable.bitmap(_nothing)  # with OUT_OF_SYNC: the source forgets a block as soon as it is written here
         self._durable.superblock(self._on_link(self._start_pulling))
 
     # ------------------------------------------------------------ target
