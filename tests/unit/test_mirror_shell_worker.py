@@ -110,15 +110,15 @@ def test_a_missing_disk_is_told_to_watchers_and_tried_again(rig: Rig) -> None:
 
 
 def test_a_disk_that_cannot_be_read_is_no_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: object) -> Any:
+    def broken(*_: object) -> Any:
         raise OSError(errno.EIO, "Input/output error")
 
-    plain = worker.DiskContent
+    plain = worker.open_copy
     rig.disk.write_bytes(bytes(DISK_BYTES))
-    monkeypatch.setattr(worker, "DiskContent", broken)
+    monkeypatch.setattr(worker, "open_copy", broken)
     rig.worker._attach()
     assert "Input/output error" in rig.ask("status")["problem"]
-    monkeypatch.setattr(worker, "DiskContent", plain)
+    monkeypatch.setattr(worker, "open_copy", plain)
     rig.attach()
 
 

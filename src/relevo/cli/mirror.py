@@ -69,13 +69,14 @@ def create(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over the meta-data that is there.")] = False,
 ) -> None:
-    """Write new meta-data at the end of this node's disk."""
+    """Write new meta-data for this node's disk: at its end, or where `meta_disks` says."""
     from relevo.mirror.create import create_metadata
 
     context = of(ctx)
-    disk = find_site(context.paths, context.node, name).disk
-    create_metadata(disk, zeroed=zeroed, force=force)
-    typer.echo(f"{disk} has new meta-data for mirror {name}.")
+    site = find_site(context.paths, context.node, name)
+    create_metadata(site.disk, zeroed=zeroed, force=force, al_extents=site.mirror.al_extents, place=site.meta)
+    where = "" if site.meta.path is None else f" on {site.meta}"
+    typer.echo(f"{site.disk} has new meta-data for mirror {name}{where}.")
 
 
 @app.command("status")

@@ -13,6 +13,7 @@ import stat
 import struct
 
 from relevo.base.errors import RelevoError
+from relevo.base.units import format_bytes
 from relevo.device.frontend import DiscardKind
 
 SYSFS_BLOCK = pathlib.Path("/sys/dev/block")
@@ -61,25 +62,31 @@ class Backing:
         os.close(self.fd)
 
 
-def open_backing(path: pathlib.Path) -> Backing:
+def open_backing(path: pathlib.Path, part: range | None = None) -> Backing:
     """Open a disk for direct I/O, alone. Holes of a regular file are allocated first: asynchronous I/O blocks on them.
 
+    Args:
+        path: a block device or a regular file.
+        part: bytes of it that are wanted alone: the rest may be used by others that ask for their parts.
+
     Raises:
-        BackingInUse: somebody else uses it.
+        BackingInUse: somebody else uses it, or that part of it.
         BackingUnusable: missing, neither file nor block device, or no direct I/O there.
     """
     try:
         kind = path.stat().st_mode
         if not (stat.S_ISBLK(kind) or stat.S_ISREG(kind)):
             raise BackingUnusable(f"{path} is neither a block device nor a file.", "Name a partition, volume or file.")
-        exclusive = os.O_EXCL if stat.S_ISBLK(kind) else 0
+        exclusive = os.O_EXCL if stat.S_ISBLK(kind) and part is None else 0
         fd = os.open(path, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC | exclusive)
     except OSError as error:
         raise _open_error(path, error) from error
     try:
+        if part is not None:
+            _claim(fd, path, part)
         if stat.S_ISBLK(kind):
             return _block_device(fd, path)
-        return _regular_file(fd, path)
+        return _regular_file(fd, path, part)
     except BaseException:
         os.close(fd)
         raise
@@ -93,36 +100,60 @@ def _open_error(path: pathlib.Path, error: OSError) -> BackingUnusable:
     return BackingUnusable(f"{path} cannot be opened ({error.strerror}).", "Check the name of the disk.")
 
 
+def _claim(fd: int, path: pathlib.Path, part: range) -> None:
+    """Lock a part of a disk for as long as it is open."""
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, part.start, len(part), 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    except OSError as error:
+        if error.errno not in {errno.EAGAIN, errno.EACCES}:
+            raise
+        raise BackingInUse(
+            f"Bytes {part.start} to {part.stop} of {path} are in use.", "Give each mirror an index of its own."
+        ) from error
+
+
 def _block_device(fd: int, path: pathlib.Path) -> Backing:
     (block_bytes,) = struct.unpack("=i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))
     size_bytes = os.lseek(fd, 0, os.SEEK_END)
     return Backing(fd, path, size_bytes, block_bytes, is_block_device=True, can_discard=_device_can_discard(fd))
 
 
-def _regular_file(fd: int, path: pathlib.Path) -> Backing:
+def _regular_file(fd: int, path: pathlib.Path, part: range | None) -> Backing:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_EX if part is None else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise BackingInUse(f"{path} is in use.", "Stop what holds it open.") from error
     size_bytes = os.fstat(fd).st_size
     if size_bytes == 0:
         raise BackingUnusable(f"{path} is empty.", "Give it its size with truncate -s.")
-    allocate(fd, path, size_bytes)
+    if part is None:
+        allocate(fd, path, size_bytes)
+    else:
+        allocate(fd, path, min(part.stop, size_bytes), part.start)
     return Backing(
         fd, path, size_bytes, _direct_block_bytes(fd, path), is_block_device=False, can_discard=_file_can_discard(fd)
     )
 
 
-def allocate(fd: int, path: pathlib.Path, size_bytes: int) -> None:
-    """Give every block of a file its place on the disk; what is there stays.
+def allocate(fd: int, path: pathlib.Path, end: int, begin: int = 0) -> None:
+    """Give every block of [begin, end) of a file its place on the disk; what is there stays.
 
     Raises:
         BackingUnusable: no space left, or a sparse file on a file system that cannot do it.
     """
-    if os.fstat(fd).st_blocks * _SECTOR_BYTES >= size_bytes:
+    missing = end - begin - os.fstat(fd).st_blocks * _SECTOR_BYTES
+    if begin == 0 and missing <= 0:
         return
+    below = os.fstatvfs(fd)
+    free = below.f_bavail * below.f_frsize
+    if missing > free:  # the attempt would fill the file system to the last block before it fails
+        raise BackingUnusable(
+            f"{path} has holes of {format_bytes(missing)}, and its file system only {format_bytes(free)} for them.",
+            "Use a smaller file, or a block device.",
+        )
     try:
-        _fallocate(fd, 0, 0, size_bytes)
+        _fallocate(fd, 0, begin, end - begin)
     except OSError as error:
         raise BackingUnusable(
             f"{path} has holes that cannot be filled ({error.strerror}).", "Write it fully, for example with dd."

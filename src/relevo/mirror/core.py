@@ -6,7 +6,7 @@ It puts the parts together: `local_io` (the application's requests), `peer_io` (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from relevo.mirror import events as e
@@ -219,16 +219,24 @@ class Mirror:
         s.peer_outdated = bool(flags & MetaFlag.PEER_OUTDATED)
         s.was_primary_at_start = s.crashed_primary or s.peer_outdated
         s.disk = _disk_from(flags, newest=s.was_primary_at_start)
-        if flags & MetaFlag.FULL_SYNC:
+        self._mark_active(flags, event.al_extents)
+        self._durable.bitmap(_nothing)
+        self._durable.superblock(self._attached)
+
+    def _mark_active(self, flags: MetaFlag, extents: Collection[int] | None) -> None:
+        """What may differ from the peer's copy. Only a Primary's activity log counts; it may be off, or unreadable."""
+        s = self._s
+        crashed = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY))
+        unknown = extents is None and bool(flags & MetaFlag.PRIMARY_IND)
+        if flags & MetaFlag.FULL_SYNC or (crashed and flags & MetaFlag.AL_DISABLED) or unknown:
+            s.log("warning", "everything_out_of_sync", flags=int(flags))
             s.bitmap.set_all()
-        if flags & MetaFlag.PRIMARY_IND or not flags & MetaFlag.AL_CLEAN:
-            for extent in event.al_extents:
+        elif flags & MetaFlag.PRIMARY_IND:
+            for extent in extents or ():
                 first = extent * BITS_PER_EXTENT
                 if first < s.bitmap.bits:
                     s.bitmap.set_range(first, min(first + BITS_PER_EXTENT, s.bitmap.bits))
-            s.log("info", "activity_log_applied", extents=len(event.al_extents))
-        self._durable.bitmap(_nothing)
-        self._durable.superblock(self._attached)
+            s.log("info", "activity_log_applied", extents=len(extents or ()))
 
     def _attached(self) -> None:
         s = self._s

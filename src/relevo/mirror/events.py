@@ -74,8 +74,8 @@ class Attach:
     Attributes:
         meta: the superblock's changing part.
         disk_bytes: size of the data area.
-        bitmap: the whole bitmap as on the disk: 1 bit for 4 KiB, little endian, at least as long as the data area.
-        al_extents: the extents that the activity log's ring says were active.
+        bitmap: the whole bitmap as on the disk: 1 bit for 4 KiB, little endian. A bytearray is the core's from now on.
+        al_extents: the extents that the activity log's ring says were active; None: it is unreadable.
         al_number: number of the newest transaction in the ring.
         epoch: the highest vote epoch this node has persisted.
         random: eight random 64-bit numbers (see `NeedRandom`).
@@ -84,8 +84,8 @@ class Attach:
     now_ms: int
     meta: MetaState
     disk_bytes: int
-    bitmap: bytes
-    al_extents: Collection[int]
+    bitmap: bytes | bytearray
+    al_extents: Collection[int] | None
     al_number: int
     epoch: int
     random: tuple[int, ...]

@@ -1,7 +1,6 @@
-"""DRBD's meta-data v08, internal: where its parts lie on the backing disk, and the superblock.
+"""DRBD's meta-data v08: the superblock, checked against the disk that carries it (`layout` knows the places).
 
-[data][bitmap][activity log][superblock][up to 7 sectors]: the superblock is the last whole 4 KiB block of the disk. All
-big endian; offsets within the meta-data are counted in sectors from the superblock. Pure: bytes in, structures out.
+All big endian; offsets within the meta-data are counted in sectors from the superblock. Pure: bytes in, structures out.
 Layout: docs/internals/mirror-disk.md.
 """
 
@@ -14,39 +13,42 @@ import msgspec
 
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
+from relevo.config.meta_disk import INTERNAL, MetaDisk
 from relevo.mirror.bitmap import BLOCK_BYTES
+from relevo.mirror.crc32c import crc32c
+from relevo.mirror.layout import (
+    AL_STRIPE_BLOCKS,
+    AL_STRIPES,
+    SECTOR_BYTES,
+    SUPERBLOCK_BYTES,
+    DiskTooSmall,
+    Layout,
+    LayoutImpossible,
+    layout_for,
+)
 
-SECTOR_BYTES = 512
-SUPERBLOCK_BYTES = 4096
 MAGIC_CLEAN = 0x8374026B
 MAGIC_UNCLEAN = 0x8374026C
 MAGIC_V09 = 0x8374026D
 JUST_CREATED = 4
 """The generation of a copy that never was in use."""
-AL_STRIPES = 1
-AL_STRIPE_BLOCKS = 8
-"""The activity log's size in blocks of 4 KiB unless the superblock says otherwise."""
-AL_BLOCKS_MAX = 1 << 15
-BITMAP_SECTOR_SPAN = 16 << 20
-"""How much data one sector of the bitmap stands for."""
-MIN_DATA_BYTES = 1 << 20
+SEAL_MAGIC = 0x52656C76
+"""Begins our checksum in the superblock's reserved part; the kernel and drbdmeta write zeroes there."""
+SEALED_BYTES = 504
+"""What the checksum covers. It lies in the same sector: whatever a power cut tears, they fit together."""
 AL_EXTENTS_MIN = 67
 AL_EXTENTS_MAX = 65534
 AL_EXTENTS_DEFAULT = 1237
 _BODY = struct.Struct(">Q4QQQIIIiIiIIII")
-_ALIGN_SECTORS = 8
+_SEAL = struct.Struct(">II")
 
 
 class NoMetadata(RelevoError):
-    """There is no meta-data at the end of the backing disk."""
+    """There is no meta-data where it should be."""
 
 
 class MetadataCorrupt(RelevoError):
     """The superblock's fields cannot be true."""
-
-
-class DiskTooSmall(RelevoError):
-    """The backing disk is smaller than what its meta-data, or a mirror at all, needs."""
 
 
 class MetadataTooNew(RelevoError):
@@ -103,71 +105,10 @@ class Superblock(msgspec.Struct, frozen=True, kw_only=True):
         return self.al_stripes * self.al_stripe_blocks * BLOCK_BYTES
 
 
-class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things lie on a backing disk; all in bytes from its start.
-
-    Attributes:
-        disk_bytes: size of the backing disk.
-        superblock, activity_log, bitmap: where each begins.
-        bitmap_bytes: room for the bitmap.
-        data_bytes: the most data that fits below the meta-data.
-        stripes, stripe_blocks: the activity log's ring.
-    """
-
-    disk_bytes: int
-    superblock: int
-    activity_log: int
-    bitmap: int
-    bitmap_bytes: int
-    data_bytes: int
-    stripes: int
-    stripe_blocks: int
-
-
-def layout_for(disk_bytes: int, stripes: int = AL_STRIPES, stripe_blocks: int = AL_STRIPE_BLOCKS) -> Layout:
-    """The places on a backing disk of that size.
-
-    Raises:
-        DiskTooSmall: there is no room for meta-data and `MIN_DATA_BYTES` of data.
-    """
-    superblock = disk_bytes // SUPERBLOCK_BYTES * SUPERBLOCK_BYTES - SUPERBLOCK_BYTES
-    activity_log = superblock - stripes * stripe_blocks * BLOCK_BYTES
-    spans = -(-(disk_bytes // SECTOR_BYTES * SECTOR_BYTES) // BITMAP_SECTOR_SPAN)
-    bitmap_bytes = -(-spans // _ALIGN_SECTORS) * _ALIGN_SECTORS * SECTOR_BYTES
-    bitmap = activity_log - bitmap_bytes
-    if bitmap < MIN_DATA_BYTES:
-        raise DiskTooSmall(
-            f"The disk has only {format_bytes(disk_bytes)}; a mirror needs at least "
-            f"{format_bytes(MIN_DATA_BYTES)} and its meta-data.",
-            "Use a larger disk.",
-        )
-    return Layout(
-        disk_bytes=disk_bytes,
-        superblock=superblock,
-        activity_log=activity_log,
-        bitmap=bitmap,
-        bitmap_bytes=bitmap_bytes,
-        data_bytes=bitmap,
-        stripes=stripes,
-        stripe_blocks=stripe_blocks,
-    )
-
-
-def superblock_place(disk_bytes: int) -> int:
-    """Where the superblock of a disk of that size lies, in bytes.
-
-    Raises:
-        DiskTooSmall: there is not even room for that.
-    """
-    if disk_bytes < 2 * SUPERBLOCK_BYTES:
-        raise DiskTooSmall(f"The disk has only {format_bytes(disk_bytes)}.", "Use a larger disk.")
-    return disk_bytes // SUPERBLOCK_BYTES * SUPERBLOCK_BYTES - SUPERBLOCK_BYTES
-
-
 def encode_superblock(superblock: Superblock) -> bytes:
     """The superblock's 4096 bytes."""
     s = superblock
-    return _BODY.pack(
+    body = _BODY.pack(
         s.size_sectors,
         *(s.current, s.bitmap, s.history0, s.history1),
         s.device_uuid,
@@ -182,40 +123,47 @@ def encode_superblock(superblock: Superblock) -> bytes:
         s.peer_max_bio_bytes,
         s.al_stripes,
         s.al_stripe_blocks,
-    ).ljust(SUPERBLOCK_BYTES, b"\0")
+    ).ljust(SEALED_BYTES, b"\0")
+    return (body + _SEAL.pack(SEAL_MAGIC, crc32c(body))).ljust(SUPERBLOCK_BYTES, b"\0")
 
 
-def decode_superblock(block: bytes, disk_bytes: int) -> tuple[Superblock, Layout]:
-    """What the last 4 KiB block of a disk of `disk_bytes` says, checked against the disk's size.
+def decode_superblock(
+    block: bytes, disk_bytes: int, place: MetaDisk = INTERNAL, meta_disk_bytes: int | None = None
+) -> tuple[Superblock, Layout]:
+    """What a superblock says, checked against the disks' sizes.
+
+    Args:
+        block: 4 KiB read from `layout.superblock_place`.
+        disk_bytes: the data disk's size.
+        place: where the meta-data lies.
+        meta_disk_bytes: the size of that disk, if it is another one.
 
     Raises:
         NoMetadata: no magic number.
         MetadataTooNew: DRBD 9's magic number.
         MetadataCorrupt: a field cannot be true, or the meta-data was made for a disk of another size.
-        DiskTooSmall: the disk is too small for the data that the meta-data speaks of.
+        DiskTooSmall: the disk is too small for the data or the meta-data that the superblock speaks of.
     """
     fields = _BODY.unpack_from(block)
     size, current, bitmap, history0, history1, device_uuid, _, flags = fields[:8]
     magic, md_size, al_offset, al_extents, bm_offset, bytes_per_bit, max_bio, stripes, stripe_blocks = fields[8:]
-    if magic == MAGIC_V09:
-        raise MetadataTooNew("The disk's meta-data is DRBD 9's.", "Convert it to v08 with drbdmeta first.")
-    if magic not in {MAGIC_CLEAN, MAGIC_UNCLEAN}:
-        raise NoMetadata("The disk carries no mirror meta-data.", "Create it with: relevo mirror create NAME.")
+    _check_magic(magic, place)
+    _check_seal(block)
     if (stripes, stripe_blocks) == (0, 0):
         stripes, stripe_blocks = AL_STRIPES, AL_STRIPE_BLOCKS
     _check(bytes_per_bit == BLOCK_BYTES, f"one bit stands for {bytes_per_bit} bytes")
-    _check(0 < stripes * stripe_blocks <= AL_BLOCKS_MAX, f"the activity log has {stripes} x {stripe_blocks} blocks")
-    layout = layout_for(disk_bytes, stripes, stripe_blocks)
-    expected = (
-        (layout.activity_log - layout.superblock) // SECTOR_BYTES,
-        (layout.bitmap - layout.superblock) // SECTOR_BYTES,
-    )
-    _check((al_offset, bm_offset) == expected, "it was made for a disk of another size")
-    _check(md_size == _ALIGN_SECTORS - bm_offset, f"its size is given as {md_size} sectors")
+    if place.kind == "flexible":
+        meta_disk_bytes = _flexible_size(md_size, meta_disk_bytes)
+    try:
+        layout = layout_for(disk_bytes, stripes, stripe_blocks, place, meta_disk_bytes)
+    except LayoutImpossible as error:
+        raise _corrupt(f"the activity log has {stripes} x {stripe_blocks} blocks") from error
+    _check((al_offset, bm_offset) == (layout.al_offset, layout.bm_offset), "it was made for a disk of another size")
+    _check(md_size == layout.md_size_sectors, f"its size is given as {md_size} sectors")
     if size * SECTOR_BYTES > layout.data_bytes:
         raise DiskTooSmall(
             f"The mirror's data of {format_bytes(size * SECTOR_BYTES)} does not fit on a disk of "
-            f"{format_bytes(disk_bytes)}.",
+            f"{format_bytes(disk_bytes)}, of which {format_bytes(layout.data_bytes)} can be used.",
             "Has the disk been replaced by a smaller one? Use one at least as large.",
         )
     superblock = Superblock(
@@ -238,12 +186,44 @@ def decode_superblock(block: bytes, disk_bytes: int) -> tuple[Superblock, Layout
     return superblock, layout
 
 
+def _check_magic(magic: int, place: MetaDisk) -> None:
+    if magic == MAGIC_V09:
+        raise MetadataTooNew("The disk's meta-data is DRBD 9's.", "Convert it to v08 with drbdmeta first.")
+    if magic not in {MAGIC_CLEAN, MAGIC_UNCLEAN}:
+        where = "The disk" if place.kind == "internal" else str(place)
+        raise NoMetadata(f"{where} carries no mirror meta-data.", "Create it with: relevo mirror create NAME.")
+
+
+def _check_seal(block: bytes) -> None:
+    seal, total = _SEAL.unpack_from(block, SEALED_BYTES)
+    if seal == SEAL_MAGIC:
+        _check(crc32c(block[:SEALED_BYTES]) == total, "its checksum is wrong")
+
+
+def _flexible_size(md_size: int, meta_disk_bytes: int | None) -> int:
+    """The size of the disk when the meta-data was made: it may have grown since."""
+    assert meta_disk_bytes is not None, "another disk has a size of its own"
+    made_for = md_size * SECTOR_BYTES
+    _check(made_for >= SUPERBLOCK_BYTES, f"its size is given as {md_size} sectors")
+    if made_for > meta_disk_bytes:
+        raise DiskTooSmall(
+            f"The meta-data was made for a disk of {format_bytes(made_for)}, this one has only "
+            f"{format_bytes(meta_disk_bytes)}.",
+            "Has the disk been replaced by a smaller one? Use one at least as large.",
+        )
+    return made_for
+
+
 def _check(holds: bool, what: str) -> None:
     if not holds:
-        raise MetadataCorrupt(
-            f"The disk's meta-data cannot be true: {what}.",
-            "Is this the right disk? If its data may be given up, create the meta-data again.",
-        )
+        raise _corrupt(what)
+
+
+def _corrupt(what: str) -> MetadataCorrupt:
+    return MetadataCorrupt(
+        f"The disk's meta-data cannot be true: {what}.",
+        "Is this the right disk? If its data may be given up, create the meta-data again.",
+    )
 
 
 def fresh_superblock(layout: Layout, device_uuid: int, *, zeroed: bool, al_extents: int) -> Superblock:
@@ -264,8 +244,10 @@ def fresh_superblock(layout: Layout, device_uuid: int, *, zeroed: bool, al_exten
         history1=0,
         device_uuid=device_uuid,
         flags=flags,
-        md_size_sectors=(layout.superblock - layout.bitmap + SUPERBLOCK_BYTES) // SECTOR_BYTES,
-        al_offset=(layout.activity_log - layout.superblock) // SECTOR_BYTES,
+        md_size_sectors=layout.md_size_sectors,
+        al_offset=layout.al_offset,
         al_extents=al_extents,
-        bm_offset=(layout.bitmap - layout.superblock) // SECTOR_BYTES,
+        bm_offset=layout.bm_offset,
+        al_stripes=layout.stripes,
+        al_stripe_blocks=layout.stripe_blocks,
     )

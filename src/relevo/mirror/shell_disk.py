@@ -6,8 +6,8 @@ asks for one meanwhile shares the next. Meta-data is written by jobs, one after 
 
 from __future__ import annotations
 
+import enum
 import errno
-import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,16 +23,28 @@ from relevo.mirror import activity_log_format as al
 from relevo.mirror import events as ev
 from relevo.mirror import metadata
 from relevo.mirror.bitmap import PAGE_BYTES
+from relevo.mirror.layout import Layout
 from relevo.mirror.loop import READ, Loop
-from relevo.mirror.metadata import Layout, MetaFlag, Superblock
+from relevo.mirror.metadata import MetaFlag, Superblock
 
 READ_POOL_BYTES = 64 << 20
 META_POOL_BYTES = 8 << 20
 PIECE_BYTES = 1 << 20
 """The largest single operation on meta-data, and on zeroes."""
 Done = Callable[[ev.Token, int, Buffer | None], None]
-Step = tuple[int, bytes] | None
-"""Write bytes at an offset; None: flush."""
+
+
+class Barrier(enum.Enum):
+    """A step between writes of meta-data: what was written before is made stable."""
+
+    ALL = enum.auto()
+    """Data and meta-data."""
+    META = enum.auto()
+    """The disk that holds the meta-data (with the data, when that is the same)."""
+
+
+Step = tuple[int, bytes] | Barrier
+"""Write bytes at an offset, or make stable."""
 _log = structlog.get_logger()
 
 
@@ -62,20 +74,59 @@ class _Job:
         self.steps = steps
 
 
+class Flushes:
+    """The flushes of one disk: one is under way at a time; all that ask meanwhile share the next."""
+
+    def __init__(self, aio: Aio[_Operation], fd: int) -> None:
+        self._aio = aio
+        self._fd = fd
+        self._under_way = False
+        self._waiting: list[Callable[[int], None]] = []
+
+    def ask(self, then: Callable[[int], None]) -> None:
+        """Make everything that was reported done stable; `then` gets 0 or an errno."""
+        self._waiting.append(then)
+        if not self._under_way:
+            self._start()
+
+    def _start(self) -> None:
+        sharing, self._waiting = self._waiting, []
+        self._under_way = True
+
+        def finish(_operation: _Operation, result: int) -> None:
+            self._under_way = False
+            if self._waiting:
+                self._start()
+            for then in sharing:
+                then(_errno(result, 0))
+
+        self._aio.fdsync(self._fd, _Operation(finish, None, 0, None))
+
+
 class ShellDisk:
     """The backing disk of one mirror.
 
     Args:
         loop: the loop that serves it.
-        backing: the open disk.
+        backing: the open data disk.
+        meta: the open disk that holds the meta-data; None: the same.
         layout: where its parts lie.
         superblock: what it says now; its fixed part is kept.
         done: called with an effect's token, 0 or an errno, and the buffer of a read.
     """
 
-    def __init__(self, loop: Loop, backing: Backing, layout: Layout, superblock: Superblock, done: Done) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        backing: Backing,
+        layout: Layout,
+        superblock: Superblock,
+        done: Done,
+        meta: Backing | None = None,
+    ) -> None:
         self._loop = loop
         self._backing = backing
+        self._meta = backing if meta is None else meta
         self._fd = backing.fd
         self._layout = layout
         self._superblock = superblock
@@ -84,8 +135,8 @@ class ShellDisk:
         self._reads = BufferPool(READ_POOL_BYTES)
         self._metas = BufferPool(META_POOL_BYTES)
         self._waiting_reads: deque[ev.DiskRead] = deque()
-        self._flush_under_way = False
-        self._flush_waiting: list[Callable[[int], None]] = []
+        self._flushes = Flushes(self._aio, backing.fd)
+        self._meta_flushes = self._flushes if meta is None else Flushes(self._aio, meta.fd)
         self._jobs: deque[_Job] = deque()
         self._zeroes: Buffer | None = None
         loop.add(self._aio.fileno(), READ, self._ready)
@@ -138,7 +189,7 @@ class ShellDisk:
     def flush(self, effect: ev.DiskFlush) -> None:
         """Make everything that was reported done stable."""
         token = effect.token
-        self._flush(lambda number: self._done(token, number, None))
+        self._flushes.ask(lambda number: self._done(token, number, None))
 
     def submit(self) -> None:
         """Hand what was queued to the kernel."""
@@ -195,46 +246,26 @@ class ShellDisk:
 
         self._aio.write(self._fd, content[:size], offset, _Operation(finish, None, size, None))
 
-    # ---- flush -------------------------------------------------------------------------------------------------
-
-    def _flush(self, then: Callable[[int], None]) -> None:
-        self._flush_waiting.append(then)
-        if not self._flush_under_way:
-            self._start_flush()
-
-    def _start_flush(self) -> None:
-        sharing, self._flush_waiting = self._flush_waiting, []
-        self._flush_under_way = True
-
-        def finish(_operation: _Operation, result: int) -> None:
-            self._flush_under_way = False
-            if self._flush_waiting:
-                self._start_flush()
-            for then in sharing:
-                then(_errno(result, 0))
-
-        self._aio.fdsync(self._fd, _Operation(finish, None, 0, None))
-
     # ---- meta-data ---------------------------------------------------------------------------------------------
 
     def write_superblock(self, effect: ev.WriteSuperblock) -> None:
         """Flush, write the superblock, flush."""
         block = metadata.encode_superblock(self.superblock_of(effect.meta))
-        self._enqueue(effect.token, [None, (self._layout.superblock, block), None])
+        self._enqueue(effect.token, [Barrier.ALL, (self._layout.superblock, block), Barrier.META])
 
     def write_activity_log(self, effect: ev.WriteActivityLog) -> None:
         """Write one transaction, flush."""
         layout = self._layout
         place = al.ring_block(effect.transaction.number, layout.stripes, layout.stripe_blocks)
         block = al.encode_transaction(effect.transaction)
-        steps: list[Step] = [(layout.activity_log + place * al.BLOCK_BYTES, block), None]
-        self._enqueue(effect.token, [None, *steps] if effect.preflush else steps)
+        steps: list[Step] = [(layout.activity_log + place * al.BLOCK_BYTES, block), Barrier.META]
+        self._enqueue(effect.token, [Barrier.ALL, *steps] if effect.preflush else steps)
 
     def write_bitmap(self, effect: ev.WriteBitmap) -> None:
         """Write pages of the bitmap, neighbours together, flush."""
-        steps: list[Step] = [None] if effect.preflush else []
+        steps: list[Step] = [Barrier.ALL] if effect.preflush else []
         steps.extend(self._page_runs(effect.pages))
-        self._enqueue(effect.token, [*steps, None])
+        self._enqueue(effect.token, [*steps, Barrier.META])
 
     def _page_runs(self, pages: tuple[tuple[int, bytes], ...]) -> Iterator[Step]:
         run: list[bytes] = []
@@ -282,8 +313,8 @@ class ShellDisk:
         except StopIteration:
             self._job_done(0)
             return
-        if step is None:
-            self._flush(self._step_done)
+        if isinstance(step, Barrier):
+            self._make_stable(step)
             return
         offset, content = step
         buffer = self._metas.take(len(content))
@@ -294,7 +325,19 @@ class ShellDisk:
             buffer.release()
             self._step_done(_errno(result, len(content)))
 
-        self._aio.write(self._fd, buffer.view, offset, _Operation(finish, None, len(content), buffer))
+        self._aio.write(self._meta.fd, buffer.view, offset, _Operation(finish, None, len(content), buffer))
+
+    def _make_stable(self, barrier: Barrier) -> None:
+        def data_done(number: int) -> None:
+            if number:
+                self._step_done(number)
+            else:
+                self._meta_flushes.ask(self._step_done)
+
+        if barrier is Barrier.ALL and self._flushes is not self._meta_flushes:
+            self._flushes.ask(data_done)
+        else:
+            self._meta_flushes.ask(self._step_done)
 
     def _step_done(self, number: int) -> None:
         if number:
@@ -315,66 +358,11 @@ class ShellDisk:
         self._loop.remove(self._aio.fileno())
         self._aio.close()
         self._backing.close()
+        if self._meta is not self._backing:
+            self._meta.close()
 
 
 def _errno(result: int, expected: int) -> int:
     if result == expected:
         return 0
     return -result if result < 0 else errno.EIO
-
-
-class DiskContent:
-    """What a mirror's backing disk says when it is attached."""
-
-    __slots__ = ("active_extents", "bitmap", "layout", "newest_transaction", "superblock")
-
-    def __init__(self, backing: Backing) -> None:
-        fd = backing.fd
-        block = _read(fd, metadata.superblock_place(backing.size_bytes), metadata.SUPERBLOCK_BYTES)
-        self.superblock, self.layout = metadata.decode_superblock(block, backing.size_bytes)
-        self.bitmap = _read(fd, self.layout.bitmap, self.layout.bitmap_bytes)
-        self.active_extents: frozenset[int] = frozenset()
-        self.newest_transaction = 0
-        self._read_activity_log(fd)
-
-    def _read_activity_log(self, fd: int) -> None:
-        """After an orderly stop the log begins anew; otherwise it says what may differ."""
-        layout = self.layout
-        blocks = layout.stripes * layout.stripe_blocks
-        log = _read(fd, layout.activity_log, blocks * al.BLOCK_BYTES)
-        if self.superblock.clean and self.superblock.flags & MetaFlag.AL_CLEAN:
-            fresh = al.initialized_block() * blocks
-            if log != fresh:
-                _write(fd, layout.activity_log, fresh)
-            return
-        try:
-            replay = al.replay(log, layout.stripes, layout.stripe_blocks)
-        except al.ActivityLogCorrupt as error:
-            _log.error("activity_log_corrupt", problem=str(error), consequence="everything is taken as out of sync")
-            self.active_extents = frozenset(range(-(-layout.data_bytes // al.EXTENT_BYTES)))
-            self.newest_transaction = al.newest_number(log)
-            return
-        self.active_extents = frozenset(replay.slots.values())
-        self.newest_transaction = replay.number
-
-
-def _read(fd: int, offset: int, length: int) -> bytes:
-    """Read with direct I/O, waiting for it (only before the loop runs)."""
-    parts = []
-    with mmap.mmap(-1, PIECE_BYTES) as area, memoryview(area) as whole:
-        while length:
-            with whole[: min(length, PIECE_BYTES)] as view:
-                count = os.preadv(fd, [view], offset)
-                if count != len(view):
-                    raise metadata.MetadataCorrupt("The backing disk ends within its meta-data.", "Check the disk.")
-                parts.append(bytes(view))
-            offset, length = offset + count, length - count
-    return b"".join(parts)
-
-
-def _write(fd: int, offset: int, content: bytes) -> None:
-    """Write with direct I/O and make it stable, waiting for it (only before the loop runs)."""
-    with mmap.mmap(-1, len(content)) as area:
-        area[:] = content
-        os.pwritev(fd, [area], offset)
-    os.fdatasync(fd)

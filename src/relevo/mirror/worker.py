@@ -6,6 +6,7 @@ opens, mounts or looks at the device that it serves.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import pathlib
@@ -27,18 +28,18 @@ from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
 from relevo.config.site import find_site
-from relevo.device.backing import open_backing
 from relevo.device.buffers import Buffer, BufferPool
 from relevo.device.keeper_client import KeeperClient, KeeperGone
 from relevo.mirror import events as ev
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
+from relevo.mirror.disk_content import open_copy
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.packets import Barrier, Packet
 from relevo.mirror.process import become_resident
 from relevo.mirror.shell_device import ShellDevice
-from relevo.mirror.shell_disk import DiskContent, ShellDisk
+from relevo.mirror.shell_disk import ShellDisk
 from relevo.mirror.shell_errands import ShellErrands
 from relevo.mirror.shell_link import ShellLink
 from relevo.mirror.sockets import Stream
@@ -78,6 +79,7 @@ class Worker:
     def __init__(self, site: MirrorSite, paths: Paths, keeper: KeeperClient) -> None:
         self._mirror = site.mirror
         self._disk_path = site.disk
+        self._meta_place = site.meta
         name = site.mirror.name
         self._epoch_path = paths.state / f"mirror-{name}.epoch"
         self._loop = Loop(after=self._after)
@@ -129,12 +131,7 @@ class Worker:
         """Open the backing disk and wake the core; when that fails, say why and try again."""
         try:
             epoch = self._read_epoch()
-            backing = open_backing(self._disk_path)
-            try:
-                content = DiskContent(backing)
-            except BaseException:
-                backing.close()
-                raise
+            copy = open_copy(self._disk_path, self._meta_place)
         except (RelevoError, OSError) as error:
             problem = str(error) if isinstance(error, RelevoError) else f"{self._disk_path} cannot be read ({error})."
             if self._problem != problem:
@@ -144,11 +141,12 @@ class Worker:
             self._loop.call_in(ATTACH_RETRY_MS, self._attach)
             return
         self._problem = ""
-        loop = self._loop
-        self._disk = ShellDisk(loop, backing, content.layout, content.superblock, self._disk_done)
-        self._device.block_bytes = backing.block_bytes
+        loop, content = self._loop, copy.content
+        self._disk = ShellDisk(loop, copy.data, content.layout, content.superblock, self._disk_done, copy.meta)
+        self._device.block_bytes = copy.data.block_bytes
         self._errands.data_bytes = content.layout.data_bytes
-        self._core = Mirror(Settings.from_config(self._mirror))
+        settings = Settings.from_config(self._mirror)
+        self._core = Mirror(dataclasses.replace(settings, external_meta=content.layout.external))
         self._effects = self._effect_table()
         self.step(
             ev.Attach(
