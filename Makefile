@@ -3,10 +3,11 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 APT := python3-venv iproute2 util-linux e2fsprogs procps kmod curl drbd-utils fio
+APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
 
-.PHONY: help setup demo test lint unit sim lab bench clean
+.PHONY: help setup demo test lint unit sim lab bench bench-mirror bench-failover clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +40,14 @@ sim: setup ## seeded simulations of the pure cores
 lab: setup ## real processes in namespaces, power cuts included
 	@$(BIN)/pytest -q tests/lab
 
-bench: setup ## side-by-side measurements, written to bench/results
-	@$(BIN)/python -m bench
+bench: bench-mirror bench-failover ## every measurement, written to bench/results
+
+bench-mirror: setup ## the mirror beside plain disks, qemu and GlusterFS; its growth; its resync
+	@tools/install-packages $(APT_BENCH)
+	@PYTHONPATH=tests $(BIN)/python -m bench mirror growth resync
+
+bench-failover: setup ## how long the service is away
+	@PYTHONPATH=tests $(BIN)/python -m bench failover
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import failover, mirror
+from bench import failover, growth, mirror, resync
 
-ALL = {"mirror": mirror.main, "failover": failover.main}
+ALL = {"mirror": mirror.main, "growth": growth.main, "resync": resync.main, "failover": failover.main}
 
 
 def main() -> None:

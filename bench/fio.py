@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,12 @@ LOADS: dict[str, list[str]] = {
     "4 KiB random read, depth 16": ["--rw=randread", "--bs=4k", "--iodepth=16"],
     "4 KiB write + fsync": ["--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1"],
 }
+OTHERS: dict[str, list[str]] = {"1 MiB sequential read, depth 4": ["--rw=read", "--bs=1m", "--iodepth=4"]}
+"""Loads that only a bound is made of."""
+
+
+class LoadFailed(Exception):
+    """A device answered a load with an error, or not at all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +35,11 @@ class Result:
     requests: int
 
 
-def command(device: str, load: str, size_bytes: int) -> list[str]:
-    """The command line of a load on a device."""
-    fixed = ["--direct=1", "--ioengine=libaio", f"--size={size_bytes}", f"--runtime={RUNTIME_S}", "--time_based"]
-    return ["fio", "--name=load", f"--filename={device}", *fixed, "--output-format=json", *LOADS[load]]
+def command(device: str, load: str, size_bytes: int, offset: int = 0) -> list[str]:
+    """The command line of a load on a device, within `size_bytes` from `offset` on."""
+    span = [f"--size={size_bytes}", f"--offset={offset}"]
+    fixed = ["--direct=1", "--ioengine=libaio", *span, f"--runtime={RUNTIME_S}", "--time_based"]
+    return ["fio", "--name=load", f"--filename={device}", *fixed, "--output-format=json", *(LOADS | OTHERS)[load]]
 
 
 def parse(output: bytes) -> Result:
@@ -46,18 +53,17 @@ def parse(output: bytes) -> Result:
     )
 
 
-def run(device: str, load: str, size_bytes: int, runner: Callable[[list[str]], bytes] | None = None) -> Result:
-    """Run a load here, or where `runner` runs commands."""
-    if runner is None:
-        return parse(subprocess.run(command(device, load, size_bytes), check=True, capture_output=True).stdout)
-    return parse(runner(command(device, load, size_bytes)))
+def run(devices: Sequence[str], load: str, size_bytes: int, offset: int = 0) -> list[Result]:
+    """Run a load on several devices at once.
 
-
-def run_together(devices: list[str], load: str, size_bytes: int) -> Result:
-    """Run a load on several devices at once; the slowest one is the result."""
+    Raises:
+        LoadFailed: fio saw an error on one of them.
+    """
     running = [
-        subprocess.Popen(command(device, load, size_bytes), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        subprocess.Popen(command(device, load, size_bytes, offset), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         for device in devices
     ]
     outputs = [process.communicate()[0] for process in running]
-    return min((parse(output) for output in outputs), key=lambda result: result.iops)
+    if any(process.returncode for process in running):
+        raise LoadFailed(load)
+    return [parse(output) for output in outputs]

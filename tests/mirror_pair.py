@@ -52,6 +52,10 @@ if not done.wait(float(sys.argv[1])):
 """
 
 
+def _allocate(fd: int, size_bytes: int) -> None:
+    os.posix_fallocate(fd, 0, size_bytes)
+
+
 class Side:
     """One server of the pair."""
 
@@ -162,6 +166,7 @@ class Pair:
         disk_bytes: size of each disk.
         mirror: further lines of the mirror's section.
         zeroed: the disks are equal from the start; otherwise one has to be forced to be Primary.
+        sparse: the disks are files with holes, for sizes that no disk here has.
     """
 
     def __init__(
@@ -172,6 +177,7 @@ class Pair:
         mirror: str = "",
         *,
         zeroed: bool = True,
+        sparse: bool = False,
     ) -> None:
         self.folder = folder
         self.watchdog = subprocess.Popen(
@@ -182,7 +188,7 @@ class Pair:
         for side in self.sides.values():
             self.configure(side, mirror=mirror)
             with side.disk.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, disk_bytes)
+                (os.ftruncate if sparse else _allocate)(file.fileno(), disk_bytes)
             create_metadata(side.disk, zeroed=zeroed)
 
     @property
