@@ -2,15 +2,15 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := python3-venv iproute2 util-linux e2fsprogs procps kmod curl drbd-utils fio
+APT := python3-venv iproute2 util-linux e2fsprogs procps kmod curl drbd-utils fio qemu-system-x86 zstd
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
 
-.PHONY: help setup demo test lint unit sim lab bench bench-mirror bench-failover clean
+.PHONY: help setup demo test lint unit sim lab interop interop-short bench bench-mirror bench-failover clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready ## install what is needed (Debian packages, virtual environment), start nothing
 
@@ -24,7 +24,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 demo: setup ## the main job: two servers, one address, a power cut, nothing lost
 	@$(BIN)/relevo demo $(DEMO_ARGS)
 
-test: setup lint unit sim lab ## everything that must hold (within 20 minutes)
+test: setup lint unit sim lab interop-short ## everything that must hold (within 20 minutes)
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check .
@@ -39,6 +39,12 @@ sim: setup ## seeded simulations of the pure cores
 
 lab: setup ## real processes in namespaces, power cuts included
 	@$(BIN)/pytest -q tests/lab
+
+interop: setup ## the kernel's drbd as the peer, every case; prints their list and writes it into the docs
+	@$(BIN)/pytest -q tests/interop --interop-table docs/internals/interop.md
+
+interop-short: setup ## the same in a short form
+	@$(BIN)/pytest -q tests/interop -m short
 
 bench: bench-mirror bench-failover ## every measurement, written to bench/results
 

@@ -66,6 +66,7 @@ class Side:
         self.paths = Paths(self.folder / "etc", self.folder / "state", self.folder / "run")
         self.disk = self.folder / "disk"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] | None = None
         for path in (self.paths.etc, self.paths.state, self.paths.run):
             path.mkdir(parents=True)
 
@@ -79,7 +80,9 @@ class Side:
         command = ["nsenter", f"--net=/run/netns/{self.namespace}", sys.executable, "-c", DAEMON, self.name]
         command += [str(path) for path in (self.paths.etc, self.paths.state, self.paths.run)]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+            )
         self.wait_for(lambda _: True, "an answer")
 
     def call(self, do: str, **arguments: object) -> Message:

@@ -15,6 +15,7 @@ from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
 from relevo.mirror.handshake import Copy, Decision, Direction, decide
 from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.parameters import sync_param
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
 from relevo.mirror.state import CLOSE_LIMIT_MS, Shared, Timer
@@ -93,7 +94,7 @@ class Link:
         options = s.settings.options
         number = PROTOCOL_NUMBERS[options.protocol]
         s.out.append(e.SendData(p.Protocol(number, 0, 0, 0, discard, 0, options.data_integrity_alg)))
-        s.out.append(e.SendData(p.SyncParam(s.settings.resync_rate_bytes >> 10, "", "", 0, 0, 0, 0)))
+        s.out.append(e.SendData(sync_param(s.settings)))
         own = s.disk_sectors if s.disk > Disk.FAILED else 0
         limits = _LIMITS if s.features & p.Feature.WSAME else None
         s.out.append(e.SendData(p.Sizes(own, 0, s.size_sectors, p.MAX_PAYLOAD_BYTES, 0, 0, limits)))
