@@ -76,10 +76,11 @@ class Bench:
         current: int = CURRENT,
         al: tuple[int, ...] = (),
         epoch: int = 0,
+        bitmap: bytes = b"",
     ) -> Bench:
         meta = e.MetaState(current, bitmap_uuid, 0, 0, flags, EXTENTS * EXTENT // 512)
         numbers = tuple(range(0x5000, 0x5000 + 8 * 0x10, 0x10))
-        self.give(e.Attach(self.now, meta, EXTENTS * EXTENT, b"", al, 0, epoch, numbers))
+        self.give(e.Attach(self.now, meta, EXTENTS * EXTENT, bitmap, al, 0, epoch, numbers))
         self.meta_done()
         assert self.one(e.WantConnection).wanted
         return self
@@ -95,14 +96,17 @@ class Bench:
         features: int = FEATURES,
         protocol: int = 3,
         integrity: str = "",
+        bits: int = 0,
+        after_sb: tuple[int, int, int] = (0, 0, 0),
+        conn_flags: int = 0,
     ) -> None:
         """The peer connects and tells its parameters."""
         self.give(e.Connected(self.now, features, resolve_conflicts))
         sectors = EXTENTS * EXTENT // 512
-        self.packet(p.Protocol(protocol, 0, 0, 0, flags & 1, 0, integrity))
+        self.packet(p.Protocol(protocol, *after_sb, conn_flags | flags & 1, 0, integrity))
         self.packet(p.Sizes(sectors, 0, sectors, 1 << 20, 0, 0))
         if disk > Disk.FAILED:
-            self.packet(p.Uuids(*uuids, 0, flags))
+            self.packet(p.Uuids(*uuids, bits, flags))
         self.peer_state(role, disk, Connection.WF_REPORT_PARAMS)
 
     def peer_state(self, role: Role, disk: Disk, conn: Connection) -> None:

@@ -566,7 +566,7 @@ def test_a_source_that_restarts_alone_begins_a_new_generation() -> None:
     bench.attach(flags=flags, current=CURRENT | 1, bitmap_uuid=CURRENT + (1 << 48))
     _promote(bench)
     superblock = bench.one(e.WriteSuperblock)
-    assert superblock.meta.bitmap == CURRENT
+    assert superblock.meta.bitmap == CURRENT | 1
     assert superblock.meta.current & ~1 != CURRENT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relevo.config.drbd_options import DrbdOptions
 from relevo.mirror.handshake import Copy, Decision, Direction, decide
 from relevo.mirror.packets import Feature
 from relevo.mirror.states import Disk
@@ -111,14 +112,14 @@ def test_whether_the_peer_may_have_reached_the_current_generation() -> None:
     alone.start_as_source()
     assert alone.peer_may_have_current, "the end of a resync may have been missed"
     alone.new_current(0x8000, primary=True)
-    assert alone.bitmap == 0x7000, "a peer that has finished and went on itself is seen as a split brain"
+    assert alone.bitmap == 0x7001, "a peer that has finished and went on itself is seen as a split brain"
     assert not alone.peer_may_have_current
 
 
 def test_going_on_alone_makes_the_old_generation_the_bitmaps() -> None:
     uuids = Generations(A | 1, 0, C, 0)
     uuids.new_current(0x7001, primary=True)
-    assert (uuids.current, uuids.bitmap, uuids.history0) == (0x7001, A, C)
+    assert (uuids.current, uuids.bitmap, uuids.history0) == (0x7001, A | 1, C), "it was Primary then"
     uuids = Generations(A, B, C, 0)
     uuids.new_current(0x7001, primary=False)
     assert (uuids.current, uuids.bitmap, uuids.history0, uuids.history1) == (0x7000, A, B, C)
@@ -135,7 +136,7 @@ def test_a_generation_is_never_zero_or_just_created(random: int) -> None:
 
 
 def _decide(me: Copy, peer: Copy) -> Decision:
-    return decide(me, peer, features=Feature.WSAME, resolve_conflicts=False)
+    return decide(me, peer, features=Feature.WSAME, resolve_conflicts=False, options=DrbdOptions())
 
 
 def _copy(side: Side, disk: Disk = Disk.UP_TO_DATE, *, discard: bool = False) -> Copy:

@@ -6,6 +6,7 @@ device, everything in flight on both disks, bitmap and superblock stable, answer
 
 from __future__ import annotations
 
+import dataclasses
 import errno as errnos
 from collections.abc import Callable
 
@@ -23,6 +24,13 @@ from relevo.mirror.states import DISK_NAMES, ROLE_MASK, Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Own:
+    """Token of a command that nobody outside has given."""
+
+    then: Callable[[RelevoError | None], None]
+
+
 class Commands:
     """Carries out one change of role at a time; the other commands at any time."""
 
@@ -33,6 +41,7 @@ class Commands:
         self._peer_io = peer_io
         self._link = link
         self._changing: e.Promote | e.Demote | None = None
+        link.become_secondary = self.become_secondary
         self._asked_link = 0
         """Number of the link on which the peer was asked for its consent; 0: no question is open."""
 
@@ -56,11 +65,21 @@ class Commands:
         handlers[type(command)](command)
 
     def _done(self, command: e.Command) -> None:
-        self._s.out.append(e.CommandDone(command.token))
+        if isinstance(command.token, Own):
+            command.token.then(None)
+        else:
+            self._s.out.append(e.CommandDone(command.token))
         self._s.changed()
 
     def _refuse(self, command: e.Command, error: RelevoError) -> None:
-        self._s.out.append(e.CommandDone(command.token, error))
+        if isinstance(command.token, Own):
+            command.token.then(error)
+        else:
+            self._s.out.append(e.CommandDone(command.token, error))
+
+    def become_secondary(self, then: Callable[[RelevoError | None], None]) -> None:
+        """Demote this side because the core itself wants it; `then` is told why it could not be."""
+        self._demote(e.Demote(self._s.now, Own(then)))
 
     # ------------------------------------------------------------ votes
 
@@ -327,6 +346,8 @@ class Commands:
     # ------------------------------------------------------------ leave and return
 
     def _connect(self, command: e.Connect | e.Keep) -> None:
+        if isinstance(command, e.Connect):
+            self._s.dry_run = command.dry_run and not self._s.link
         self._look_for_peer()
         self._done(command)
 

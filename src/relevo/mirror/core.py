@@ -47,7 +47,15 @@ class Mirror:
         self._local = LocalIo(s, self._durable, ranges, self._admit, self._disk_failed)
         self._peer_io = PeerIo(s, ranges, self._admit, self._disk_failed)
         self._resync = Resync(
-            s, self._durable, self._peer_io, ranges, self._admit, self._disk_failed, s.changed, self._target_marked
+            s,
+            self._durable,
+            self._peer_io,
+            ranges,
+            self._admit,
+            self._disk_failed,
+            s.changed,
+            self._target_marked,
+            self._refuse_resync,
         )
         self._link = Link(s, self._durable, self._local, self._peer_io, self._resync)
         self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
@@ -193,6 +201,9 @@ class Mirror:
             assert isinstance(entry, Served)
             self._resync.admit(entry)
 
+    def _refuse_resync(self, sentence: str) -> None:
+        self._link.refuse_resync(sentence)
+
     def _target_marked(self) -> None:
         self._link.target_marked()
 
@@ -288,6 +299,8 @@ class Mirror:
             "current_uuid": f"{s.uuids.current:016x}",
             "bitmap_uuid": f"{s.uuids.bitmap:016x}",
             "split_brain": s.split_brain,
+            "split_brain_own_bytes": s.parted_bits[0] * BLOCK_BYTES if s.split_brain else 0,
+            "split_brain_peer_bytes": s.parted_bits[1] * BLOCK_BYTES if s.split_brain else 0,
             "suspended": self._local.gate in {Gate.ASKING, Gate.WRITING},
             "was_primary_at_start": s.was_primary_at_start,
             "peer_lost_since_connect": s.peer_lost,

@@ -256,10 +256,11 @@ class AllowAlone:
 
 @dataclasses.dataclass(slots=True)
 class Connect:
-    """Look for the peer (the state after the start)."""
+    """Look for the peer (the state after the start). `dry_run`: only find out what would have to be done, then part."""
 
     now_ms: int
     token: Token
+    dry_run: bool = False
 
 
 @dataclasses.dataclass(slots=True)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from relevo.config.drbd_options import DrbdOptions
+from relevo.mirror.policies import UNDECIDED, Copy, recover
 from relevo.mirror.states import Disk
-from relevo.mirror.uuids import Comparison, Generations, Side, Verdict, compare
+from relevo.mirror.uuids import Comparison, Generations, Verdict, compare
+
+__all__ = ["Copy", "Decision", "Direction", "decide"]
 
 
 class Direction(enum.Enum):
@@ -15,16 +19,9 @@ class Direction(enum.Enum):
     NONE = enum.auto()
     SOURCE = enum.auto()
     TARGET = enum.auto()
+    GIVE_UP_ROLE = enum.auto()
+    """This Primary has to become Secondary, then the copies are compared again."""
     REFUSE = enum.auto()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Copy:
-    """One side as it goes into the decision."""
-
-    side: Side
-    disk: Disk
-    discard: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,42 +33,79 @@ class Decision:
         full: every block, not only those marked.
         rule: number of the rule that compared the generations.
         corrected: my generations as they have to be corrected first, or None.
-        split_brain: both copies went on alone, and nobody has said whose changes go.
+        parted: both copies went on alone, whether or not that could be resolved.
+        split_brain: they did, and nobody has said whose changes go.
         retry: a refusal that may be gone by itself later: keep trying.
         sentence: why it is refused.
+        handler: whom to call because of the refusal.
     """
 
     direction: Direction
     full: bool = False
     rule: int = 0
     corrected: Generations | None = None
+    parted: bool = False
     split_brain: bool = False
     retry: bool = False
     sentence: str = ""
+    handler: str = ""
+
+    @property
+    def gives_up(self) -> bool:
+        """This side is about to lose changes that only it has."""
+        return self.parted and self.direction is Direction.TARGET
 
 
 SPLIT_BRAIN = "Both servers went on alone and changed their copies (split brain)."
 UNRELATED = "The two copies have nothing in common."
 NOT_A_SOURCE = "This copy should be the source of a resync, but it is Inconsistent."
 PRIMARY_TARGET = "This copy should be overwritten by the peer's newer one, but this server is Primary."
+VIOLENTLY = " (rr-conflict violently would change the data under its users: that is not done here.)"
+DRY_RUN = "Dry run: "
 
 
-def decide(me: Copy, peer: Copy, *, features: int, resolve_conflicts: bool) -> Decision:
-    """Compare generations, then let disk states and the wish to discard override."""
+def decide(
+    me: Copy,
+    peer: Copy,
+    *,
+    features: int,
+    resolve_conflicts: bool,
+    options: DrbdOptions,
+    dry_run: bool = False,
+) -> Decision:
+    """Compare generations, then let disk states, the after-sb policies and the wish to discard override, in this order.
+
+    Args:
+        me: this side.
+        peer: the other one.
+        features: those both sides have.
+        resolve_conflicts: this side breaks ties.
+        options: the policies.
+        dry_run: only say what would be done, and refuse.
+    """
     if me.disk <= Disk.FAILED or peer.disk <= Disk.FAILED:
         return Decision(Direction.NONE)
     found = compare(me.side, peer.side, features=features, resolve_conflicts=resolve_conflicts)
     verdict, full = _by_disks(found.verdict, me.disk, peer.disk)
-    if verdict in {Verdict.SPLIT_BRAIN, Verdict.SPLIT_BRAIN_AMBIGUOUS}:
-        if me.discard == peer.discard:
-            return Decision(Direction.REFUSE, rule=found.rule, split_brain=True, sentence=SPLIT_BRAIN)
-        full = verdict is Verdict.SPLIT_BRAIN_AMBIGUOUS
-        verdict = Verdict.TARGET if me.discard else Verdict.SOURCE
-    if verdict is Verdict.UNRELATED:
-        return Decision(Direction.REFUSE, rule=found.rule, sentence=UNRELATED)
-    if verdict is Verdict.EQUAL:
-        return Decision(Direction.NONE, rule=found.rule, corrected=found.corrected)
-    return _resync(me, verdict, found, full=full)
+    parted = verdict in {Verdict.SPLIT_BRAIN, Verdict.SPLIT_BRAIN_AMBIGUOUS}
+    decision = (
+        _parted(me, peer, verdict, found, options, resolve_conflicts=resolve_conflicts)
+        if parted
+        else _agreed(me, verdict, found, options, full=full)
+    )
+    if dry_run and decision.direction is not Direction.REFUSE:
+        return dataclasses.replace(decision, direction=Direction.REFUSE, corrected=None, sentence=_would(decision))
+    return decision
+
+
+def _would(decision: Decision) -> str:
+    does = {
+        Direction.NONE: "no resync would be needed.",
+        Direction.SOURCE: "this side would be the source of a resync of {}.",
+        Direction.TARGET: "this side would be the target of a resync of {}.",
+        Direction.GIVE_UP_ROLE: "this side would have to become Secondary.",
+    }
+    return DRY_RUN + does[decision.direction].format("everything" if decision.full else "the blocks marked")
 
 
 def _by_disks(verdict: Verdict, mine: Disk, theirs: Disk) -> tuple[Verdict, bool]:
@@ -87,11 +121,52 @@ def _by_disks(verdict: Verdict, mine: Disk, theirs: Disk) -> tuple[Verdict, bool
     return (Verdict.TARGET if mine is Disk.INCONSISTENT else Verdict.SOURCE), full
 
 
-def _resync(me: Copy, verdict: Verdict, found: Comparison, *, full: bool) -> Decision:
+def _parted(
+    me: Copy, peer: Copy, verdict: Verdict, found: Comparison, options: DrbdOptions, *, resolve_conflicts: bool
+) -> Decision:
+    """A split brain: first the policies, then whoever discards."""
+    full = verdict is Verdict.SPLIT_BRAIN_AMBIGUOUS
+    if not full or options.always_asbp:
+        recovery = recover(me, peer, options, resolve_conflicts=resolve_conflicts)
+        if recovery.give_up_role:
+            return Decision(Direction.GIVE_UP_ROLE, full=full, rule=found.rule, parted=True)
+        if recovery.verdict is not UNDECIDED:
+            return _resync(me, recovery.verdict, found, options, full=full, parted=True)
+    if me.discard == peer.discard:
+        return Decision(
+            Direction.REFUSE,
+            rule=found.rule,
+            parted=True,
+            split_brain=True,
+            sentence=SPLIT_BRAIN,
+            handler="split-brain",
+        )
+    return _resync(me, Verdict.TARGET if me.discard else Verdict.SOURCE, found, options, full=full, parted=True)
+
+
+def _agreed(me: Copy, verdict: Verdict, found: Comparison, options: DrbdOptions, *, full: bool) -> Decision:
+    if verdict is Verdict.UNRELATED:
+        return Decision(Direction.REFUSE, rule=found.rule, sentence=UNRELATED)
+    if verdict is Verdict.EQUAL:
+        return Decision(Direction.NONE, rule=found.rule, corrected=found.corrected)
+    return _resync(me, verdict, found, options, full=full, parted=False)
+
+
+def _resync(
+    me: Copy, verdict: Verdict, found: Comparison, options: DrbdOptions, *, full: bool, parted: bool
+) -> Decision:
     if verdict > 0:
         if me.disk <= Disk.INCONSISTENT:
-            return Decision(Direction.REFUSE, rule=found.rule, sentence=NOT_A_SOURCE)
-        return Decision(Direction.SOURCE, full=full, rule=found.rule, corrected=found.corrected)
-    if me.side.primary:
-        return Decision(Direction.REFUSE, rule=found.rule, retry=True, sentence=PRIMARY_TARGET)
-    return Decision(Direction.TARGET, full=full, rule=found.rule, corrected=found.corrected)
+            return Decision(Direction.REFUSE, rule=found.rule, parted=parted, sentence=NOT_A_SOURCE)
+        return Decision(Direction.SOURCE, full=full, rule=found.rule, corrected=found.corrected, parted=parted)
+    if not me.side.primary:
+        return Decision(Direction.TARGET, full=full, rule=found.rule, corrected=found.corrected, parted=parted)
+    return Decision(
+        Direction.REFUSE,
+        rule=found.rule,
+        parted=parted,
+        split_brain=parted,
+        retry=not parted,
+        sentence=PRIMARY_TARGET + (VIOLENTLY if options.rr_conflict == "violently" else ""),
+        handler="pri-lost" if options.rr_conflict == "call-pri-lost" else "",
+    )

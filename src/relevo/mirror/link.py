@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from relevo.base.errors import RelevoError
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror.agreement import PROTOCOL_NUMBERS, disagreement
+from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement, told
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
-from relevo.mirror.handshake import Copy, Decision, Direction, decide
+from relevo.mirror.handshake import SPLIT_BRAIN, Copy, Decision, Direction, decide
 from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.parameters import sync_param
 from relevo.mirror.peer_io import PeerIo
@@ -46,12 +47,15 @@ class Link:
         self._protocol_seen = False
         self._sizes_seen = False
         self._uuid_flags = 0
+        self._peer_dry_run = False
         self._goodbye = False
         self._left_outdated = False
         self._closing = False
         self._leaving: list[Callable[[], None]] = []
         self.changing = False
         """A change of role is being made stable: no link begins meanwhile."""
+        self.become_secondary: Callable[[Callable[[RelevoError | None], None]], None] = _nobody
+        """Demotes this side; tells the outcome (`commands`)."""
 
     # ------------------------------------------------------------ beginning
 
@@ -90,10 +94,7 @@ class Link:
 
     def _begin(self) -> None:
         s = self._s
-        discard = int(s.discard_my_data)
-        options = s.settings.options
-        number = PROTOCOL_NUMBERS[options.protocol]
-        s.out.append(e.SendData(p.Protocol(number, 0, 0, 0, discard, 0, options.data_integrity_alg)))
+        s.out.append(e.SendData(self._told()))
         s.out.append(e.SendData(sync_param(s.settings)))
         own = s.disk_sectors if s.disk > Disk.FAILED else 0
         limits = _LIMITS if s.features & p.Feature.WSAME else None
@@ -106,8 +107,13 @@ class Link:
             if s.link:
                 packet()
 
+    def _told(self) -> p.Protocol:
+        s = self._s
+        return told(s.settings.options, discard=s.discard_my_data, dry_run=s.dry_run)
+
     def _uuids(self, flags: int) -> p.Uuids:
         s, u = self._s, self._s.uuids
+        s.told_bits = s.bitmap.count
         if s.discard_my_data:
             flags |= p.UuidFlag.DISCARD_MY_DATA
         if self._crashed_primary:
@@ -144,14 +150,10 @@ class Link:
     def protocol(self, packet: p.Protocol) -> None:
         """Settings that have to agree."""
         self._expect_parameters()
-        wrong = ""
-        differs = disagreement(self._s.settings.options, packet)
-        if differs:
-            self._refuse(differs)
-        elif packet.after_sb_0p or packet.after_sb_1p or packet.after_sb_2p:
-            wrong = "has other policies after a split brain than disconnect"
+        self._peer_dry_run = bool(packet.conn_flags & DRY_RUN_FLAG)
+        wrong = disagreement(self._told(), packet)
         if wrong:
-            self._refuse(f"The peer {wrong}; this side does not.")
+            self._refuse(wrong)
         self._protocol_seen = True
 
     def _expect_parameters(self) -> None:
@@ -187,6 +189,8 @@ class Link:
         first = s.peer_uuids is None
         s.peer_uuids = Generations(packet.current, packet.bitmap, packet.history0, packet.history1)
         self._uuid_flags = packet.flags
+        if first:
+            s.peer_told_bits = packet.bits
         created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
         skip = packet.flags & p.UuidFlag.SKIP_INITIAL_SYNC
         if not first and s.conn is Connection.CONNECTED and created and skip:
@@ -253,25 +257,35 @@ class Link:
             Side(s.uuids, s.role is Role.PRIMARY, self._crashed_primary),
             s.disk,
             s.discard_my_data,
+            s.told_bits,
         )
         crashed = bool(self._uuid_flags & p.UuidFlag.CRASHED_PRIMARY)
         theirs = s.peer_uuids or Generations(0, 0, 0, 0)
         discard = bool(self._uuid_flags & p.UuidFlag.DISCARD_MY_DATA)
-        him = Copy(Side(theirs, peer.role is Role.PRIMARY, crashed), peer.disk, discard)
-        found = decide(me, him, features=s.features, resolve_conflicts=s.resolve_conflicts)
+        him = Copy(Side(theirs, peer.role is Role.PRIMARY, crashed), peer.disk, discard, s.peer_told_bits)
+        found = decide(
+            me,
+            him,
+            features=s.features,
+            resolve_conflicts=s.resolve_conflicts,
+            options=s.settings.options,
+            dry_run=s.dry_run or self._peer_dry_run,
+        )
         s.log("info", "handshake", rule=found.rule, direction=found.direction.name, full=found.full)
         self._carry_out(found, him)
 
     def _carry_out(self, found: Decision, peer: Copy) -> None:
         s = self._s
+        if found.parted:
+            self._handler("initial-split-brain")
         if found.direction is Direction.REFUSE:
-            if found.split_brain:
-                self._split_brain(found.sentence)
-            else:
-                self._refuse(found.sentence, retry=found.retry)
+            self._not_together(found)
             return
-        if s.role is Role.PRIMARY and peer.side.primary:
+        if s.role is Role.PRIMARY and peer.side.primary and found.direction is not Direction.GIVE_UP_ROLE:
             self._split_brain("Both servers are Primary.")
+            return
+        if found.direction is Direction.GIVE_UP_ROLE:
+            self._give_up_role()
             return
         if found.corrected is not None:
             s.uuids = found.corrected
@@ -285,9 +299,38 @@ class Link:
             s.disk = Disk.UP_TO_DATE
             self._resync.start_source(full=found.full)
         elif found.direction is Direction.TARGET:
-            self._resync.start_target(full=found.full)
+            self._resync.start_target(full=found.full, gives_up=found.gives_up)
         else:
             self._nothing_to_do(peer)
+
+    def _not_together(self, found: Decision) -> None:
+        """The copies are not put together now."""
+        s = self._s
+        if found.handler:
+            self._handler(found.handler)
+        if s.dry_run or self._peer_dry_run:
+            s.log("info", "dry_run", sentence=found.sentence)
+            own, s.dry_run = s.dry_run, False
+            self._refuse(found.sentence, retry=not own)
+        elif found.split_brain:
+            self._split_brain(found.sentence)
+        else:
+            self._refuse(found.sentence, retry=found.retry)
+
+    def _handler(self, name: str) -> None:
+        """Call the administrator; nothing waits for the end of that."""
+        self._s.out.append(e.RunHandler(None, name, {}))
+
+    def _give_up_role(self) -> None:
+        """call-pri-lost-after-sb: this side lost the split brain. Secondary first; then the copies meet again."""
+        self.drop("this Primary has lost the split brain: it becomes Secondary")
+        self.become_secondary(self._gave_up_role)
+
+    def _gave_up_role(self, error: RelevoError | None) -> None:
+        if error is not None:
+            self._s.log("error", "role_not_given_up", problem=str(error))
+            self._handler("pri-lost-after-sb")
+            self._split_brain(f"{SPLIT_BRAIN} This side has lost it, but stays Primary: {error.what}")
 
     def _nothing_to_do(self, peer: Copy) -> None:
         s = self._s
@@ -302,10 +345,18 @@ class Link:
         if s.disk > Disk.FAILED:
             self._durable.superblock(_nothing)
 
+    def refuse_resync(self, sentence: str) -> None:
+        """The resync that was agreed on must not begin: leave the peer until told otherwise."""
+        s = self._s
+        s.discard_my_data = False
+        s.log("error", "resync_refused", sentence=sentence)
+        self._refuse(sentence)
+
     def _split_brain(self, sentence: str) -> None:
         s = self._s
         s.split_brain = True
         s.discard_my_data = False
+        s.parted_bits = (s.told_bits, s.peer_told_bits)
         self._refuse(sentence)
         s.log("error", "split_brain", sentence=sentence)
 
@@ -436,3 +487,7 @@ class Link:
 
 def _nothing() -> None:
     """Nothing has to follow."""
+
+
+def _nobody(_: Callable[[RelevoError | None], None]) -> None:
+    raise AssertionError("nobody can demote this side")

@@ -18,6 +18,7 @@ from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerWrite, Served
 from relevo.mirror.state import SECTOR_BYTES, Shared, Timer
 from relevo.mirror.states import Connection, Disk
+from relevo.mirror.target_guard import TargetGuard
 from relevo.mirror.vli import BitmapReceiver, BitmapSender
 
 REQUEST_BITS = 256
@@ -41,6 +42,7 @@ class Resync:
         disk_failed: Callable[[int], None],
         settled: Callable[[], None],
         target_marked: Callable[[], None],
+        refuse: Callable[[str], None],
     ) -> None:
         self._s = shared
         self._durable = durable
@@ -50,6 +52,7 @@ class Resync:
         self._disk_failed = disk_failed
         self._settled = settled
         self._target_marked = target_marked
+        self.guard = TargetGuard(shared, refuse)
         self._receiver = BitmapReceiver(shared.bitmap)
         self._serving: dict[int, Served] = {}
         self._asked: dict[int, int] = {}
@@ -72,9 +75,10 @@ class Resync:
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         self._send_bitmap()
 
-    def start_target(self, *, full: bool) -> None:
-        """The peer has something newer: wait for its bitmap."""
+    def start_target(self, *, full: bool, gives_up: bool = False) -> None:
+        """The peer has something newer, or (`gives_up`) this side has lost a split brain: wait for its bitmap."""
         s = self._s
+        self.guard.begin(gives_up=gives_up)
         s.set_conn(Connection.WF_BITMAP_T)
         if full:
             s.bitmap.set_all()
@@ -98,12 +102,18 @@ class Resync:
         if not self._receiver.take(packet):
             return
         if s.conn is Connection.WF_BITMAP_T:
-            s.disk = Disk.INCONSISTENT
-            self._durable.bitmap(_nothing)
-            self._durable.superblock(self._on_link(self._target_inconsistent))
+            self.guard.before_target(self._mark_inconsistent)
         else:
-            s.uuids.start_as_source()
-            self._durable.superblock(self._on_link(self._source_stable))
+            self.guard.before_source(self._become_source)
+
+    def _mark_inconsistent(self) -> None:
+        self._s.disk = Disk.INCONSISTENT
+        self._durable.bitmap(_nothing)
+        self._durable.superblock(self._on_link(self._target_inconsistent))
+
+    def _become_source(self) -> None:
+        self._s.uuids.start_as_source()
+        self._durable.superblock(self._on_link(self._source_stable))
 
     def _on_link(self, then: Callable[[], None]) -> Callable[[], None]:
         """Go on only if the link is still the same."""
@@ -263,6 +273,7 @@ class Resync:
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         s.problem = ""
         s.log("info", "resync_done", as_="target", bytes=s.resync_bytes)
+        self.guard.after(target=True)
         self._settled()
 
     # ------------------------------------------------------------ source
@@ -347,6 +358,7 @@ class Resync:
         self._durable.superblock(_nothing)
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         s.log("info", "resync_done", as_="source", bytes=s.resync_bytes)
+        self.guard.after(target=False)
 
     # ------------------------------------------------------------ the link
 

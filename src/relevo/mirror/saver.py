@@ -27,7 +27,8 @@ from relevo.mirror import saved
 
 FREE_RESERVE_BYTES = 64 << 20
 """What stays free on the file system of the state folder: the daemons' own small files must always fit."""
-LOCK_LIMIT_S = 10.0
+LOCK_LIMIT_S = 600.0
+"""How long to wait for another saver of this mirror, started for a link that is gone."""
 _LOCK_STEP_S = 0.05
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.EACCES}
 
@@ -94,7 +95,7 @@ def save(order: Order, packed: bytes) -> str:
 
 
 def _lock(store: pathlib.Path) -> int:
-    """One saver at a time; one that was killed a moment ago may still hold it."""
+    """One saver at a time."""
     fd = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end_s = time.monotonic() + LOCK_LIMIT_S
     while True:

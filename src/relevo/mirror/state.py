@@ -122,6 +122,7 @@ class Shared:
         self._deadlines: dict[Timer, int] = {}
         self._timer_said: int | None = None
         self._timers_changed = False
+        self._data_lost = False
         # this side
         self.attached = False
         self.stopping = False
@@ -138,6 +139,9 @@ class Shared:
         self.full_sync = False
         self.al_clean = True
         self.discard_my_data = False
+        self.dry_run = False
+        self.told_bits = 0
+        self.parted_bits = (0, 0)
         self.problem = ""
         self.split_brain = False
         self.was_primary_at_start = False
@@ -152,6 +156,7 @@ class Shared:
         self.peer_role = Role.UNKNOWN
         self.peer_disk = Disk.UNKNOWN
         self.peer_uuids: Generations | None = None
+        self.peer_told_bits = 0
         self.packet_seq = 0
         self.pings_sent = 0
         self.pings_answered = 0
@@ -166,8 +171,12 @@ class Shared:
         self.out.append(e.Log(level, event, fields))
 
     def changed(self) -> None:
-        """Tell the watchers."""
+        """Tell the watchers; a Primary that has good data nowhere any more calls its administrator."""
         self.out.append(e.StatusChanged())
+        lost = self.role is Role.PRIMARY and self.disk < Disk.UP_TO_DATE and self.peer_disk < Disk.UP_TO_DATE
+        if lost and not self._data_lost:
+            self.out.append(e.RunHandler(None, "pri-on-incon-degr", {}))
+        self._data_lost = lost
 
     def take_random(self) -> int:
         """One of the random numbers in stock; orders a new one."""

@@ -32,10 +32,13 @@ class Generations:
         return Generations(self.current, self.bitmap, self.history0, self.history1)
 
     def new_current(self, random: int, *, primary: bool) -> None:
-        """The copy goes on without its peer: what was current is what the peer has."""
+        """The copy goes on without its peer: what was current is what the peer has.
+
+        Its lowest bit stays: after a split brain it tells who was Primary when the two parted.
+        """
         if self.bitmap:
             self._push(self.bitmap)
-        self.bitmap = self.current & ~PRIMARY_BIT
+        self.bitmap = self.current
         self.current = _usable(random)
         self.mark_primary(primary=primary)
 
@@ -69,7 +72,7 @@ class Generations:
 
     def start_as_target(self, sync_uuid: int) -> None:
         """A resync starts: until its end this copy is of the source's sync generation."""
-        self.current, self.bitmap = sync_uuid, 0
+        self.current, self.bitmap = sync_uuid & ~PRIMARY_BIT, 0
 
     def end_as_source(self) -> None:
         """The peer has everything: the bitmap's generation is history."""
@@ -81,9 +84,9 @@ class Generations:
         """This copy now is what the source is; the sync generation is the newest history of both."""
         sync_uuid = self.current
         self.bitmap, self.history0, self.history1 = 0, source.history0, source.history1
-        if source.bitmap and source.bitmap != sync_uuid:
+        if source.bitmap and _mask(source.bitmap) != _mask(sync_uuid):
             self._push(source.bitmap)
-        if sync_uuid != self.history0:
+        if _mask(sync_uuid) != _mask(self.history0):
             self._push(sync_uuid)
         self.current = source.current & ~PRIMARY_BIT
 

@@ -345,19 +345,20 @@ class Worker:
         now = self._loop.now_ms
         if name == "primary":
             return ev.Promote(now, token, bool(arguments.get("force", False)), int(arguments.get("epoch", 0)))
+        if name == "connect":
+            return ev.Connect(now, token, bool(arguments.get("dry_run", False)))
         if name == "allow_alone":
             return ev.AllowAlone(now, token, int(arguments.get("epoch", 0)))
         plain: dict[str, type[Any]] = {
             "secondary": ev.Demote,
             "outdate": ev.Outdate,
-            "connect": ev.Connect,
             "disconnect": ev.Disconnect,
             "discard": ev.Discard,
             "keep": ev.Keep,
             "down": ev.Down,
         }
         if name not in plain:
-            known = ", ".join(sorted([*plain, "primary", "allow_alone", "status", "watch", "probe"]))
+            known = ", ".join(sorted([*plain, "primary", "connect", "allow_alone", "status", "watch", "probe"]))
             raise UnknownRequest(f"There is no request {name!r} here.", f"Known: {known}.")
         event: ev.Event = plain[name](now, token)
         return event
@@ -418,6 +419,8 @@ _DISKLESS: Message = {
     "current_uuid": "0000000000000000",
     "bitmap_uuid": "0000000000000000",
     "split_brain": False,
+    "split_brain_own_bytes": 0,
+    "split_brain_peer_bytes": 0,
     "suspended": False,
     "was_primary_at_start": False,
     "peer_lost_since_connect": False,
