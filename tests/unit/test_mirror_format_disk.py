@@ -72,6 +72,7 @@ def test_transactions_round_trip(number: int, updates: list[tuple[int, int]], fi
     broken[rng.randrange(4096)] ^= 1 << rng.randrange(8)
     with pytest.raises(al.ActivityLogCorrupt):
         al.decode_transaction(bytes(broken))
+    assert al.repair(bytes(broken)) == block
 
 
 def active(log: Log) -> set[int]:

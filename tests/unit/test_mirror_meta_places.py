@@ -303,9 +303,7 @@ def test_slots_are_independent(tmp_path: pathlib.Path) -> None:
     with pytest.raises(BackingInUse):
         open_backing(first.meta)
     for copy in (one, two):
-        assert copy.meta is not None
-        copy.data.close()
-        copy.meta.close()
+        copy.close()
     with pytest.raises(MetadataExists):
         create_metadata(other, place=second)
     wipe_metadata(other, second)
@@ -321,7 +319,7 @@ def test_a_disk_in_use_is_left_alone(tmp_path: pathlib.Path) -> None:
     for attempt in (disks.create, lambda: apply_activity_log(disks.data), lambda: wipe_metadata(disks.data)):
         with pytest.raises(DiskInUse):
             attempt()
-    copy.data.close()
+    copy.close()
     wipe_metadata(disks.data)
 
 

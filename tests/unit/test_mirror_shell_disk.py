@@ -17,7 +17,7 @@ from relevo.mirror import activity_log_format as al
 from relevo.mirror import events as ev
 from relevo.mirror import metadata, shell_disk
 from relevo.mirror.create import create_metadata, read_superblock
-from relevo.mirror.disk_content import DiskContent
+from relevo.mirror.disk_content import DiskContent, OpenCopy
 from relevo.mirror.loop import Loop, now_ms
 from relevo.mirror.metadata import MetaFlag
 from relevo.mirror.shell_disk import ShellDisk
@@ -56,7 +56,7 @@ class Rig:
     def open(self) -> None:
         self.content = DiskContent(backing := open_backing(self.path))
         self.layout = self.content.layout
-        self.disk = ShellDisk(self.loop, backing, self.layout, self.content.superblock, self._done)
+        self.disk = ShellDisk(self.loop, OpenCopy(backing, None, self.content), self._done)
 
     def _submit(self) -> None:
         self.disk.submit()
@@ -132,7 +132,7 @@ META = ev.MetaState(0x1111, 0x2222, 0x3333, 0x4444, MetaFlag.CONSISTENT | MetaFl
 
 
 def test_the_superblock_is_between_two_flushes_and_carries_the_state(rig: Rig) -> None:
-    rig.disk.write_superblock(ev.WriteSuperblock("s", META))
+    rig.disk.meta.write_superblock(ev.WriteSuperblock("s", META))
     rig.wait("s")
     assert rig.asked == [("flush", 0), ("write", rig.layout.superblock), ("flush", 0)]
     superblock, _ = read_superblock(rig.path)
@@ -143,20 +143,20 @@ def test_the_superblock_is_between_two_flushes_and_carries_the_state(rig: Rig) -
 
 def test_a_transaction_goes_to_its_place_in_the_ring(rig: Rig) -> None:
     transaction = ev.AlTransaction(11, ((3, 7),), 100, 0, tuple([al.UNUSED] * 100))
-    rig.disk.write_activity_log(ev.WriteActivityLog("quick", transaction, preflush=False))
+    rig.disk.meta.write_activity_log(ev.WriteActivityLog("quick", transaction, preflush=False))
     rig.wait("quick")
     place = rig.layout.activity_log + 3 * 4096
     assert rig.asked == [("write", place), ("flush", 0)]
     assert al.decode_transaction(rig.on_disk(place, 4096)) == transaction
     rig.asked.clear()
-    rig.disk.write_activity_log(ev.WriteActivityLog("careful", transaction, preflush=True))
+    rig.disk.meta.write_activity_log(ev.WriteActivityLog("careful", transaction, preflush=True))
     rig.wait("careful")
     assert rig.asked == [("flush", 0), ("write", place), ("flush", 0)]
 
 
 def test_neighbouring_pages_of_the_bitmap_go_together(rig: Rig) -> None:
     pages = tuple((number, bytes([number]) * 4096) for number in (3, 1, 0))
-    rig.disk.write_bitmap(ev.WriteBitmap("b", pages, preflush=False))
+    rig.disk.meta.write_bitmap(ev.WriteBitmap("b", pages, preflush=False))
     rig.wait("b")
     place = rig.layout.bitmap
     assert rig.asked == [("write", place), ("write", place + 3 * 4096), ("flush", 0)]
@@ -164,8 +164,8 @@ def test_neighbouring_pages_of_the_bitmap_go_together(rig: Rig) -> None:
 
 
 def test_jobs_are_done_one_after_the_other(rig: Rig) -> None:
-    rig.disk.write_bitmap(ev.WriteBitmap("first", ((0, bytes(4096)),), preflush=True))
-    rig.disk.write_superblock(ev.WriteSuperblock("second", META))
+    rig.disk.meta.write_bitmap(ev.WriteBitmap("first", ((0, bytes(4096)),), preflush=True))
+    rig.disk.meta.write_superblock(ev.WriteSuperblock("second", META))
     rig.wait("first", "second")
     assert rig.order == ["first", "second"]
     assert [offset for what, offset in rig.asked if what == "write"] == [rig.layout.bitmap, rig.layout.superblock]
@@ -182,13 +182,13 @@ def test_after_a_crash_the_log_says_what_may_differ(rig: Rig) -> None:
     for number, extent in enumerate((2, 5, 6)):
         transaction = ev.AlTransaction(number, ((number, extent),), 100, 0, tuple(slots))
         slots[number] = extent
-        rig.disk.write_activity_log(ev.WriteActivityLog(number, transaction, preflush=False))
-    rig.disk.write_superblock(ev.WriteSuperblock("s", META))
+        rig.disk.meta.write_activity_log(ev.WriteActivityLog(number, transaction, preflush=False))
+    rig.disk.meta.write_superblock(ev.WriteSuperblock("s", META))
     rig.wait(0, 1, 2, "s")
     content = reopened(rig)
     assert (content.active_extents, content.newest_transaction) == (frozenset({2, 5, 6}), 2)
     clean = ev.MetaState(0x1111, 0, 0, 0, MetaFlag.CONSISTENT | MetaFlag.AL_CLEAN, 4096)
-    rig.disk.write_superblock(ev.WriteSuperblock("clean", clean))
+    rig.disk.meta.write_superblock(ev.WriteSuperblock("clean", clean))
     rig.wait("clean")
     content = reopened(rig)
     assert (content.active_extents, content.newest_transaction) == (frozenset(), 0)
@@ -196,7 +196,7 @@ def test_after_a_crash_the_log_says_what_may_differ(rig: Rig) -> None:
 
 
 def test_an_unreadable_log_means_everything_may_differ(rig: Rig) -> None:
-    rig.disk.write_superblock(ev.WriteSuperblock("s", META))
+    rig.disk.meta.write_superblock(ev.WriteSuperblock("s", META))
     rig.wait("s")
     with rig.path.open("r+b") as file:
         file.seek(rig.layout.activity_log)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from relevo.base.errors import RelevoError
-from relevo.mirror.crc32c import crc32c
+from relevo.mirror.crc32c import crc32c, find_damaged_byte
 from relevo.mirror.events import AlTransaction
 
 MAGIC = 0x69CB65A2
@@ -108,6 +108,24 @@ def decode_transaction(block: bytes) -> AlTransaction | None:
     return AlTransaction(number, tuple(zip(numbers, extents, strict=True)), slots, first_slot, context[:used])
 
 
+def repair(block: bytes) -> bytes | None:
+    """A block of which a single byte went bad, as it was; None: it is torn, or worse.
+
+    Without that a damaged newest transaction could not be told from one that was being written when the power failed,
+    and what it says would count as in sync.
+    """
+    cleared = block[:_CRC_AT] + bytes(4) + block[_CRC_AT + 4 :]
+    computed, stored = crc32c(cleared), int.from_bytes(block[_CRC_AT : _CRC_AT + 4], "big")
+    syndrome = computed ^ stored
+    if sum(syndrome >> shift & 0xFF != 0 for shift in (0, 8, 16, 24)) == 1:  # the sum itself
+        return block[:_CRC_AT] + computed.to_bytes(4, "big") + block[_CRC_AT + 4 :]
+    found = find_damaged_byte(syndrome, len(block))
+    if found is None or _CRC_AT <= found[0] < _CRC_AT + 4:
+        return None
+    place, change = found
+    return block[:place] + bytes([block[place] ^ change]) + block[place + 1 :]
+
+
 def ring_block(number: int, stripes: int, stripe_blocks: int) -> int:
     """Which block of the log a transaction's number belongs into."""
     position = number % (stripes * stripe_blocks)
@@ -118,6 +136,7 @@ def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
     """What the slots held when the newest transaction was written; `log` is the whole ring as it lies on the disk.
 
     One torn block is expected after a power cut: its transaction was not stable, so nothing was written on its word.
+    A block in which a single byte went bad is mended by its checksum.
 
     Raises:
         ActivityLogCorrupt: more than one block is unreadable, or the transactions are no unbroken row.
@@ -128,7 +147,7 @@ def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
     for position in range(size):
         at = ring_block(position, stripes, stripe_blocks) * BLOCK_BYTES
         try:
-            transaction = decode_transaction(log[at : at + BLOCK_BYTES])
+            transaction = _decode_damaged(log[at : at + BLOCK_BYTES], position, size)
         except (ActivityLogCorrupt, struct.error):
             corrupt += 1
             continue
@@ -139,6 +158,20 @@ def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
             f"{corrupt} blocks of the activity log are unreadable.", "Resynchronise the whole disk."
         )
     return _replayed(found)
+
+
+def _decode_damaged(block: bytes, position: int, size: int) -> AlTransaction | None:
+    """A transaction, mended if a single byte of it went bad; it has to belong where it lies then."""
+    try:
+        return decode_transaction(block)
+    except ActivityLogCorrupt:
+        whole = repair(block)
+        if whole is None:
+            raise
+        transaction = decode_transaction(whole)
+        if transaction is not None and transaction.number % size != position:
+            raise
+        return transaction
 
 
 def _replayed(found: list[AlTransaction]) -> Replay:

@@ -117,3 +117,29 @@ def _fold(planes: list[bytes], half: int, tables: Planes) -> list[bytes]:
             total ^= number(head.translate(table[out]), "little")
         folded.append(total.to_bytes(half, "little"))
     return folded
+
+
+_BEFORE = {entry >> 24: index for index, entry in enumerate(_TABLE)}
+"""The topmost bytes of the table's entries are all different: a step can be taken back."""
+
+
+def find_damaged_byte(syndrome: int, count: int) -> tuple[int, int] | None:
+    """Which single byte of a block is wrong: its place, and what to add (xor).
+
+    Args:
+        syndrome: the block's sum, xor the sum it should have.
+        count: the block's length in bytes.
+
+    Returns:
+        None when no single byte explains it, or more than one does.
+    """
+    found = None
+    state = syndrome
+    for place in range(count - 1, -1, -1):
+        index = _BEFORE[state >> 24]
+        state = (state ^ _TABLE[index]) << 8 & 0xFFFF_FFFF | index
+        if 0 < state <= 0xFF:
+            if found is not None:
+                return None
+            found = place, state
+    return found

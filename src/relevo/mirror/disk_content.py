@@ -20,8 +20,10 @@ from relevo.device.backing import Backing, open_backing
 from relevo.mirror import activity_log_format as al
 from relevo.mirror import metadata
 from relevo.mirror.bitmap import PAGE_BITS, PAGE_BYTES, SECTORS_PER_BIT, bits_for
-from relevo.mirror.layout import SECTOR_BYTES, SLOT_BYTES, SUPERBLOCK_BYTES, Layout, superblock_place
+from relevo.mirror.disk_note import DiskNote
+from relevo.mirror.layout import SECTOR_BYTES, SLOT_BYTES, SUPERBLOCK_BYTES, Layout, layout_for, superblock_place
 from relevo.mirror.metadata import MetaFlag, Superblock
+from relevo.mirror.relocate import Barrier, Copy, GrowthTooSmall, Step, check_move, move_steps
 
 READ_BYTES = 4 << 20
 """The largest single read of meta-data."""
@@ -37,8 +39,10 @@ class DiskContent:
 
     Args:
         data: the open data disk.
-        meta: the open disk that holds the meta-data; the same when internal.
+        meta: the open disk that holds the meta-data; None: the same.
         place: where it lies there.
+        note: what was last known of the disk.
+        note_path: where that is kept, for messages.
 
     Attributes:
         superblock, layout: what it says, and where things lie.
@@ -48,6 +52,7 @@ class DiskContent:
 
     Raises:
         MetadataUnreadable: the disk fails.
+        WrongDisk: the disk is that of another mirror.
         RelevoError: as `metadata.decode_superblock`.
     """
 
@@ -57,15 +62,39 @@ class DiskContent:
     layout: Layout
     active_extents: Collection[int] | None
 
-    def __init__(self, data: Backing, meta: Backing | None = None, place: MetaDisk = INTERNAL) -> None:
+    def __init__(
+        self,
+        data: Backing,
+        meta: Backing | None = None,
+        place: MetaDisk = INTERNAL,
+        note: DiskNote | None = None,
+        note_path: pathlib.Path = pathlib.Path(),
+    ) -> None:
         holder = data if meta is None else meta
-        at = superblock_place(holder.size_bytes, place)
-        block = bytes(_read(holder, at, SUPERBLOCK_BYTES))
-        self.superblock, self.layout = metadata.decode_superblock(block, data.size_bytes, place, holder.size_bytes)
+        self.superblock, self.layout = _find_superblock(data, holder, place, note)
+        if note is not None:
+            note.check(self.superblock, data.path, note_path)
+        self._grow(data, holder, place)
         self.bitmap = self._read_bitmap(holder)
         self.active_extents = frozenset()
         self.newest_transaction = 0
         self._read_activity_log(holder)
+
+    def _grow(self, data: Backing, holder: Backing, place: MetaDisk) -> None:
+        """The disk has grown while nobody used it: put the meta-data where it belongs now."""
+        old = self.layout
+        new = layout_for(data.size_bytes, old.stripes, old.stripe_blocks, place, holder.size_bytes)
+        if new == old:
+            return
+        try:
+            check_move(old, new)
+        except GrowthTooSmall as error:
+            _log.warning("growth_not_used", problem=error.what, remedy=error.remedy)
+            return
+        for step in move_steps(old, new, lambda: self.superblock):
+            carry_out(step, holder)
+        _log.info("metadata_moved", old=old.superblock, new=new.superblock)
+        self.superblock, self.layout = _read_superblock(holder, place, data.size_bytes, holder.size_bytes)
 
     def _read_bitmap(self, holder: Backing) -> bytearray:
         sectors = self.superblock.size_sectors or self.layout.data_bytes // SECTOR_BYTES
@@ -80,6 +109,7 @@ class DiskContent:
             fresh = al.initialized_block() * (layout.al_bytes // al.BLOCK_BYTES)
             if log != fresh:
                 _write(holder, layout.activity_log, fresh)
+                os.fdatasync(holder.fd)
             return
         try:
             replay = al.replay(log, layout.stripes, layout.stripe_blocks)
@@ -93,6 +123,42 @@ class DiskContent:
         self.newest_transaction = replay.number
 
 
+def _read_superblock(holder: Backing, place: MetaDisk, disk_bytes: int, holder_bytes: int) -> tuple[Superblock, Layout]:
+    block = bytes(_read(holder, superblock_place(holder_bytes, place), SUPERBLOCK_BYTES))
+    return metadata.decode_superblock(block, disk_bytes, place, holder_bytes)
+
+
+def _find_superblock(
+    data: Backing, holder: Backing, place: MetaDisk, note: DiskNote | None
+) -> tuple[Superblock, Layout]:
+    """Where it should be, or where it was before the disk grew."""
+    try:
+        return _read_superblock(holder, place, data.size_bytes, holder.size_bytes)
+    except (metadata.NoMetadata, metadata.MetadataCorrupt):
+        if note is None or place.kind != "internal":
+            raise
+        note.check_size(data.size_bytes, data.path)
+        if note.disk_bytes == data.size_bytes:
+            raise
+        try:
+            found = _read_superblock(holder, place, note.disk_bytes, note.disk_bytes)
+        except RelevoError:
+            found = None
+        if found is None or found[0].device_uuid != note.device_uuid:
+            raise
+        return found
+
+
+def carry_out(step: Step, disk: Backing) -> None:
+    """One step of a move, waiting for it."""
+    if isinstance(step, Barrier):
+        os.fdatasync(disk.fd)
+    elif isinstance(step, Copy):
+        _write(disk, step.target, bytes(_read(disk, step.source, step.length)))
+    else:
+        _write(disk, *step)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenCopy:
     """One copy, ready to be used.
@@ -101,15 +167,28 @@ class OpenCopy:
         data: the data disk.
         meta: the disk that holds the meta-data, if it is another one.
         content: what it says.
+        place: which kind of meta-data it is.
     """
 
     data: Backing
     meta: Backing | None
     content: DiskContent
+    place: MetaDisk = INTERNAL
+
+    def close(self) -> None:
+        """Give the disks back."""
+        self.data.close()
+        if self.meta is not None:
+            self.meta.close()
 
 
-def open_copy(disk: pathlib.Path, place: MetaDisk = INTERNAL) -> OpenCopy:
+def open_copy(disk: pathlib.Path, place: MetaDisk = INTERNAL, note_path: pathlib.Path | None = None) -> OpenCopy:
     """Open a copy's disks for this process alone, and read its meta-data.
+
+    Args:
+        disk: the data disk.
+        place: where the meta-data lies.
+        note_path: where what is known of the disk is kept; brought up to date.
 
     Raises:
         BackingUnusable: as `open_backing`.
@@ -122,9 +201,13 @@ def open_copy(disk: pathlib.Path, place: MetaDisk = INTERNAL) -> OpenCopy:
         if place.path is not None:
             meta = open_backing(place.path, part=_slot(place))
             stack.callback(meta.close)
-        content = DiskContent(data, meta, place)
+        note = DiskNote.read(note_path) if note_path is not None else None
+        content = DiskContent(data, meta, place, note, note_path or pathlib.Path())
+        known = DiskNote(content.superblock.device_uuid, content.layout.disk_bytes)
+        if note_path is not None and known != note:
+            known.write(note_path)
         stack.pop_all()
-    return OpenCopy(data, meta, content)
+    return OpenCopy(data, meta, content, place)
 
 
 def _slot(place: MetaDisk) -> range | None:
@@ -169,12 +252,11 @@ def _read_piece(disk: Backing, place: int, view: memoryview) -> None:
 
 
 def _write(disk: Backing, offset: int, content: bytes) -> None:
-    """Write with direct I/O and make it stable, waiting for it."""
+    """Write with direct I/O, waiting for it."""
     try:
         with mmap.mmap(-1, len(content)) as area:
             area[:] = content
             os.pwritev(disk.fd, [area], offset)
-        os.fdatasync(disk.fd)
     except OSError as error:
         raise MetadataUnreadable(
             f"{disk.path} cannot be written at byte {offset}, within its meta-data ({error.strerror}).",

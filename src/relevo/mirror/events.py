@@ -167,6 +167,16 @@ class HandlerDone:
 
 
 @dataclasses.dataclass(slots=True)
+class DiskMeasured:
+    """Answer to `MeasureDisk`: the size of the data area now, and 0 or what went wrong."""
+
+    now_ms: int
+    token: Token
+    errno: int
+    disk_bytes: int
+
+
+@dataclasses.dataclass(slots=True)
 class Connected:
     """Both sockets are there and the peer is authenticated: everything from P_PROTOCOL on is the core's.
 
@@ -303,6 +313,7 @@ Event = (
     | AppFlush
     | AppDiscard
     | DiskDone
+    | DiskMeasured
     | Sent
     | HandlerDone
     | Connected
@@ -396,6 +407,13 @@ class WriteBitmap:
     token: Token
     pages: tuple[tuple[int, bytes], ...]
     preflush: bool
+
+
+@dataclasses.dataclass(slots=True)
+class MeasureDisk:
+    """Look whether the disk has grown, and put the meta-data where it belongs then. `DiskMeasured` answers."""
+
+    token: Token
 
 
 @dataclasses.dataclass(slots=True)
@@ -562,6 +580,7 @@ Effect = (
     | WriteSuperblock
     | WriteActivityLog
     | WriteBitmap
+    | MeasureDisk
     | PersistEpoch
     | RunHandler
     | SaveTarget

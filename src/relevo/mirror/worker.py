@@ -80,6 +80,7 @@ class Worker:
         self._mirror = site.mirror
         self._disk_path = site.disk
         self._meta_place = site.meta
+        self._disk_note = paths.state / f"mirror-{site.mirror.name}.disk"
         name = site.mirror.name
         self._epoch_path = paths.state / f"mirror-{name}.epoch"
         self._loop = Loop(after=self._after)
@@ -131,7 +132,7 @@ class Worker:
         """Open the backing disk and wake the core; when that fails, say why and try again."""
         try:
             epoch = self._read_epoch()
-            copy = open_copy(self._disk_path, self._meta_place)
+            copy = open_copy(self._disk_path, self._meta_place, self._disk_note)
         except (RelevoError, OSError) as error:
             problem = str(error) if isinstance(error, RelevoError) else f"{self._disk_path} cannot be read ({error})."
             if self._problem != problem:
@@ -142,7 +143,7 @@ class Worker:
             return
         self._problem = ""
         loop, content = self._loop, copy.content
-        self._disk = ShellDisk(loop, copy.data, content.layout, content.superblock, self._disk_done, copy.meta)
+        self._disk = ShellDisk(loop, copy, self._disk_done)
         self._device.block_bytes = copy.data.block_bytes
         self._errands.data_bytes = content.layout.data_bytes
         settings = Settings.from_config(self._mirror)
@@ -259,9 +260,9 @@ class Worker:
                 ev.DiskDiscard: self._disk.discard,
                 ev.DiskWriteSame: self._disk.write_same,
                 ev.DiskFlush: self._disk.flush,
-                ev.WriteSuperblock: self._disk.write_superblock,
-                ev.WriteActivityLog: self._disk.write_activity_log,
-                ev.WriteBitmap: self._disk.write_bitmap,
+                ev.WriteSuperblock: self._disk.meta.write_superblock,
+                ev.WriteActivityLog: self._disk.meta.write_activity_log,
+                ev.WriteBitmap: self._disk.meta.write_bitmap,
             }
         return table
 
