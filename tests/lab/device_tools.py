@@ -27,29 +27,40 @@ if not done.wait(float(sys.argv[1])):
     sys.exit(1)
 """
 WORKER = """
-import pathlib, signal, sys
+import os, pathlib, signal, sys
 from relevo.device.backing import open_backing
 from relevo.device.fuse import FuseFile
 from relevo.device.keeper_client import KeeperClient
 from relevo.device.serve import PassThrough, Runner
 
 disk, fd = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-backing = open_backing(disk)
-frontend = FuseFile(backing.size_bytes)
 keeper = KeeperClient(fd)
+if keeper.resume and disk.with_name("deadly").exists():
+    os.kill(os.getpid(), signal.SIGKILL)
+if keeper.resume and disk.with_name("stuck").exists():
+    signal.pause()
+backing = open_backing(disk)
 runner = Runner()
-keeper.attach(frontend.fileno(), backing.size_bytes)
-while True:
-    try:
-        frontend.receive()
-        break
-    except PermissionError:
-        signal.sigtimedwait((), 0.002)
+if keeper.resume:
+    frontend = FuseFile(keeper.resume[0].size, adopted=keeper.resume[1])
+    frontend.resend()
+    keeper.serving()
+else:
+    frontend = FuseFile(backing.size_bytes)
+    keeper.attach(frontend.fileno(), backing.size_bytes)
+    while True:
+        try:
+            frontend.receive()
+            break
+        except PermissionError:
+            signal.sigtimedwait((), 0.002)
 server = PassThrough(runner, frontend, backing, gone=lambda: None)
 
 def replies():
     for reply in keeper.receive():
         print(reply.no, "ok" if reply.ok else reply.error, reply.device, flush=True)
+        if reply.device and frontend.can_resend and disk.with_name("hold").exists():
+            keeper.hold(frontend.fileno())
 
 def orders():
     for word in sys.stdin.readline().split():

@@ -24,9 +24,10 @@ _MAX_STALE_MOUNTS = 16
 class Attachment:
     """A device that is there. Made by `attach`."""
 
-    def __init__(self, folder: pathlib.Path, minor: int, device: loop.Loop) -> None:
+    def __init__(self, folder: pathlib.Path, minor: int, size_bytes: int, device: loop.Loop) -> None:
         self.folder = folder
         self.minor = minor
+        self.size_bytes = size_bytes
         self._loop = device
 
     @property
@@ -95,7 +96,7 @@ def attach(fuse_fd: int, size_bytes: int, name: str, folder: pathlib.Path) -> At
     except BaseException:
         clear_folder(folder)
         raise
-    return Attachment(folder, minor, device)
+    return Attachment(folder, minor, size_bytes, device)
 
 
 def clear_folder(folder: pathlib.Path) -> None:

@@ -30,6 +30,13 @@ class FuseUnavailable(RelevoError):
     """/dev/fuse cannot be opened."""
 
 
+def _open(device: pathlib.Path) -> int:
+    try:
+        return os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise FuseUnavailable(f"{device} cannot be opened ({error.strerror}).", "Load the module fuse.") from error
+
+
 class FuseFile:
     """A regular file of `size_bytes` whose reads, writes, flushes and discards come here (a `BlockFrontend`).
 
@@ -39,19 +46,29 @@ class FuseFile:
         size_bytes: size of the file, a multiple of `BLOCK_BYTES`.
         pool: where write payloads are kept until their reply; one of its own by default.
         device: the character device.
+        adopted: the descriptor of a connection that another process has served (taken over): call `resend` before
+            anything is received.
+
+    Attributes:
+        can_resend: the kernel can hand over again what a dead server has left unanswered; known after INIT.
 
     Raises:
         FuseUnavailable: the device cannot be opened.
     """
 
-    def __init__(self, size_bytes: int, pool: BufferPool | None = None, device: pathlib.Path = DEVICE) -> None:
+    def __init__(
+        self,
+        size_bytes: int,
+        pool: BufferPool | None = None,
+        device: pathlib.Path = DEVICE,
+        *,
+        adopted: int | None = None,
+    ) -> None:
         if size_bytes <= 0 or size_bytes % BLOCK_BYTES:
             raise ValueError(f"size {size_bytes} is not a positive multiple of {BLOCK_BYTES}")
-        try:
-            self._fd = os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise FuseUnavailable(f"{device} cannot be opened ({error.strerror}).", "Load the module fuse.") from error
+        self._fd = _open(device) if adopted is None else adopted
         self.size_bytes = size_bytes
+        self.can_resend = adopted is not None
         self._closed = False
         self._pool = BufferPool(POOL_BYTES, proto.MAX_IO_BYTES) if pool is None else pool
         self._writes: dict[int, Buffer] = {}
@@ -90,6 +107,16 @@ class FuseFile:
             os.close(self._fd)
         self._fd = -1
         self._closed = True
+
+    def resend(self) -> None:
+        """Have everything that an earlier server has read and not answered handed over again, before what is new.
+
+        What this server has read itself would come twice: call it before the first `receive`.
+
+        Raises:
+            OSError: the connection is gone, or the kernel cannot.
+        """
+        os.write(self._fd, proto.resend_notice())
 
     # ---- requests in -------------------------------------------------------------------------------------------
 
@@ -213,7 +240,8 @@ class FuseFile:
         self._send(proto.OUT_HEADER.pack(proto.OUT_HEADER_BYTES + len(body), 0, unique) + body)
 
     def _init(self, unique: int, body: memoryview) -> None:
-        major, _, max_readahead, flags = proto.INIT_IN.unpack_from(body)
+        major, _, max_readahead, flags, flags2 = proto.INIT_IN.unpack_from(body)
+        self.can_resend = proto.offers_resend(flags, flags2)
         if major != proto.MAJOR:
             self.reply_error(unique, errno.EPROTO)
             return

@@ -19,6 +19,11 @@ ATTRIBUTES_VALID_S = 315_360_000  # ten years: LOOP_GET_STATUS64 must never have
 FILE_HANDLE = 1
 NAME_MAX = 255
 
+UNIQUE_RESEND = 1 << 63
+"""Set in `unique` of a request that the kernel hands over again; its answer carries it as well."""
+NOTIFY_RESEND = 7
+"""`FUSE_NOTIFY_RESEND`: hand over again what is not answered (Linux 6.9, where INIT offers HAS_RESEND)."""
+
 FATTR_SIZE = 1 << 3
 FOPEN_DIRECT_IO = 1 << 0
 FOPEN_NOFLUSH = 1 << 5
@@ -56,6 +61,8 @@ class InitFlag(enum.IntFlag):
     BIG_WRITES = 1 << 5
     ASYNC_DIO = 1 << 15
     MAX_PAGES = 1 << 22
+    INIT_EXT = 1 << 30  # there is a second word of flags
+    HAS_RESEND = 1 << 39  # in the second word; it needs no consent
 
 
 WANTED_FLAGS = InitFlag.ASYNC_READ | InitFlag.BIG_WRITES | InitFlag.ASYNC_DIO | InitFlag.MAX_PAGES
@@ -65,7 +72,7 @@ IN_HEADER = struct.Struct("=IIQQIIIHH")
 # The header with fuse_read_in or fuse_write_in behind it, as the hot path reads it: len, opcode, unique, (nodeid …
 # padding, fh), offset, size, (read_flags or write_flags, lock_owner, flags, padding)
 IO_REQUEST = struct.Struct("=IIQ32xQI20x")
-INIT_IN = struct.Struct("=IIII")  # major, minor, max_readahead, flags (flags2 and unused words follow)
+INIT_IN = struct.Struct("=IIIII")  # major, minor, max_readahead, flags, flags2 (unused words follow)
 FALLOCATE_IN = struct.Struct("=QQQII")  # fh, offset, length, mode, padding
 SETATTR_IN = struct.Struct("=IIQQ")  # valid, padding, fh, size (times, mode, owner follow)
 
@@ -95,6 +102,17 @@ def init_reply(kernel_flags: int, max_readahead: int) -> bytes:
     return INIT_OUT.pack(
         MAJOR, MINOR, max_readahead, flags, MAX_BACKGROUND, threshold, MAX_IO_BYTES, 1, MAX_PAGES, 0, 0, 0
     )
+
+
+def offers_resend(flags: int, flags2: int) -> bool:
+    """Whether the kernel's INIT says that it can hand over again what was not answered."""
+    offered = flags | (flags2 << 32 if flags & InitFlag.INIT_EXT else 0)
+    return bool(offered & InitFlag.HAS_RESEND)
+
+
+def resend_notice() -> bytes:
+    """What is written to /dev/fuse to have every request that was read and not answered handed over again."""
+    return OUT_HEADER.pack(OUT_HEADER_BYTES, NOTIFY_RESEND, 0)
 
 
 def open_reply() -> bytes:

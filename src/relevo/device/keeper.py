@@ -1,42 +1,39 @@
 """The small parent of a process that serves a device: it makes and takes away what the server must never touch.
 
-The worker serves; the keeper mounts, holds the loop device, restarts the worker when it dies, and first removes what
-the dead one left. Nothing in here is on the data path. Orders that wait for the worker's answers run in a thread, so
-the death of the worker (which makes them fail) is always seen.
+The worker serves; the keeper mounts, holds the loop device, and restarts the worker when it dies. Where the kernel can
+hand over again what was in flight, the next worker gets the device of the dead one (`held.py`); elsewhere, and when
+that fails, what the dead one left is removed first. Nothing in here is on the data path, and nothing in here ever looks
+into the device: it may be waiting. Orders that wait for the worker's answers run in a thread, so the death of the
+worker is always seen.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import os
 import pathlib
-import queue
 import select
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
-from relevo.base.errors import RelevoError
-from relevo.device.attachment import Attachment, attach, clear_folder
-from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, Detach, KeeperReply, Run, decode_order, encode
-from relevo.device.mount import abort_connection
+from relevo.device.attachment import clear_folder
+from relevo.device.held import STEADY_S
+from relevo.device.keeper_orders import Job, Orders
+from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Resume, Run, decode_order, encode
 from relevo.device.runs import Runs
 
 KEEPER_FD = "{keeper_fd}"  # replaced in the worker's arguments by the number of its end of the socketpair
 STOP_GRACE_S = 20.0  # between SIGTERM and SIGKILL
-ORDER_GRACE_S = 10.0  # for an order that was under way when the worker died
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 5.0
-STEADY_S = 30.0  # a worker that lived this long did not fail at its start
 MAX_QUICK_FAILURES = 8
+CANNOT_RESUME = 75  # EX_TEMPFAIL: this worker cannot take over the device of the dead one; without it, it could start
 FINAL_STATUSES = frozenset({0, 64, 78})  # done; EX_USAGE, EX_CONFIG: starting again would change nothing
 _PR_SET_PDEATHSIG = 1
 
@@ -47,104 +44,6 @@ _log = structlog.get_logger()
 def _die_with_parent() -> None:
     """In the child, before exec: two workers must never run side by side, so none outlives its keeper."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-@dataclasses.dataclass(slots=True)
-class _Job:
-    """An order and the descriptor that came with it."""
-
-    order: Attach | Detach
-    fuse_fd: int | None
-
-
-class _Orders:
-    """Carries out orders one by one in a thread; outcomes are announced on an eventfd."""
-
-    def __init__(self, name: str, folder: pathlib.Path) -> None:
-        self.attachment: Attachment | None = None
-        self._name = name
-        self._folder = folder
-        self._waiting: deque[_Job] = deque()
-        self._thread: threading.Thread | None = None
-        self._outcome: queue.SimpleQueue[KeeperReply] = queue.SimpleQueue()
-        self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def add(self, job: _Job) -> None:
-        self._waiting.append(job)
-        self._start()
-
-    def _start(self) -> None:
-        if self._thread is None and self._waiting:
-            self._thread = threading.Thread(target=self._work, args=(self._waiting.popleft(),), daemon=True)
-            self._thread.start()
-
-    def _work(self, job: _Job) -> None:
-        no = job.order.no
-        try:
-            reply = self._carry_out(job)
-        except RelevoError as error:
-            reply = KeeperReply(no=no, ok=False, error=type(error).__name__, what=error.what, remedy=error.remedy)
-        except Exception as error:  # noqa: BLE001 - whatever happened, the worker is told
-            _log.warning("keeper_order_failed", order=str(job.order), error=repr(error))
-            reply = KeeperReply(no=no, ok=False, error=type(error).__name__, what=f"The device failed ({error}).")
-        self._outcome.put(reply)
-        os.eventfd_write(self.eventfd, 1)
-
-    def _carry_out(self, job: _Job) -> KeeperReply:
-        order = job.order
-        if isinstance(order, Attach):
-            if self.attachment is not None or job.fuse_fd is None:
-                if job.fuse_fd is not None:
-                    os.close(job.fuse_fd)
-                raise RelevoError("The device is there already, or no descriptor came with the order.")
-            made = self.attachment = attach(job.fuse_fd, order.size, self._name, self._folder)
-            _log.info("device_attached", loop=made.loop_number, connection=made.minor)
-            return KeeperReply(no=order.no, ok=True, device=str(made.device), minor=made.minor, loop=made.loop_number)
-        if self.attachment is not None:
-            if order.force:
-                self.attachment.abandon()
-            else:
-                self.attachment.detach()
-            self.attachment = None
-            _log.info("device_detached", force=order.force)
-        return KeeperReply(no=order.no, ok=True)
-
-    def outcomes(self) -> list[KeeperReply]:
-        """What was finished since the last call; the next order is started."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.eventfd)
-        replies = []
-        while not self._outcome.empty():
-            replies.append(self._outcome.get())
-            assert self._thread is not None
-            self._thread.join()
-            self._thread = None
-        self._start()
-        return replies
-
-    def abandon(self) -> bool:
-        """The worker is dead: drop what waits, let what runs fail, remove the device. False when an order is stuck."""
-        for job in self._waiting:
-            if job.fuse_fd is not None:
-                os.close(job.fuse_fd)
-        self._waiting.clear()
-        if self._thread is not None:
-            self._thread.join(ORDER_GRACE_S)
-            if self._thread.is_alive() and not self._abort_and_join(self._thread):
-                return False
-            self.outcomes()
-        if self.attachment is not None:
-            self.attachment.abandon()
-            self.attachment = None
-        clear_folder(self._folder)
-        return True
-
-    def _abort_and_join(self, thread: threading.Thread) -> bool:
-        note = self._folder / "connection"
-        with contextlib.suppress(OSError, ValueError):
-            abort_connection(int(note.read_text()))
-        thread.join(ORDER_GRACE_S)
-        return not thread.is_alive()
 
 
 class Keeper:
@@ -165,7 +64,7 @@ class Keeper:
         refusal: Callable[[], str] = str,
     ) -> None:
         self._folder = folder
-        self._orders = _Orders(name, folder)
+        self._orders = Orders(name, folder)
         self._runs = Runs(refusal)
         self._stop_grace_s = stop_grace_s
         self._stopping_since: float | None = None
@@ -188,10 +87,15 @@ class Keeper:
 
     def _run_until_done(self, worker_argv: Sequence[str], wakeup: int) -> int:
         failures = 0
+        resume = False
         while True:
             started = time.monotonic()
-            status = self._run_once(worker_argv, wakeup)
+            status = self._run_once(worker_argv, wakeup, resume=resume)
             self._runs.forget()
+            resume = self._may_resume(status)
+            if resume:
+                _log.warning("worker_died", status=status, device="kept", resumes=self._orders.held.resumes)
+                continue
             if not self._orders.abandon():
                 _log.error("keeper_order_stuck", folder=str(self._folder))
                 return status or 1
@@ -204,6 +108,14 @@ class Keeper:
             if self._pause(min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** max(0, failures - 1)), wakeup):
                 return status
 
+    def _may_resume(self, status: int) -> bool:
+        """Whether the next worker gets the device as it is. Nothing of the dead one is on its way to the disk any more:
+        a process is gone only when its asynchronous I/O is (exit_aio), and that is what was waited for.
+        """
+        if self._stopping_since is not None or status in FINAL_STATUSES or status == CANNOT_RESUME:
+            return False
+        return self._orders.settle() and self._orders.held.begin()
+
     def _pause(self, pause_s: float, wakeup: int) -> bool:
         """Wait before the next start; True when a signal says that there is none."""
         if select.select([wakeup], [], [], pause_s)[0]:
@@ -211,9 +123,14 @@ class Keeper:
             return True
         return False
 
-    def _run_once(self, argv: Sequence[str], wakeup: int) -> int:
+    def _run_once(self, argv: Sequence[str], wakeup: int, *, resume: bool) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
+            if resume:
+                made = self._orders.attachment
+                assert made is not None
+                word = encode(Resume(size=made.size_bytes, device=str(made.device)))
+                socket.send_fds(ours, [word], [self._orders.held.fd])
             command = [str(theirs.fileno()) if word == KEEPER_FD else word for word in argv]
             worker = subprocess.Popen(
                 command,
@@ -251,13 +168,22 @@ class Keeper:
                 return
 
     def _time_left_ms(self, worker: subprocess.Popen[bytes]) -> int | None:
-        if self._stopping_since is None:
+        """Until the worker has to be killed: it does not stop, or does not take over the device that waits for it."""
+        limits = {}
+        if self._stopping_since is not None:
+            limits["stop"] = self._stopping_since + self._stop_grace_s
+        if self._orders.held.deadline_s is not None:
+            limits["resume"] = self._orders.held.deadline_s
+        if not limits:
             return None
-        left_s = self._stopping_since + self._stop_grace_s - time.monotonic()
+        why = min(limits, key=limits.__getitem__)
+        left_s = limits[why] - time.monotonic()
         if left_s > 0:
             return int(left_s * 1000) + 1
-        _log.warning("worker_killed", grace_s=self._stop_grace_s)
+        _log.warning("worker_killed", limit=why)
         worker.kill()
+        if why == "resume":  # at once: the new worker itself may be waiting for memory that the device has to free
+            self._orders.give_up()
         return None
 
     def _take_order(self, ours: socket.socket) -> bool:
@@ -271,7 +197,7 @@ class Keeper:
         if isinstance(order, Run):
             self._runs.add(order, fd)
         else:
-            self._orders.add(_Job(order, fd))
+            self._orders.add(Job(order, fd))
         return True
 
 

@@ -6,7 +6,20 @@ import os
 import socket
 
 from relevo.base.errors import RelevoError
-from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Attach, Detach, KeeperReply, Order, Run, decode_reply, encode
+from relevo.device.keeper_proto import (
+    MAX_MESSAGE_BYTES,
+    Attach,
+    Detach,
+    Hold,
+    KeeperReply,
+    Order,
+    Resume,
+    Run,
+    Serving,
+    decode_reply,
+    decode_resume,
+    encode,
+)
 
 
 class MessageTooLong(RelevoError):
@@ -22,6 +35,10 @@ class KeeperClient:
 
     Args:
         fd: the socketpair's end that came in the worker's arguments (taken over, closed on exec from here on).
+
+    Attributes:
+        resume: the device that a dead worker has left and this one has to take over, with the descriptor of /dev/fuse;
+            None when there is none.
     """
 
     def __init__(self, fd: int) -> None:
@@ -29,6 +46,17 @@ class KeeperClient:
         self._socket = socket.socket(fileno=fd)
         self._socket.settimeout(0)
         self._next = 1
+        self.resume = self._first_word()
+
+    def _first_word(self) -> tuple[Resume, int] | None:
+        """The keeper says it before it starts the worker, or not at all; everything else it says is an answer."""
+        try:
+            datagram, fds, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return None
+        if not datagram or not fds:
+            raise KeeperGone("The keeper has closed its connection.")
+        return decode_resume(datagram), fds[0]
 
     def fileno(self) -> int:
         """Readable when `receive` has something."""
@@ -85,6 +113,22 @@ class KeeperClient:
             problem = f"The command of {what} is longer than {MAX_MESSAGE_BYTES} bytes."
             raise MessageTooLong(problem, "Put it in a script.")
         return self._send(order, [] if input_fd is None else [input_fd])
+
+    def hold(self, fuse_fd: int) -> int:
+        """Have the keeper hold the descriptor of the device: it then outlives this worker (see `held.py`).
+
+        Raises:
+            KeeperGone: the keeper has died.
+        """
+        return self._send(Hold(no=self._next), [fuse_fd])
+
+    def serving(self) -> int:
+        """Tell that the device of `resume` is served again.
+
+        Raises:
+            KeeperGone: the keeper has died.
+        """
+        return self._send(Serving(no=self._next), [])
 
     def _send(self, order: Order, fds: list[int]) -> int:
         try:

@@ -42,7 +42,32 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="do"):
     handler: bool = False
 
 
-Order = Attach | Detach | Run
+class Hold(msgspec.Struct, frozen=True, kw_only=True, tag="hold", tag_field="do"):
+    """Hold the /dev/fuse descriptor that comes along: should I die, the next worker gets it and the device stays."""
+
+    no: int
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True, tag="serving", tag_field="do"):
+    """I have taken over the device that an earlier worker has left."""
+
+    no: int
+
+
+DeviceOrder = Attach | Detach | Hold | Serving
+Order = DeviceOrder | Run
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True, tag="resume", tag_field="do"):
+    """The keeper's first word to a worker that takes over a device; the /dev/fuse descriptor comes along.
+
+    Attributes:
+        size: bytes of the device.
+        device: its path.
+    """
+
+    size: int
+    device: str
 
 
 class KeeperReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,10 +100,11 @@ class KeeperProtocolBroken(RelevoError):
 
 
 _orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+_resumes = msgspec.json.Decoder(Resume)
 _replies = msgspec.json.Decoder(KeeperReply)
 
 
-def encode(message: Order | KeeperReply) -> bytes:
+def encode(message: Order | Resume | KeeperReply) -> bytes:
     """One message as a datagram."""
     return msgspec.json.encode(message)
 
@@ -103,5 +129,17 @@ def decode_reply(datagram: bytes) -> KeeperReply:
     """
     try:
         return _replies.decode(datagram)
+    except msgspec.DecodeError as error:
+        raise KeeperProtocolBroken(f"The keeper's message cannot be read ({error}).") from error
+
+
+def decode_resume(datagram: bytes) -> Resume:
+    """The keeper's first word.
+
+    Raises:
+        KeeperProtocolBroken: it is none.
+    """
+    try:
+        return _resumes.decode(datagram)
     except msgspec.DecodeError as error:
         raise KeeperProtocolBroken(f"The keeper's message cannot be read ({error}).") from error

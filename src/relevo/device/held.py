@@ -1,0 +1,103 @@
+"""What outlives a worker: its descriptor of /dev/fuse. While the keeper holds it the device waits instead of failing.
+
+Requests that were handed to the dead worker and not answered stay with the kernel, new ones queue behind them, and the
+next worker has all of them handed over (FUSE_NOTIFY_RESEND). Waiting has bounds, named here; after them the connection
+is aborted and whoever waits gets an I/O error, as without all this.
+
+FOLDER/held is locked (flock) as long as the next worker would get the device: `is_held` tells others. The lock dies
+with the keeper, so it is never wrong about one that is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import time
+
+from relevo.device.mount import abort_connection
+
+RESUME_LIMIT_S = 10.0
+"""How long a new worker may take until it serves the device of the dead one."""
+MAX_RESUMES = 3
+"""How often in a row: a request that kills every worker must not keep its device waiting for ever."""
+STEADY_S = 30.0
+"""A worker that served for so long did not fail at its start."""
+RESUME_BOUND_S = MAX_RESUMES * RESUME_LIMIT_S + 5.0
+"""Longer than this no device waits for its server, the starts in between included."""
+NOTE = "held"
+
+
+class Held:
+    """The descriptor of the present device, or none.
+
+    Args:
+        folder: the device's.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._path = folder / NOTE
+        self._lock = -1
+        self._since_s = 0.0
+        self.fd = -1
+        self.resumes = 0
+        self.deadline_s: float | None = None
+
+    def hold(self, fd: int) -> None:
+        """Take over a descriptor of the device that was just made."""
+        self.drop(None)
+        lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # `is_held` has it for a moment at most
+        self.fd, self._lock = fd, lock
+        self.resumes = 0
+        self.serving()
+
+    def serving(self) -> None:
+        """A worker serves the device."""
+        self.deadline_s = None
+        self._since_s = time.monotonic()
+
+    def begin(self) -> bool:
+        """The worker has died: may another one take over? Its time begins to run."""
+        if self.fd < 0:
+            return False
+        if self.deadline_s is None and time.monotonic() - self._since_s > STEADY_S:
+            self.resumes = 0
+        if self.resumes >= MAX_RESUMES:
+            return False
+        self.resumes += 1
+        self.deadline_s = time.monotonic() + RESUME_LIMIT_S
+        return True
+
+    def drop(self, minor: int | None) -> None:
+        """Let go: the connection (by its number, when it is still known to be this one) fails at once.
+
+        Aborted first, because a descriptor that is on its way to somebody would keep it alive.
+        """
+        if self.fd >= 0:
+            if minor is not None:
+                with contextlib.suppress(OSError):
+                    abort_connection(minor)
+            os.close(self.fd)
+        self.fd = -1
+        self.deadline_s = None
+        if self._lock >= 0:
+            self._path.unlink(missing_ok=True)
+            os.close(self._lock)
+        self._lock = -1
+
+
+def is_held(folder: pathlib.Path) -> bool:
+    """Whether a keeper holds the device of this folder, and so would give it to the next worker."""
+    try:
+        fd = os.open(folder / NOTE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
