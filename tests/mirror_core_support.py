@@ -77,10 +77,11 @@ class Bench:
         al: tuple[int, ...] = (),
         epoch: int = 0,
         bitmap: bytes = b"",
+        resume_bytes: int = 0,
     ) -> Bench:
         meta = e.MetaState(current, bitmap_uuid, 0, 0, flags, EXTENTS * EXTENT // 512)
         numbers = tuple(range(0x5000, 0x5000 + 8 * 0x10, 0x10))
-        self.give(e.Attach(self.now, meta, EXTENTS * EXTENT, bitmap, al, 0, epoch, numbers))
+        self.give(e.Attach(self.now, meta, EXTENTS * EXTENT, bitmap, al, 0, epoch, numbers, resume_bytes))
         self.meta_done()
         assert self.one(e.WantConnection).wanted
         return self

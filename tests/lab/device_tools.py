@@ -178,7 +178,9 @@ def served(folder: pathlib.Path, prefix: str) -> Iterator[Server]:
 KEEPER = """
 import pathlib, sys
 from relevo.base import log
+from relevo.device import held
 from relevo.device.keeper import KEEPER_FD, Keeper
+held.RESUME_LIMIT_S = 1.0
 log.set_up("keeper")
 name, folder, worker, disk = sys.argv[1:]
 sys.exit(Keeper(name, pathlib.Path(folder), stop_grace_s=1.0).run([sys.executable, "-c", worker, disk, KEEPER_FD]))
@@ -186,7 +188,11 @@ sys.exit(Keeper(name, pathlib.Path(folder), stop_grace_s=1.0).run([sys.executabl
 
 
 class Kept:
-    """A keeper, with a worker that serves a disk."""
+    """A keeper, with a worker that serves a disk.
+
+    Files beside the disk make the worker behave in other ways: `hold` lets the device outlive it, with `deadly` every
+    worker that takes over dies at once, with `stuck` it does nothing.
+    """
 
     def __init__(self, folder: pathlib.Path, name: str) -> None:
         self.folder = folder / "run"

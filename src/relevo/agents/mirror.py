@@ -7,6 +7,7 @@ from relevo.agents.daemon import ask, ask_if_there
 from relevo.base.control import DaemonUnreachable
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorResource
+from relevo.device.held import Pause
 
 UP_TO_DATE = "UpToDate"
 
@@ -19,6 +20,7 @@ class MirrorAgent(Agent):
         self._name = resource.mirror
         self._operation = resource.operation
         self._socket = paths.socket(f"mirror-{resource.mirror}")
+        self._pause = Pause(paths.device_folder(resource.mirror))
 
     async def start(self, context: StartContext) -> None:
         """Become Primary under the epoch of the vote.
@@ -36,19 +38,26 @@ class MirrorAgent(Agent):
     async def stop(self) -> None:
         """Become Secondary. A mirror whose process does not run has no device, so it is no Primary.
 
+        Except for the moment in which a new process takes over a device in use: that one is asked.
+
         Raises:
             Refused: the device is in use.
             DaemonUnreachable: its process runs but does not answer.
         """
-        await ask_if_there(self._socket, "secondary", limit_s=self._operation.stop_timeout_ms / 1000)
+        limit_s = self._operation.stop_timeout_ms / 1000
+        if await ask_if_there(self._socket, "secondary", limit_s=limit_s) is None and self._pause.lasts():
+            await ask(self._socket, "secondary", limit_s=limit_s)
 
     async def monitor(self) -> Health:
-        """Primary, with a device, and its own disk in use."""
+        """Primary, with a device, and its own disk in use. A process that is being replaced under it is a pause."""
         try:
             limit_s = self._operation.monitor_timeout_ms / 1000
             status = await ask_if_there(self._socket, "status", limit_s=limit_s)
         except DaemonUnreachable as error:
             return failed(str(error))
+        if status is None and self._pause.lasts():
+            return Health(State.RUNNING, f"Mirror {self._name} is being taken over by a new process.")
+        self._pause.over()
         if status is None:
             return Health(State.STOPPED, f"The process of mirror {self._name} does not run.")
         if status["role"] != "Primary":

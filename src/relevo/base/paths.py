@@ -30,3 +30,7 @@ class Paths:
     def socket(self, daemon: str) -> pathlib.Path:
         """The control socket of a daemon: `heartbeat`, `node`, `mirror-NAME` or `files-NAME`."""
         return self.run / f"{daemon}.sock"
+
+    def device_folder(self, mirror: str) -> pathlib.Path:
+        """Where the device of a mirror appears while it is Primary."""
+        return self.run / "mirror" / mirror

@@ -169,6 +169,7 @@ def _mirror(table: Table, name: str, draft: Draft) -> None:
         al_extents=table.integer("al_extents", 1237, MIN_AL_EXTENTS, MAX_AL_EXTENTS),
         resync_rate_bytes=table.size_bytes("resync_rate", 0, zero=True),
         suspend_ms=table.duration_ms("suspend", 60_000),
+        resume=table.boolean("resume", default=True),
     )
     table.finish()
     if table.sound:

@@ -99,6 +99,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
         al_extents: size of the activity log in extents of 4 MiB (drbd: al-extents).
         resync_rate_bytes: upper bound of a resync per second; 0 is no bound.
         suspend_ms: how long I/O may wait for permission before it fails (alone = "ask").
+        resume: where the kernel can, a new process takes over the device of one that died: a pause, no I/O errors.
         options: everything else that drbd.conf can say. What relevo.toml configures gives a peer up after one `timeout`
             (drbd: ko-count 1); a drbd.conf that says nothing has drbd's 7.
     """
@@ -116,6 +117,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     al_extents: int = 1237
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
+    resume: bool = True
     options: DrbdOptions = DrbdOptions(ko_count=1)
 
 

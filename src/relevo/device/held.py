@@ -18,6 +18,8 @@ import time
 
 from relevo.device.mount import abort_connection
 
+CANNOT_RESUME = 75
+"""Exit status (EX_TEMPFAIL) of a worker that cannot take over the device of the dead one; it could start without."""
 RESUME_LIMIT_S = 10.0
 """How long a new worker may take until it serves the device of the dead one."""
 MAX_RESUMES = 3
@@ -86,6 +88,32 @@ class Held:
             self._path.unlink(missing_ok=True)
             os.close(self._lock)
         self._lock = -1
+
+
+class Pause:
+    """For those who talk to a worker: whether its silence is a pause, in which its device waits for the next one.
+
+    Args:
+        folder: the device's.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._folder = folder
+        self._since_s: float | None = None
+
+    def lasts(self) -> bool:
+        """It does not answer now: does its device wait, and not longer than `RESUME_BOUND_S`?"""
+        now_s = time.monotonic()
+        if not is_held(self._folder):
+            self._since_s = None
+            return False
+        if self._since_s is None:
+            self._since_s = now_s
+        return now_s - self._since_s <= RESUME_BOUND_S
+
+    def over(self) -> None:
+        """It answers."""
+        self._since_s = None
 
 
 def is_held(folder: pathlib.Path) -> bool:

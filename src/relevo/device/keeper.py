@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 
 from relevo.device.attachment import clear_folder
-from relevo.device.held import STEADY_S
+from relevo.device.held import CANNOT_RESUME, STEADY_S
 from relevo.device.keeper_orders import Job, Orders
 from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, Resume, Run, decode_order, encode
 from relevo.device.runs import Runs
@@ -33,7 +33,6 @@ STOP_GRACE_S = 20.0  # between SIGTERM and SIGKILL
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 5.0
 MAX_QUICK_FAILURES = 8
-CANNOT_RESUME = 75  # EX_TEMPFAIL: this worker cannot take over the device of the dead one; without it, it could start
 FINAL_STATUSES = frozenset({0, 64, 78})  # done; EX_USAGE, EX_CONFIG: starting again would change nothing
 _PR_SET_PDEATHSIG = 1
 

@@ -269,7 +269,7 @@ class Commands:
             self._done(command)
             return
         self._changing = command
-        if self._local.gate is Gate.ASKING:
+        if self._local.gate in {Gate.ASKING, Gate.RESUMING}:
             self._local.expire()
 
         def gone(errno: int, _: e.Buffer) -> None:
@@ -338,7 +338,7 @@ class Commands:
         if s.role is Role.PRIMARY and s.disk > Disk.FAILED:
             if s.link:
                 self._link.drop("the vote has left the peer out")
-            if self._local.gate in {Gate.ASKING, Gate.EXPIRED}:
+            if self._local.gate in {Gate.ASKING, Gate.RESUMING, Gate.EXPIRED}:
                 s.problem = ""
                 self._local.go_alone()
         s.when(lambda: self._local.gate is not Gate.WRITING, lambda: self._done(command))

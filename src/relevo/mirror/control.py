@@ -114,20 +114,27 @@ class ControlEndpoint:
         loop: the loop that serves it.
         path: where the socket lies; a stale one is replaced.
         requests: carries out a request; a `RelevoError` that it raises is the answer.
+        listening: from the beginning; otherwise from `listen` on.
     """
 
-    def __init__(self, loop: Loop, path: pathlib.Path, requests: Requester) -> None:
+    def __init__(self, loop: Loop, path: pathlib.Path, requests: Requester, *, listening: bool = True) -> None:
         self.loop = loop
         self.clients: set[Client] = set()
         self._path = path
         self._requests = requests
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        if listening:
+            self.listen()
+
+    def listen(self) -> None:
+        """Make the socket: whoever finds it gets answers."""
+        path = self._path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._sock.bind(str(path))
         path.chmod(0o600)
         self._sock.listen(BACKLOG)
-        loop.add(self._sock.fileno(), READ, self._accept)
+        self.loop.add(self._sock.fileno(), READ, self._accept)
 
     def _accept(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):

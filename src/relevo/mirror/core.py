@@ -21,6 +21,7 @@ from relevo.mirror.metadata import MetaFlag
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerWrite, Served, Write
+from relevo.mirror.resume import Resume
 from relevo.mirror.resync import Resync
 from relevo.mirror.state import SECTOR_BYTES, SYNCING, Settings, Shared, Timer
 from relevo.mirror.states import CONNECTION_NAMES, DISK_NAMES, ROLE_NAMES, Connection, Disk
@@ -59,6 +60,7 @@ class Mirror:
         )
         self._link = Link(s, self._durable, self._local, self._peer_io, self._resync)
         self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
+        self._resume = Resume(s, self._local, self._link)
         self._events: dict[type, Handler] = {
             e.AppWrite: self._local.write,
             e.AppRead: self._local.read,
@@ -89,6 +91,7 @@ class Mirror:
             Timer.HANDSHAKE: self._link.handshake_timer,
             Timer.RESYNC: self._resync.next_slice,
             Timer.SUSPEND: self._local.expire,
+            Timer.RESUME: self._resume.timer,
             Timer.LEAVE: self._link.leave_answered,
             Timer.CLOSE: self._link.close_timer,
         }
@@ -225,12 +228,15 @@ class Mirror:
             s.problem = "The disk is smaller than the mirror."
             s.attached = True
             self._start()
+            self._resume.attach(event)
+            self._resume.attached()
             return
         s.crashed_primary = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY))
         s.peer_outdated = bool(flags & MetaFlag.PEER_OUTDATED)
         s.was_primary_at_start = s.crashed_primary or s.peer_outdated
         s.disk = _disk_from(flags, newest=s.was_primary_at_start)
         self._mark_active(flags, event.al_extents)
+        self._resume.attach(event)
         self._durable.bitmap(_nothing)
         self._durable.superblock(self._attached)
 
@@ -254,6 +260,7 @@ class Mirror:
         s.attached = True
         s.log("info", "attached", disk=DISK_NAMES[s.disk], current=f"{s.uuids.current:016x}")
         self._start()
+        self._resume.attached()
 
     def _start(self) -> None:
         s = self._s

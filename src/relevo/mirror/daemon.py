@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from relevo.base import sysrq
+from relevo.base.memory import lock_memory
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
 from relevo.device.keeper import KEEPER_FD, Keeper
@@ -24,6 +25,7 @@ def run(site: MirrorSite, paths: Paths) -> int:
     """
     name = site.mirror.name
     loop_name = f"relevo:{site.cluster}:{site.me}:{name}".encode()[:LOOP_NAME_BYTES].decode(errors="ignore")
-    keeper = Keeper(loop_name, paths.run / "mirror" / name, refusal=sysrq.refusal)
+    lock_memory()  # it ends what waits for memory that a device in use would have to free
+    keeper = Keeper(loop_name, paths.device_folder(name), refusal=sysrq.refusal)
     places = [str(place) for place in (paths.etc, paths.state, paths.run, paths.drbd)]
     return keeper.run([sys.executable, "-m", "relevo.mirror.worker", site.me, name, *places, KEEPER_FD])

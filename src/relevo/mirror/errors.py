@@ -95,3 +95,10 @@ class NotAttached(MirrorRefused):
 
     def __init__(self) -> None:
         super().__init__("The mirror is starting or stopping.", "Try again in a moment.")
+
+
+class CannotResume(RelevoError):
+    """The device that a dead process has left in use cannot be served from this disk."""
+
+    def __init__(self, obstacle: str) -> None:
+        super().__init__(f"The device in use cannot be served again: {obstacle}.", "See the log of the mirror.")

@@ -79,6 +79,8 @@ class Attach:
         al_number: number of the newest transaction in the ring.
         epoch: the highest vote epoch this node has persisted.
         random: eight random 64-bit numbers (see `NeedRandom`).
+        resume_bytes: size of the device that a dead process has left in use and this one shall serve on; 0: there is
+            none. `Resumed` answers.
     """
 
     now_ms: int
@@ -89,6 +91,7 @@ class Attach:
     al_number: int
     epoch: int
     random: tuple[int, ...]
+    resume_bytes: int = 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -558,6 +561,16 @@ class NeedRandom:
 
 
 @dataclasses.dataclass(slots=True)
+class Resumed:
+    """The device in use may be served: what a dead process has left unanswered is to be given again, in any order.
+
+    `error`: it cannot be, from this disk.
+    """
+
+    error: RelevoError | None = None
+
+
+@dataclasses.dataclass(slots=True)
 class Stopped:
     """Everything is written down: the process may end."""
 
@@ -596,6 +609,7 @@ Effect = (
     | StatusChanged
     | CommandDone
     | NeedRandom
+    | Resumed
     | Stopped
     | Log
 )

@@ -242,7 +242,7 @@ class Link:
 
     def target_marked(self) -> None:
         """The target is Inconsistent on its disk: it cannot become Primary, so this side may complete writes alone."""
-        if self._local.gate in {Gate.ASKING, Gate.EXPIRED}:
+        if self._local.gate in {Gate.ASKING, Gate.RESUMING, Gate.EXPIRED}:
             self._s.problem = ""
             self._local.open_gate()
 
@@ -282,6 +282,7 @@ class Link:
             self._not_together(found)
             return
         if s.role is Role.PRIMARY and peer.side.primary and found.direction is not Direction.GIVE_UP_ROLE:
+            self._local.peer_has_gone_on()
             self._split_brain("Both servers are Primary.")
             return
         if found.direction is Direction.GIVE_UP_ROLE:
@@ -312,7 +313,9 @@ class Link:
             s.log("info", "dry_run", sentence=found.sentence)
             own, s.dry_run = s.dry_run, False
             self._refuse(found.sentence, retry=not own)
-        elif found.split_brain:
+            return
+        self._local.peer_has_gone_on()
+        if found.split_brain:
             self._split_brain(found.sentence)
         else:
             self._refuse(found.sentence, retry=found.retry)

@@ -40,6 +40,8 @@ class Gate(enum.Enum):
     """The peer's copy is lost: permission to go on alone is awaited."""
     WRITING = enum.auto()
     """The new generation is on its way to the disk."""
+    RESUMING = enum.auto()
+    """A new process has taken over a device in use: the peer is awaited (`resume`)."""
     EXPIRED = enum.auto()
     """No permission came in time: errors."""
 
@@ -382,6 +384,22 @@ class LocalIo:
             self._end_flushes(epoch)
         if self.al.wants:
             self._push_log()
+
+    def wait_for_peer(self) -> None:
+        """A new process under a device in use: nothing is completed until the peer is back, or known to be lost."""
+        self.gate = Gate.RESUMING
+
+    def peer_has_gone_on(self) -> None:
+        """The peer was Primary while this process was away: what is written here is on no other copy, and will not be."""
+        if self.gate is Gate.RESUMING:
+            self.expire()
+
+    def go_on_without_peer(self, *, ask: bool) -> None:
+        """The peer of a device that was taken over does not return."""
+        if ask:
+            self._ask()
+        else:
+            self.go_alone()
 
     def _ask(self) -> None:
         self.gate = Gate.ASKING

@@ -10,7 +10,7 @@ import structlog
 from relevo.device.frontend import DiscardKind, FuseDiscard, FuseFlush, FuseRead, FuseWrite, Request
 from relevo.device.fuse import FuseFile, FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
-from relevo.device.keeper_proto import KeeperReply
+from relevo.device.keeper_proto import KeeperReply, Resume
 from relevo.mirror import events as ev
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.packets import SECTOR_BYTES
@@ -30,6 +30,7 @@ class ShellDevice:
         step: takes the application's requests; a request's token is the request itself.
         done: called with the token of `DeviceUp` or `DeviceDown` and 0 or an errno.
         changed: called when `path` has changed.
+        hold: let the device outlive this process, where the kernel can hand over again what was in flight.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class ShellDevice:
         step: Callable[[ev.Event], None],
         done: Done,
         changed: Callable[[], None],
+        *,
+        hold: bool = True,
     ) -> None:
         self.path: str | None = None
         self.block_bytes = SECTOR_BYTES
@@ -50,6 +53,8 @@ class ShellDevice:
         self._step = step
         self._done = done
         self._changed = changed
+        self._hold = hold
+        self._notices: set[int] = set()
         self._fuse: FuseFile | None = None
         self._orders: dict[int, tuple[ev.Token, bool]] = {}
         loop.add(keeper.fileno(), READ, self._replies)
@@ -77,6 +82,19 @@ class ShellDevice:
             return
         if self._fuse is fuse and not fuse.closed:
             self._loop.add(fuse.fileno(), READ, self._requests)
+
+    def take_over(self, fuse_fd: int, resume: Resume) -> None:
+        """Serve the device that a dead process has left; what that had not answered comes again first.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        assert self._fuse is None
+        self._fuse = fuse = FuseFile(resume.size, adopted=fuse_fd)
+        fuse.resend()
+        self._notices.add(self._keeper.serving())
+        self._set_path(resume.device)
+        self._loop.add(fuse.fileno(), READ, self._requests)
 
     def down(self, effect: ev.DeviceDown) -> None:
         """Take the device away; it stays when it is in use."""
@@ -126,6 +144,11 @@ class ShellDevice:
 
     def _replies(self, _events: int) -> None:
         for reply in self._keeper.receive():
+            if reply.no in self._notices:
+                self._notices.discard(reply.no)
+                if not reply.ok:
+                    _log.warning("device_not_held", problem=reply.what)
+                continue
             token, attached = self._orders.pop(reply.no, (None, None))
             if attached is None:
                 self.other_reply(reply)
@@ -136,6 +159,9 @@ class ShellDevice:
 
     def _attached(self, token: ev.Token, reply: KeeperReply) -> None:
         if reply.ok:
+            fuse = self._fuse
+            if fuse is not None and fuse.can_resend and self._hold:
+                self._notices.add(self._keeper.hold(fuse.fileno()))
             self._set_path(reply.device)
             self._done(token, 0)
             return

@@ -23,6 +23,8 @@ MAX_AL_EXTENTS = 6433
 """What 8 blocks of 919 slots can repeat, less one (drbd: 32 KiB of activity log)."""
 BARRIER_DELAY_MS = 50
 """How long the peer may wait for more epochs before it flushes and acknowledges them."""
+RESUME_PEER_MS = 3000
+"""How long a device that a new process has taken over waits for its peer, before it is seen whether it may go alone."""
 CLOSE_LIMIT_MS = 1000
 """How long a peer that has taken its leave may keep the sockets open."""
 
@@ -42,6 +44,7 @@ class Settings:
     al_extents: int = 1237
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
+    resume_peer_ms: int = RESUME_PEER_MS
     external_meta: bool = False
     options: DrbdOptions = dataclasses.field(default_factory=lambda: DrbdOptions(ko_count=1))
 
@@ -73,6 +76,7 @@ class Timer(enum.Enum):
     HANDSHAKE = enum.auto()
     RESYNC = enum.auto()
     SUSPEND = enum.auto()
+    RESUME = enum.auto()
     LEAVE = enum.auto()
     CLOSE = enum.auto()
 

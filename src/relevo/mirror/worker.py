@@ -29,11 +29,13 @@ from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
 from relevo.config.site import find_site
 from relevo.device.buffers import Buffer, BufferPool
+from relevo.device.held import CANNOT_RESUME
 from relevo.device.keeper_client import KeeperClient, KeeperGone
 from relevo.mirror import events as ev
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
 from relevo.mirror.disk_content import open_copy
+from relevo.mirror.errors import CannotResume
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.packets import Barrier, Packet
@@ -93,7 +95,8 @@ class Worker:
         self._status_changed = False
         self._stop_token = object()
         self._pool = BufferPool(max(RECEIVE_POOL_MIN_BYTES, self._mirror.options.max_buffers * PAGE_BYTES))
-        self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed)
+        self._resume = keeper.resume
+        self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed, hold=self._mirror.resume)
         conf = paths.config if site.device is None else paths.drbd
         self._errands = ShellErrands(site, conf, paths.state, keeper, self._handled, self._done)
         self._device.other_reply = self._errands.reply
@@ -109,7 +112,11 @@ class Worker:
             self._probe,
         )
         self._link.problem_changed = self._changed
-        self._control = ControlEndpoint(self._loop, paths.socket(f"mirror-{name}"), self._request)
+        # Until a device in use is served again there is nobody to ask: to others this is a pause (agents, node), and
+        # what could be said in between would be taken for a Secondary's word.
+        self._control = ControlEndpoint(
+            self._loop, paths.socket(f"mirror-{name}"), self._request, listening=self._resume is None
+        )
         self._effects = self._effect_table()
         self._storing: deque[ev.PersistEpoch] = deque()
         self._stored: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -138,6 +145,8 @@ class Worker:
             if self._problem != problem:
                 _log.error("disk_unusable", problem=problem)
                 self._changed()
+            if self._resume is not None:
+                raise SystemExit(CANNOT_RESUME) from None
             self._problem = problem
             self._loop.call_in(ATTACH_RETRY_MS, self._attach)
             return
@@ -159,6 +168,7 @@ class Worker:
                 content.newest_transaction,
                 epoch,
                 _random(RANDOM_NUMBERS),
+                resume_bytes=self._resume[0].size if self._resume is not None else 0,
             )
         )
         self._changed()
@@ -250,6 +260,7 @@ class Worker:
             ev.PersistEpoch: self._persist_epoch,
             ev.RunHandler: self._errands.run_handler,
             ev.SaveTarget: self._errands.save_target,
+            ev.Resumed: self._resumed,
             ev.Stopped: lambda _effect: self._loop.stop(),
             ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
         }
@@ -265,6 +276,22 @@ class Worker:
                 ev.WriteBitmap: self._disk.meta.write_bitmap,
             }
         return table
+
+    def _resumed(self, effect: ev.Resumed) -> None:
+        """The core has taken over (or not): have the kernel hand over what the dead process has left."""
+        assert self._resume is not None
+        resume, fuse_fd = self._resume
+        problem = effect.error
+        if problem is None:
+            try:
+                self._device.take_over(fuse_fd, resume)
+            except OSError as error:
+                problem = CannotResume(error.strerror or "the connection is gone")
+        if problem is not None:
+            _log.error("cannot_resume", problem=str(problem))
+            raise SystemExit(CANNOT_RESUME)
+        self._resume = None
+        self._control.listen()
 
     def _send_data(self, effect: ev.SendData) -> None:
         data = self._link.data

@@ -20,6 +20,7 @@ from relevo.base.bootid import boot_id
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.config.model import Config
+from relevo.device.held import Pause
 from relevo.manager.executor import Executor
 from relevo.manager.model import Failure, ServiceFacts
 from relevo.manager.standing import mirrors_of
@@ -74,7 +75,10 @@ class Daemon:
         self._told = asyncio.Condition()
         self._history = History()
         self._heartbeat = Feed(paths.socket("heartbeat"), self._changed)
-        self._mirrors = {name: Feed(paths.socket(f"mirror-{name}"), self._changed) for name in config.nodes[me].disks}
+        self._mirrors = {
+            name: Feed(paths.socket(f"mirror-{name}"), self._changed, Pause(paths.device_folder(name)))
+            for name in config.nodes[me].disks
+        }
         hosted = {name: config.services[name] for name, where in views.hosts(config).items() if me in where}
         agents = {
             name: {resource.id: build(resource, config, paths) for resource in service.resources}

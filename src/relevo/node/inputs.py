@@ -9,6 +9,7 @@ import structlog
 
 from relevo.base.control import Message, awatch
 from relevo.base.errors import RelevoError
+from relevo.device.held import Pause
 
 RECONNECT_MS = 100
 _log = structlog.get_logger()
@@ -20,14 +21,17 @@ class Feed:
     Args:
         path: the daemon's control socket.
         changed: set at each new state, and when the daemon is lost.
+        pause: of a mirror: whether its silence is one in which a new process takes over the device. Its last word
+            counts as long as that lasts: it was Primary, and will be again.
 
     Attributes:
         latest: the last state; None while the daemon does not answer.
     """
 
-    def __init__(self, path: pathlib.Path, changed: asyncio.Event) -> None:
+    def __init__(self, path: pathlib.Path, changed: asyncio.Event, pause: Pause | None = None) -> None:
         self._path = path
         self._changed = changed
+        self._pause = pause
         self._reported_lost = False
         self.latest: Message | None = None
 
@@ -38,12 +42,14 @@ class Feed:
                 async for state in awatch(self._path):
                     self._reported_lost = False
                     self.latest = state
+                    if self._pause is not None:
+                        self._pause.over()
                     self._changed.set()
             except RelevoError as error:
                 if not self._reported_lost:
                     _log.warning("daemon_unreachable", socket=str(self._path), why=str(error))
                     self._reported_lost = True
-            if self.latest is not None:
+            if self.latest is not None and not (self._pause is not None and self._pause.lasts()):
                 self.latest = None
                 self._changed.set()
             # A restarted daemon makes its socket anew: there is no event to wait for, only the next attempt.
