@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
-from labtools import LabMaker
+from labtools import LabMaker, PairMaker
 
+from mirror_pair import Pair
 from relevo.lab import cleanup
 from relevo.lab.lab import Lab, Options, Unit
 from relevo.lab.scene import MACHINES
@@ -63,4 +67,35 @@ def served_lab(make_lab: LabMaker) -> Lab:
     """A lab that is up with the whole service: it answers at the virtual IP, both disks are up to date."""
     made = make_lab(limit_s=SERVED_LIMIT_S)
     made.up()
+    return made
+
+
+@pytest.fixture
+def make_pair(request: pytest.FixtureRequest) -> Iterator[PairMaker]:
+    """Makes pairs, with disks in memory; whatever happens they are gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.fail("The mirror's lab tests need root.")
+    made: list[Pair] = []
+
+    def make(**options: object) -> Pair:
+        folder = tempfile.mkdtemp(prefix="mirror-pair-", dir="/dev/shm")
+        pair = Pair(pathlib.Path(folder), **options)  # type: ignore[arg-type]
+        made.append(pair)
+        return pair
+
+    yield make
+    with contextlib.ExitStack() as ends:
+        for pair in made:
+            if getattr(request.node, "failed", False):
+                for side in pair.sides.values():
+                    print(f"---- {side.name}\n{side.log()}")
+            ends.callback(shutil.rmtree, pair.folder, ignore_errors=True)
+            ends.callback(pair.close)
+
+
+@pytest.fixture
+def pair(make_pair: PairMaker) -> Pair:
+    """A pair that is connected and up to date."""
+    made = make_pair()
+    made.start()
     return made

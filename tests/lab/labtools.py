@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mirror_pair import Pair
 from relevo.lab.lab import Lab
 
 LabMaker = Callable[..., Lab]
+PairMaker = Callable[..., Pair]
 PYTHON = sys.executable
 
 ECHO = """

@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import pathlib
 import random
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
+from labtools import PairMaker
 
 from mirror_pair import Pair, Refused, Side, in_sync, run
 from relevo.mirror import metadata
 from relevo.mirror.create import read_superblock
 
-PairMaker = Callable[..., Pair]
 BLOCK = 4096
 STAMPED_BLOCKS = 12_000
-
-
-@pytest.fixture
-def make_pair(request: pytest.FixtureRequest) -> Iterator[PairMaker]:
-    """Makes pairs, with disks in memory; whatever happens they are gone afterwards."""
-    if os.geteuid() != 0:
-        pytest.fail("The mirror's lab tests need root.")
-    made: list[Pair] = []
-
-    def make(**options: object) -> Pair:
-        folder = tempfile.mkdtemp(prefix="mirror-pair-", dir="/dev/shm")
-        pair = Pair(pathlib.Path(folder), **options)  # type: ignore[arg-type]
-        made.append(pair)
-        return pair
-
-    yield make
-    with contextlib.ExitStack() as ends:
-        for pair in made:
-            if getattr(request.node, "failed", False):
-                for side in pair.sides.values():
-                    print(f"---- {side.name}\n{side.log()}")
-            ends.callback(shutil.rmtree, pair.folder, ignore_errors=True)
-            ends.callback(pair.close)
-
-
-@pytest.fixture
-def pair(make_pair: PairMaker) -> Pair:
-    """A pair that is connected and up to date."""
-    made = make_pair()
-    made.start()
-    return made
 
 
 def write(device: pathlib.Path, offset: int, data: bytes) -> None:
@@ -146,17 +111,6 @@ def test_kill_9_of_the_primary_resyncs_its_activity_log(pair: Pair) -> None:
     resynced = pair.one.status()["resync_total_bytes"]
     assert 9 << 20 <= resynced <= 13 << 20  # two extents of the log, and what was written meanwhile
     assert same_data(pair)
-
-
-def test_kill_9_of_the_worker_alone_is_healed_by_its_keeper(pair: Pair) -> None:
-    pair.one.promote()
-    os.kill(pair.one.worker(), 9)
-    status = pair.one.wait_for(lambda status: status["role"] == "Secondary" and in_sync(status), "its return")
-    assert status["was_primary_at_start"]
-    pair.wait_in_sync()
-    assert not pair.one.device.exists()
-    device = pair.one.promote(epoch=2)
-    write(device, 0, b"again" * 1000)
 
 
 def test_drbdmeta_reads_a_crashed_disk(pair: Pair) -> None:
