@@ -390,7 +390,7 @@ class LocalIo:
         self.gate = Gate.RESUMING
 
     def peer_has_gone_on(self) -> None:
-        """The peer was Primary while this process was away: what is written here is on no other copy, and will not be."""
+        """The peer was Primary while this process was away: what is written here will never be on another copy."""
         if self.gate is Gate.RESUMING:
             self.expire()
 
