@@ -39,6 +39,7 @@ def test_a_mask_is_another_file_over_the_trigger() -> None:
 
 
 def test_without_the_mask_no_handler_runs_where_it_is_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysrq.pathlib.Path, "exists", lambda _: True)
     monkeypatch.setattr(sysrq.pathlib.Path, "read_text", lambda *_, **__: _PROC)
     monkeypatch.setenv(sysrq.MASK_VARIABLE, sysrq.REQUIRED)
     assert "not masked" in sysrq.refusal()
@@ -49,3 +50,15 @@ def test_without_the_mask_no_handler_runs_where_it_is_demanded(monkeypatch: pyte
 def test_a_server_of_its_own_needs_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(sysrq.MASK_VARIABLE)
     assert sysrq.refusal() == ""
+
+
+def test_a_kernel_without_the_trigger_has_something_else_in_a_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "echo b > /proc/sysrq-trigger ; reboot -f"
+    monkeypatch.setattr(sysrq.pathlib.Path, "exists", lambda _: False)
+    monkeypatch.delenv(sysrq.STAND_IN_VARIABLE, raising=False)
+    assert sysrq.adapted(command) == command
+    monkeypatch.setenv(sysrq.STAND_IN_VARIABLE, "/run/sysrq-trigger")
+    assert sysrq.adapted(command) == "echo b > /run/sysrq-trigger ; reboot -f"
+    assert sysrq.refusal() == ""
+    monkeypatch.setattr(sysrq.pathlib.Path, "exists", lambda _: True)
+    assert sysrq.adapted(command) == command, "there the mask lies over the trigger itself"

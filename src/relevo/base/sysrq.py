@@ -14,6 +14,8 @@ TRIGGER = "/proc/sysrq-trigger"
 MASK_VARIABLE = "RELEVO_SYSRQ_MASK"
 """Environment variable: `required` means that no handler may run unless `TRIGGER` is masked. A lab sets it."""
 REQUIRED = "required"
+STAND_IN_VARIABLE = "RELEVO_SYSRQ_STAND_IN"
+"""Environment variable: the file that stands for `TRIGGER` on a kernel that has none. A lab sets it."""
 _POINT, _KIND = 4, 0  # fields of /proc/self/mountinfo: the fifth, and the first behind the separator
 _DANGEROUS = (
     re.compile(r"sysrq(-trigger)?\b"),
@@ -48,9 +50,20 @@ def masked(mountinfo: str) -> bool:
 
 
 def refusal() -> str:
-    """Why no handler may run here: the mask is required and missing. "" when one may."""
-    if os.environ.get(MASK_VARIABLE) != REQUIRED:
+    """Why no handler may run here: the mask is required and missing. "" when one may.
+
+    A kernel without `TRIGGER` (CONFIG_MAGIC_SYSRQ) needs no mask.
+    """
+    if os.environ.get(MASK_VARIABLE) != REQUIRED or not pathlib.Path(TRIGGER).exists():
         return ""
     if masked(pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")):
         return ""
     return f"{TRIGGER} is not masked here, and {MASK_VARIABLE} demands it: no handler is run."
+
+
+def adapted(command: str) -> str:
+    """A handler's command as it has to be run here: in a lab on a kernel without `TRIGGER`, with what stands for it."""
+    stand_in = os.environ.get(STAND_IN_VARIABLE)
+    if stand_in is None or pathlib.Path(TRIGGER).exists():
+        return command
+    return command.replace(TRIGGER, stand_in)

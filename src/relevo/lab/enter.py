@@ -31,6 +31,7 @@ def _enter(process: Process) -> None:
         raise ProcessLookupError
     kernel.setns(fd, kernel.CLONE_NODE)
     os.close(fd)
+    kernel.never_reboot()
 
 
 def _become(argv: list[str], folder: str, mask: set[signal.Signals | int]) -> NoReturn:

@@ -345,6 +345,7 @@ def main(argv: list[str]) -> None:
         needed=spec["needed"],
         boot_id=spec["boot_id"],
     )
+    kernel.never_reboot()
     socket.sethostname(spec["name"])
     os.environ.clear()
     os.environ.update(spec["env"])

@@ -24,6 +24,8 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
+_CAP_SYS_BOOT = 22
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,3 +71,12 @@ def enter_root(new_root: str) -> None:
 def die_with_parent(signal: int) -> None:
     """Have `signal` sent to this process when the thread that started it ends. Raises OSError."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0), "prctl")
+
+
+def never_reboot() -> None:
+    """Take the right to reboot from everything that this process executes: `reboot -f` would kill PID 1 unprepared.
+
+    Raises:
+        OSError: not allowed here.
+    """
+    _checked(_libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(_CAP_SYS_BOOT), 0, 0, 0), "prctl")

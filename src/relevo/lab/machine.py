@@ -14,7 +14,8 @@ from collections.abc import Iterable
 import msgspec
 
 from relevo.base.control import DaemonUnreachable, Message
-from relevo.lab import fusectl, loops
+from relevo.base.sysrq import MASK_VARIABLE, REQUIRED, STAND_IN_VARIABLE
+from relevo.lab import fusectl, loops, sysrq
 from relevo.lab.disk import Disk
 from relevo.lab.errors import LabFailed, MachineOff, MachineOn
 from relevo.lab.folder import LabFolder, program_folders, python
@@ -130,7 +131,10 @@ class Machine:
             "units": self._lab.load(self._units_name, []),
         }
         (self._folder / "boot.json").write_bytes(msgspec.json.encode(spec))
+        sysrq.make_fifo(self._folder)
         self._lab.spawn("relevo.lab.init", str(self._folder / "boot.json"))
+        process = self.power()
+        self._lab.spawn("relevo.lab.sysrq", str(self._lab.path), self.name, str(process.pid), str(process.start))
         self._switch.plug_in(self.name, self.power())
 
     def ask(self, do: str, *, timeout_s: float = 30.0, **arguments: object) -> Message:
@@ -272,7 +276,16 @@ class Machine:
         subprocess.run(["umount", str(self._folder / UPPER)], capture_output=True)
         for name in (UPPER, ROOT, "disk"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
-        for name in ("boot.json", "units.json", "boots.json", "disk.img", "disk.json", "disk.log"):
+        for name in (
+            "boot.json",
+            "units.json",
+            "boots.json",
+            "disk.img",
+            "disk.json",
+            "disk.log",
+            sysrq.FIFO,
+            sysrq.LOG,
+        ):
             (self._folder / name).unlink(missing_ok=True)
 
 
@@ -291,7 +304,8 @@ def environment() -> dict[str, str]:
     """The environment of a machine's daemons and commands: this program's commands come first in PATH."""
     folder = pathlib.Path(sys.executable).parent
     path = f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    found = {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    return {**found, MASK_VARIABLE: REQUIRED, STAND_IN_VARIABLE: f"/{sysrq.STAND_IN}"}
 
 
 def read_log(path: pathlib.Path) -> str:

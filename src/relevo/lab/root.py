@@ -11,6 +11,7 @@ import pathlib
 import stat
 
 from relevo.lab import kernel
+from relevo.lab.sysrq import FIFO, STAND_IN
 
 UPPER = "upper"
 WORK = "work"
@@ -33,7 +34,7 @@ _LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
-_MASKED_FILES = ("proc/sysrq-trigger",)
+_SYSRQ_TRIGGER = "proc/sysrq-trigger"
 _MASKED_FOLDERS = ("sys/power",)
 MASKED_TREES = ("/dev", "/proc", "/sys", "/run", "/tmp")  # noqa: S108 - a name, nothing is put there
 """What of the host's tree no machine sees."""
@@ -75,7 +76,7 @@ def build(
         _bind(path, root)
     for inside, outside in disks.items():
         _bind(outside, root, at=inside)
-    _mask(root, boot_id)
+    _mask(root, machine / FIFO, boot_id)
     kernel.enter_root(str(root))
     os.umask(0o022)
 
@@ -126,10 +127,11 @@ def _bind(outside: str, root: pathlib.Path, *, at: str | None = None, flags: int
         kernel.mount("", str(place), flags=kernel.MS_BIND | kernel.MS_REMOUNT | flags)
 
 
-def _mask(root: pathlib.Path, boot_id: str) -> None:
-    for name in _MASKED_FILES:
+def _mask(root: pathlib.Path, fifo: pathlib.Path, boot_id: str) -> None:
+    (root / STAND_IN).touch()
+    for name in (STAND_IN, _SYSRQ_TRIGGER):
         if (root / name).exists():
-            kernel.mount(str(root / "dev/null"), str(root / name), flags=kernel.MS_BIND)
+            kernel.mount(str(fifo), str(root / name), flags=kernel.MS_BIND)
     for name in _MASKED_FOLDERS:
         if (root / name).exists():
             kernel.mount("tmpfs", str(root / name), "tmpfs", kernel.MS_RDONLY, "mode=555")

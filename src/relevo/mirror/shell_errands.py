@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from relevo.base.sysrq import MASK_VARIABLE
+from relevo.base.sysrq import MASK_VARIABLE, STAND_IN_VARIABLE, adapted
 from relevo.config.model import MirrorSite
 from relevo.device.keeper_client import KeeperClient, MessageTooLong
 from relevo.device.keeper_proto import KeeperReply
@@ -28,7 +28,7 @@ SAVED_LIMIT_BYTES = 16 << 30
 NOT_RUN = -1
 _CONNECTION_HANDLERS = frozenset({"fence-peer", "unfence-peer"})
 """These concern the connection: they are told no single volume."""
-_PASSED_ON = ("LANG", "PYTHONPATH", "PYTHONUNBUFFERED", MASK_VARIABLE)
+_PASSED_ON = ("LANG", "PYTHONPATH", "PYTHONUNBUFFERED", MASK_VARIABLE, STAND_IN_VARIABLE)
 _SYSTEM_PATH = "/sbin:/usr/sbin:/bin:/usr/bin"
 _log = structlog.get_logger()
 
@@ -108,7 +108,7 @@ class ShellErrands:
             self._handler_ended(effect, 0)
             return
         environment = handler_environment(self._site, self._conf, effect.name, effect.fields)
-        argv = ["/bin/sh", "-c", command]
+        argv = ["/bin/sh", "-c", adapted(command)]
         try:
             no = self._keeper.run(f"handler {effect.name}", argv, environment, HANDLER_LIMIT_MS, handler=True)
         except MessageTooLong as error:

@@ -1,0 +1,65 @@
+"""What lies over /proc/sysrq-trigger in a machine: whoever writes `b`, `c` or `o` there cuts that machine's power.
+
+The kernel's own file would take the whole host along. Each machine has a FIFO of its own in its place, and one process
+of this module outside of it, which reads the FIFO and does what `relevo lab crash` does. It ends with the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import select
+import sys
+
+from relevo.lab.process import Process, become_daemon, open_log
+
+STAND_IN = "run/sysrq-trigger"
+"""Where a machine finds the FIFO too: on a kernel without a trigger it is the only place."""
+FIFO = "sysrq"
+"""The FIFO's name in the folder of a machine."""
+LOG = "sysrq.log"
+FATAL = b"bco"
+"""Restart, crash, power off: the letters that the kernel obeys at once (admin-guide/sysrq.rst). Others do nothing."""
+READ_BYTES = 4096
+
+
+def make_fifo(machine: pathlib.Path) -> None:
+    """Put a fresh FIFO into a machine's folder, before the machine is switched on."""
+    (machine / FIFO).unlink(missing_ok=True)
+    os.mkfifo(machine / FIFO, 0o600)
+
+
+def main(argv: list[str]) -> None:
+    """Watch until the machine is off. Arguments: the lab's folder, the machine's name, its PID 1's number and start."""
+    folder, name = pathlib.Path(argv[1]), argv[2]
+    process = Process(int(argv[3]), int(argv[4]))
+    machine = folder / "machines" / name
+    log = open_log(machine / LOG)
+    fifo = os.open(machine / FIFO, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # a reader alone would see ends of file
+    birth = become_daemon()
+    poll = select.poll()
+    with contextlib.suppress(ProcessLookupError):
+        poll.register(os.pidfd_open(process.pid), select.POLLIN)
+    poll.register(fifo, select.POLLIN)
+    birth.ready(log)
+    while process.alive():
+        poll.poll()
+        with contextlib.suppress(BlockingIOError):
+            written = os.read(fifo, READ_BYTES)
+            if set(written) & set(FATAL):
+                sys.stderr.write(f"{name} wrote {written!r} to its sysrq-trigger: its power is cut\n")
+                _crash(folder, name)
+                return
+
+
+def _crash(folder: pathlib.Path, name: str) -> None:
+    from relevo.lab.errors import MachineOff
+    from relevo.lab.lab import Lab
+
+    with contextlib.suppress(MachineOff):
+        Lab(folder).crash(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv)
