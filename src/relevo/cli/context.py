@@ -43,6 +43,12 @@ class Context:
         whoami(config, self.node)
         return config
 
+    def arguments(self) -> list[str]:
+        """The options before the command that lead another process to the same place."""
+        paths = self.paths
+        places = {"--etc": paths.etc, "--state": paths.state, "--run": paths.run}
+        return [word for option, path in places.items() for word in (option, str(path))] + ["--node", self.node]
+
 
 def context(etc: pathlib.Path, state: pathlib.Path, run: pathlib.Path, node: str | None) -> Context:
     """The context of this invocation; the node's name is `uname -n` unless given."""

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from relevo.base.control import DaemonUnreachable, Message, call
+from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
+from relevo.cli import drbdadm
 from relevo.cli.context import Context, of, print_json
 from relevo.config.site import NoSuchMirror, find_site
 
-app = typer.Typer(no_args_is_help=True, help="The same blocks on two disks.")
+app = typer.Typer(cls=drbdadm.Verbs, no_args_is_help=True, help="The same blocks on two disks.")
+drbdadm.register(app)
 Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
 
 
@@ -21,30 +23,6 @@ def _only_one(context: Context) -> str:
     if len(mirrors) != 1:
         raise NoSuchMirror("Which mirror is meant?", f"Name it: {', '.join(mirrors) or 'there is none'}.")
     return mirrors[0]
-
-
-class NodeDecides(RelevoError):
-    """A promotion by hand would go past the arbiter."""
-
-
-def _node_runs(context: Context) -> bool:
-    try:
-        call(context.paths.socket("node"), "status")
-    except DaemonUnreachable:
-        return False
-    return True
-
-
-def _known(context: Context, name: str) -> None:
-    mirrors = context.config().mirrors
-    if name not in mirrors:
-        raise NoSuchMirror(f"There is no mirror {name!r} in {context.paths.config}.", f"Known: {', '.join(mirrors)}.")
-
-
-def _ask(ctx: typer.Context, name: str, do: str, **arguments: bool | int) -> Message:
-    context = of(ctx)
-    _known(context, name)
-    return call(context.paths.socket(f"mirror-{name}"), do, **arguments)
 
 
 @app.command("run")
@@ -87,7 +65,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Show roles, connection and disks as this node sees them."""
-    found = _ask(ctx, name, "status")
+    context = of(ctx)
+    find_site(context.paths, context.node, name)
+    found = call(context.paths.socket(f"mirror-{name}"), "status")
     if as_json:
         print_json(found)
         return
@@ -110,47 +90,6 @@ def _sentence(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@app.command("up")
-def up(ctx: typer.Context, name: Name) -> None:
-    """Connect to the peer (after `down`, or after a split brain was refused)."""
-    _ask(ctx, name, "connect")
-
-
-@app.command("down")
-def down(ctx: typer.Context, name: Name) -> None:
-    """Disconnect from the peer in order; this side stays alone until `up`."""
-    _ask(ctx, name, "disconnect")
-
-
-@app.command("primary")
-def primary(
-    ctx: typer.Context,
-    name: Name,
-    *,
-    force: Annotated[bool, typer.Option("--force", help="Although the data here may not be current.")] = False,
-) -> None:
-    """Become Primary by hand and print the device; where a service uses the mirror, `relevo standby` is the way."""
-    if not force and _node_runs(of(ctx)):
-        raise NodeDecides(
-            f"The node daemon decides here who is Primary of {name}.",
-            "Use relevo standby and relevo online, or --force if you know better.",
-        )
-    epoch = int(_ask(ctx, name, "status").get("epoch", 0))
-    typer.echo(_ask(ctx, name, "primary", force=force, epoch=epoch)["device"])
-
-
-@app.command("secondary")
-def secondary(ctx: typer.Context, name: Name) -> None:
-    """Become Secondary; the device goes away."""
-    _ask(ctx, name, "secondary")
-
-
-@app.command("outdate")
-def outdate(ctx: typer.Context, name: Name) -> None:
-    """Mark the data here as no longer current."""
-    _ask(ctx, name, "outdate")
-
-
 @app.command("resolve")
 def resolve(
     ctx: typer.Context,
@@ -164,7 +103,7 @@ def resolve(
     """After a split brain: keep the changes of one node and give up those of the other."""
     context = of(ctx)
     name = name or _only_one(context)
-    _known(context, name)
+    find_site(context.paths, context.node, name)
     nodes = list(context.config().nodes)
     if keep not in nodes:
         raise RelevoError(f"There is no node {keep!r}.", f"Known: {', '.join(nodes)}.")

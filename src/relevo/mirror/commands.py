@@ -354,15 +354,16 @@ class Commands:
     def _look_for_peer(self) -> None:
         s = self._s
         if not s.want:
-            s.want = True
-            s.out.append(e.WantConnection(wanted=True))
-            if s.conn is Connection.STANDALONE:
-                s.set_conn(Connection.WF_CONNECTION)
+            self._link.look_for_peer()
         elif s.link and s.conn is Connection.CONNECTED and s.disk is Disk.OUTDATED:
             self._link.drop("the copies have to be compared again")
 
     def _disconnect(self, command: e.Disconnect) -> None:
-        self._link.leave(lambda: self._done(command))
+        if command.force:
+            self._link.drop("this side has cut the connection", stay_alone=True)
+            self._done(command)
+        else:
+            self._link.leave(lambda: self._done(command))
 
     def _discard(self, command: e.Discard) -> None:
         s = self._s
@@ -385,6 +386,9 @@ class Commands:
         self._link.leave(lambda: s.when(self._quiet, lambda: self._stop(command)))
 
     def _stop(self, command: e.Down) -> None:
+        if self._s.disk <= Disk.FAILED:
+            self._stopped(command)
+            return
         self._durable.bitmap(lambda: None)
         self._durable.superblock(lambda: self._stopped(command))
 

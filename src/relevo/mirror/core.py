@@ -12,6 +12,7 @@ from typing import Any
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.activity_log import ActivityLog
+from relevo.mirror.administration import Administration
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.commands import Commands
 from relevo.mirror.durable import BITS_PER_EXTENT, Durable
@@ -82,6 +83,9 @@ class Mirror:
             *(e.Disconnect, e.Discard, e.Keep, e.Down),
         ):
             self._events[command] = self._commands.handle
+        admin = self._admin = Administration(s, self._durable, self._local, self._peer_io, self._link, self._events)
+        self._events |= dict.fromkeys(admin.commands, admin.handle)
+        self._events[e.Demote] = self._demote
         self._packets = self._packet_handlers()
         self._timers: dict[Timer, Callable[[], None]] = {
             Timer.BARRIER: self._peer_io.flush,
@@ -147,6 +151,10 @@ class Mirror:
         out = s.out
         s.out = []
         return out
+
+    def _demote(self, command: e.Demote) -> None:
+        self._admin.release()  # whoever waits for held I/O could not let go of the device
+        self._commands.handle(command)
 
     def _tick(self, _: e.Tick) -> None:
         self._s.timer_fired()
@@ -216,6 +224,11 @@ class Mirror:
         """Take over what the disk says. After a crash everything in the activity log is out of sync."""
         s, meta = self._s, event.meta
         flags = MetaFlag(meta.flags)
+        if s.attached:
+            s.problem = ""
+            self._link.drop("a disk is there again: the copies have to be compared")
+        else:
+            s.degraded_at_start = bool(flags & MetaFlag.PRIMARY_IND) and not flags & MetaFlag.CONNECTED_IND
         s.random.extend(event.random)
         s.epoch = event.epoch
         s.uuids = Generations(meta.current, meta.bitmap, meta.history0, meta.history1)
@@ -226,10 +239,8 @@ class Mirror:
         self._local.al = ActivityLog(s.settings.al_extents, event.al_number)
         if s.size_sectors > s.disk_sectors:
             s.problem = "The disk is smaller than the mirror."
-            s.attached = True
-            self._start()
             self._resume.attach(event)
-            self._resume.attached()
+            self._in_use(event)
             return
         s.crashed_primary = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY))
         s.peer_outdated = bool(flags & MetaFlag.PEER_OUTDATED)
@@ -238,7 +249,7 @@ class Mirror:
         self._mark_active(flags, event.al_extents)
         self._resume.attach(event)
         self._durable.bitmap(_nothing)
-        self._durable.superblock(self._attached)
+        self._durable.superblock(lambda: self._attached(event))
 
     def _mark_active(self, flags: MetaFlag, extents: Collection[int] | None) -> None:
         """What may differ from the peer's copy. Only a Primary's activity log counts; it may be off, or unreadable."""
@@ -255,18 +266,20 @@ class Mirror:
                     s.bitmap.set_range(first, min(first + BITS_PER_EXTENT, s.bitmap.bits))
             s.log("info", "activity_log_applied", extents=len(extents or ()))
 
-    def _attached(self) -> None:
+    def _attached(self, event: e.Attach) -> None:
         s = self._s
-        s.attached = True
         s.log("info", "attached", disk=DISK_NAMES[s.disk], current=f"{s.uuids.current:016x}")
-        self._start()
-        self._resume.attached()
+        self._in_use(event)
 
-    def _start(self) -> None:
+    def _in_use(self, event: e.Attach) -> None:
+        """The first time the peer is looked for from now on; later that is as it was."""
         s = self._s
-        s.want = True
-        s.out.append(e.WantConnection(wanted=True))
-        s.set_conn(Connection.WF_CONNECTION)
+        if not s.attached:
+            s.attached = True
+            self._link.look_for_peer()
+            self._resume.attached()
+        if event.token is not None:
+            s.out.append(e.CommandDone(event.token))
         s.changed()
 
     def _disk_failed(self, errno: int) -> None:
@@ -305,10 +318,14 @@ class Mirror:
             "resync_total_bytes": s.resync_bytes,
             "current_uuid": f"{s.uuids.current:016x}",
             "bitmap_uuid": f"{s.uuids.bitmap:016x}",
+            "history_uuids": [f"{s.uuids.history0:016x}", f"{s.uuids.history1:016x}"],
+            "meta_flags": s.meta_flags(),
             "split_brain": s.split_brain,
             "split_brain_own_bytes": s.parted_bits[0] * BLOCK_BYTES if s.split_brain else 0,
             "split_brain_peer_bytes": s.parted_bits[1] * BLOCK_BYTES if s.split_brain else 0,
             "suspended": self._local.gate in {Gate.ASKING, Gate.WRITING},
+            "io_suspended": s.io_suspended,
+            "degraded_at_start": s.degraded_at_start,
             "was_primary_at_start": s.was_primary_at_start,
             "peer_lost_since_connect": s.peer_lost,
             "outdated": s.disk is Disk.OUTDATED,

@@ -102,3 +102,27 @@ class CannotResume(RelevoError):
 
     def __init__(self, obstacle: str) -> None:
         super().__init__(f"The device in use cannot be served again: {obstacle}.", "See the log of the mirror.")
+
+
+class AlreadySet(MirrorRefused):
+    """What is asked for is so already."""
+
+
+class LastCopy(MirrorRefused):
+    """The disk is needed: there is no other copy to go on with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server is Primary and works with the disk here.",
+            "Make it Secondary first: relevo mirror secondary NAME.",
+        )
+
+
+class NeedStandAlone(MirrorRefused):
+    """A new generation begins only without the peer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A new generation begins only without the peer.",
+            "Disconnect first; two new copies that are connected need --clear-bitmap.",
+        )

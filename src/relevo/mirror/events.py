@@ -69,7 +69,7 @@ class AlTransaction:
 
 @dataclasses.dataclass(slots=True)
 class Attach:
-    """The backing disk is open and its meta-data read: the first event of all, once.
+    """The backing disk is open and its meta-data read: the first event of all, and again after a `CloseDisk`.
 
     Attributes:
         meta: the superblock's changing part.
@@ -81,6 +81,7 @@ class Attach:
         random: eight random 64-bit numbers (see `NeedRandom`).
         resume_bytes: size of the device that a dead process has left in use and this one shall serve on; 0: there is
             none. `Resumed` answers.
+        token: `CommandDone` answers with it when the disk is in use; None: nobody waits.
     """
 
     now_ms: int
@@ -92,6 +93,7 @@ class Attach:
     epoch: int
     random: tuple[int, ...]
     resume_bytes: int = 0
+    token: Token | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -278,10 +280,11 @@ class Connect:
 
 @dataclasses.dataclass(slots=True)
 class Disconnect:
-    """Take leave of the peer and stay alone (StandAlone)."""
+    """Take leave of the peer and stay alone (StandAlone). `force`: without asking it."""
 
     now_ms: int
     token: Token
+    force: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -301,6 +304,39 @@ class Keep:
 
 
 @dataclasses.dataclass(slots=True)
+class Detach:
+    """Let go of the backing disk in order (`CloseDisk`) and go on without."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class SuspendIo:
+    """Hold what the device's users ask for, until `ResumeIo`."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class ResumeIo:
+    """Go on with what was held, here or because the peer was lost (`alone = "ask"`: by hand, past the vote)."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class NewGeneration:
+    """Begin a new generation. `clear_bitmap`: two new, equal copies that are connected need no first resync."""
+
+    now_ms: int
+    token: Token
+    clear_bitmap: bool = False
+
+
+@dataclasses.dataclass(slots=True)
 class Down:
     """Take leave, write everything down, end (`Stopped`)."""
 
@@ -308,7 +344,21 @@ class Down:
     token: Token
 
 
-Command = Promote | Demote | Outdate | AllowAlone | Connect | Disconnect | Discard | Keep | Down
+Command = (
+    Promote
+    | Demote
+    | Outdate
+    | AllowAlone
+    | Connect
+    | Disconnect
+    | Discard
+    | Keep
+    | Detach
+    | SuspendIo
+    | ResumeIo
+    | NewGeneration
+    | Down
+)
 Event = (
     Attach
     | AppRead
@@ -527,6 +577,13 @@ class DeviceDown:
 
 
 @dataclasses.dataclass(slots=True)
+class CloseDisk:
+    """Give the backing disk back when nothing is under way on it any more; `DiskDone` answers. `Attach` may follow."""
+
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
 class ReleaseBuffer:
     """The core needs this buffer no more."""
 
@@ -604,6 +661,7 @@ Effect = (
     | CompleteRequest
     | DeviceUp
     | DeviceDown
+    | CloseDisk
     | ReleaseBuffer
     | SetTimer
     | StatusChanged

@@ -413,6 +413,15 @@ class Link:
         self._left()
         s.changed()
 
+    def look_for_peer(self) -> None:
+        """From now on there shall be a link."""
+        s = self._s
+        if not s.want:
+            s.want = True
+            s.out.append(e.WantConnection(wanted=True))
+            if s.conn is Connection.STANDALONE:
+                s.set_conn(Connection.WF_CONNECTION)
+
     # ------------------------------------------------------------ leave-taking
 
     def leave(self, then: Callable[[], None]) -> None:

@@ -149,6 +149,10 @@ class Shared:
         self.problem = ""
         self.split_brain = False
         self.was_primary_at_start = False
+        self.degraded_at_start = False
+        """A crashed Primary that had been without its peer."""
+        self.io_suspended = False
+        """The administrator holds what the device's users ask for."""
         self.peer_lost = False
         # the peer and the way to it
         self.conn = Connection.STANDALONE

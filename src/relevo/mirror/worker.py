@@ -31,6 +31,7 @@ from relevo.config.site import find_site
 from relevo.device.buffers import Buffer, BufferPool
 from relevo.device.held import CANNOT_RESUME
 from relevo.device.keeper_client import KeeperClient, KeeperGone
+from relevo.mirror import errors, requested
 from relevo.mirror import events as ev
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
@@ -63,10 +64,6 @@ class EpochUnreadable(RelevoError):
 
 class NotAttached(RelevoError):
     """The backing disk cannot be used."""
-
-
-class UnknownRequest(RelevoError):
-    """The control socket was asked for something that does not exist."""
 
 
 class Worker:
@@ -118,6 +115,7 @@ class Worker:
             self._loop, paths.socket(f"mirror-{name}"), self._request, listening=self._resume is None
         )
         self._effects = self._effect_table()
+        self._when_idle: Callable[[], None] | None = None
         self._storing: deque[ev.PersistEpoch] = deque()
         self._stored: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stored_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -136,10 +134,11 @@ class Worker:
     # ---- the disk ----------------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        """Open the backing disk and wake the core; when that fails, say why and try again."""
+        """Use the backing disk for the first time; when that fails, say why and try again."""
+        if self._core is not None:  # somebody has asked for it meanwhile
+            return
         try:
-            epoch = self._read_epoch()
-            copy = open_copy(self._disk_path, self._meta_place, self._disk_note)
+            self._open_disk(None)
         except (RelevoError, OSError) as error:
             problem = str(error) if isinstance(error, RelevoError) else f"{self._disk_path} cannot be read ({error})."
             if self._problem != problem:
@@ -149,14 +148,23 @@ class Worker:
                 raise SystemExit(CANNOT_RESUME) from None
             self._problem = problem
             self._loop.call_in(ATTACH_RETRY_MS, self._attach)
-            return
+
+    def _open_disk(self, token: ev.Token | None) -> None:
+        """Open the backing disk, read its meta-data, and give it to the core.
+
+        Raises:
+            RelevoError, OSError: it cannot be used.
+        """
+        epoch = self._read_epoch()
+        copy = open_copy(self._disk_path, self._meta_place, self._disk_note)
         self._problem = ""
         loop, content = self._loop, copy.content
         self._disk = ShellDisk(loop, copy, self._disk_done)
         self._device.block_bytes = copy.data.block_bytes
         self._errands.data_bytes = content.layout.data_bytes
-        settings = Settings.from_config(self._mirror)
-        self._core = Mirror(dataclasses.replace(settings, external_meta=content.layout.external))
+        if self._core is None:
+            settings = Settings.from_config(self._mirror)
+            self._core = Mirror(dataclasses.replace(settings, external_meta=content.layout.external))
         self._effects = self._effect_table()
         self.step(
             ev.Attach(
@@ -169,9 +177,53 @@ class Worker:
                 epoch,
                 _random(RANDOM_NUMBERS),
                 resume_bytes=self._resume[0].size if self._resume is not None else 0,
+                token=token,
             )
         )
         self._changed()
+
+    def _attach_again(self, token: ev.Token) -> None:
+        """Use a disk again, or another one in the place of one that has failed.
+
+        Raises:
+            AlreadySet: there is one in use.
+            StillPrimary: a Primary without a disk works with the peer's copy, which is newer.
+            RelevoError, OSError: it cannot be used.
+        """
+        if self._core is None:
+            self._open_disk(token)
+            return
+        status = self._core.status()
+        if status["disk"] != _DISKLESS["disk"]:
+            raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
+        if status["role"] == "Primary":
+            raise errors.StillPrimary
+        if self._disk is None:
+            self._open_disk(token)
+        else:
+            self._when_idle = lambda: self._open_disk_for(token)
+
+    def _open_disk_for(self, token: ev.Token) -> None:
+        try:
+            self._open_disk(token)
+        except (RelevoError, OSError) as error:
+            token[0].refuse(error)
+
+    def _close_disk(self, effect: ev.CloseDisk) -> None:
+        self._when_idle = lambda: self.step(ev.DiskDone(self._loop.now_ms, effect.token))
+
+    def _close_when_idle(self, disk: ShellDisk, then: Callable[[], None]) -> None:
+        """The end of a round in which nothing more is under way on a disk that is to be closed."""
+        if disk.busy:
+            return
+        self._when_idle = None
+        disk.close()
+        self._disk = None
+        self._effects = self._effect_table()
+        then()
+
+    def _no_disk(self, effect: Any) -> None:
+        self._done(effect.token, errno.ENODEV)
 
     def _read_epoch(self) -> int:
         try:
@@ -237,6 +289,8 @@ class Worker:
         self._link.flush()
         if self._disk is not None:
             self._disk.submit()
+            if self._when_idle is not None:
+                self._close_when_idle(self._disk, self._when_idle)
         if self._status_changed:
             self._status_changed = False
             self._control.tell_watchers(self._status)
@@ -257,6 +311,7 @@ class Worker:
             ev.StatusChanged: lambda _effect: self._changed(),
             ev.CommandDone: self._command_done,
             ev.NeedRandom: lambda effect: self.step(ev.Random(self._loop.now_ms, _random(effect.count))),
+            ev.CloseDisk: self._close_disk,
             ev.PersistEpoch: self._persist_epoch,
             ev.RunHandler: self._errands.run_handler,
             ev.SaveTarget: self._errands.save_target,
@@ -264,7 +319,9 @@ class Worker:
             ev.Stopped: lambda _effect: self._loop.stop(),
             ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
         }
-        if self._disk is not None:
+        if self._disk is None:
+            table |= dict.fromkeys(_DISK_EFFECTS, self._no_disk)
+        else:
             table |= {
                 ev.DiskRead: self._disk.read,
                 ev.DiskWrite: self._disk.write,
@@ -360,7 +417,10 @@ class Worker:
             self._probe()
             client.answer({})
             return
-        event = self._command(name, arguments, (client, name))
+        if name == "attach":
+            self._attach_again((client, name))
+            return
+        event = requested.command(name, arguments, self._loop.now_ms, (client, name))
         if self._core is None:
             if name == "down":
                 client.answer({})
@@ -368,28 +428,6 @@ class Worker:
                 return
             raise NotAttached(f"The mirror's disk cannot be used: {self._problem}")
         self.step(event)
-
-    def _command(self, name: str, arguments: Message, token: ev.Token) -> ev.Event:
-        now = self._loop.now_ms
-        if name == "primary":
-            return ev.Promote(now, token, bool(arguments.get("force", False)), int(arguments.get("epoch", 0)))
-        if name == "connect":
-            return ev.Connect(now, token, bool(arguments.get("dry_run", False)))
-        if name == "allow_alone":
-            return ev.AllowAlone(now, token, int(arguments.get("epoch", 0)))
-        plain: dict[str, type[Any]] = {
-            "secondary": ev.Demote,
-            "outdate": ev.Outdate,
-            "disconnect": ev.Disconnect,
-            "discard": ev.Discard,
-            "keep": ev.Keep,
-            "down": ev.Down,
-        }
-        if name not in plain:
-            known = ", ".join(sorted([*plain, "primary", "connect", "allow_alone", "status", "watch", "probe"]))
-            raise UnknownRequest(f"There is no request {name!r} here.", f"Known: {known}.")
-        event: ev.Event = plain[name](now, token)
-        return event
 
     def _command_done(self, effect: ev.CommandDone) -> None:
         if effect.token is self._stop_token:
@@ -434,6 +472,11 @@ class Worker:
             self.step(ev.Demote(self._loop.now_ms, self._stop_token))
 
 
+_DISK_EFFECTS: tuple[type[Any], ...] = (
+    *(ev.DiskRead, ev.DiskWrite, ev.DiskDiscard, ev.DiskFlush),
+    *(ev.WriteSuperblock, ev.WriteActivityLog, ev.WriteBitmap),
+)
+"""What needs a backing disk."""
 _DISKLESS: Message = {
     "role": "Secondary",
     "peer_role": "Unknown",
@@ -446,10 +489,14 @@ _DISKLESS: Message = {
     "resync_total_bytes": 0,
     "current_uuid": "0000000000000000",
     "bitmap_uuid": "0000000000000000",
+    "history_uuids": ["0000000000000000", "0000000000000000"],
+    "meta_flags": 0,
     "split_brain": False,
     "split_brain_own_bytes": 0,
     "split_brain_peer_bytes": 0,
     "suspended": False,
+    "io_suspended": False,
+    "degraded_at_start": False,
     "was_primary_at_start": False,
     "peer_lost_since_connect": False,
     "outdated": False,

@@ -1,0 +1,210 @@
+"""The verbs that ask a running mirror for one change of state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from relevo.base.control import DaemonUnreachable, Refused
+from relevo.cli.context import Context, of
+from relevo.cli.drbdadm.outcome import Action, Exit, Names, Usage, ask, over
+from relevo.cli.node_runs import NodeDecides, node_runs
+from relevo.config.model import MirrorSite
+
+PLAIN = {
+    "attach": ("attach", "Use this node's disk (again)."),
+    "secondary": ("secondary", "Become Secondary; the device goes away."),
+    "invalidate": ("invalidate", "Take the copy here for out of sync: every block comes from the peer."),
+    "invalidate-remote": ("invalidate_remote", "Take the peer's copy for out of sync: every block goes to the peer."),
+    "pause-sync": ("pause_sync", "Hold a resync, on this side's behalf."),
+    "resume-sync": ("resume_sync", "Let a resync go on that was held with pause-sync."),
+    "suspend-io": ("suspend_io", "Hold back what applications read and write."),
+    "resume-io": ("resume_io", "Let applications go on."),
+}
+"""Verb without options -> request to the mirror's process, and what it does."""
+
+_SIZE = re.compile(r"(\d+)([sSkKmMgGtT]?)", re.ASCII)
+_UNITS_BYTES = {"": 512, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def drbd_size(text: str) -> int:
+    """A size as drbd's tools take it, in bytes: a number of sectors, or with K, M, G or T behind it.
+
+    Raises:
+        Usage: it is none.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise Usage(f"{text!r} is not a size.", "Write a number of sectors, or one with K, M, G or T, such as 10G.")
+    return int(match[1]) * _UNITS_BYTES[match[2].lower()]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `relevo mirror`."""
+    for verb, (request, sentence) in PLAIN.items():
+        app.command(verb, help=sentence)(_plain(request))
+    for verb, function in (
+        ("primary", primary),
+        ("connect", connect),
+        ("disconnect", disconnect),
+        ("detach", detach),
+        ("outdate", outdate),
+        ("verify", verify),
+        ("new-current-uuid", new_current_uuid),
+        ("resize", resize),
+    ):
+        app.command(verb)(function)
+
+
+def _asks(ctx: typer.Context, request: str, **arguments: object) -> Action:
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        ask(context, site, request, **arguments)
+
+    return action
+
+
+def _plain(request: str) -> Callable[..., None]:
+    def command(ctx: typer.Context, names: Names) -> None:
+        over(ctx, names, _asks(ctx, request))
+
+    return command
+
+
+def primary(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", "-f", "--overwrite-data-of-peer", "-o", help="Although the data here may not be current."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the device.")] = False,
+) -> None:
+    """Become Primary by hand and print the device; where a service uses the mirror, `relevo standby` is the way."""
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        if not force and node_runs(context):
+            raise NodeDecides(site.mirror.name)
+        device = promote(context, site, force=force)
+        if not quiet:
+            typer.echo(device)
+
+    over(ctx, names, action)
+
+
+def promote(context: Context, site: MirrorSite, *, force: bool) -> str:
+    """Become Primary under the newest vote that was seen; returns the device."""
+    epoch = int(ask(context, site, "status").get("epoch", 0))
+    return str(ask(context, site, "primary", force=force, epoch=epoch)["device"])
+
+
+def connect(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    discard_my_data: Annotated[
+        bool, typer.Option("--discard-my-data", help="After a split brain: give up what only this side has.")
+    ] = False,
+) -> None:
+    """Look for the peer."""
+    over(ctx, names, _asks(ctx, "discard" if discard_my_data else "connect"))
+
+
+def disconnect(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask the peer: cut the connection.")] = False,
+) -> None:
+    """Take leave of the peer; this side stays alone until `connect`."""
+    over(ctx, names, _asks(ctx, "disconnect", force=force))
+
+
+def detach(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Do not wait for the disk.")] = False,
+) -> None:
+    """Let go of this node's disk; a Primary goes on with the peer's copy."""
+    over(ctx, names, _asks(ctx, "detach", force=force))
+
+
+def outdate(ctx: typer.Context, names: Names) -> None:
+    """Mark the copy here as no longer current, on the disk too when the mirror is not up."""
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> Exit:
+        try:
+            ask(context, site, "outdate")
+        except DaemonUnreachable:
+            _outdate_disk(site)
+        except Refused as error:
+            if error.error != "StillPrimary":
+                raise
+            typer.echo(f"relevo: {site.mirror.name}: {error}", err=True)
+            return Exit.NO_UP_TO_DATE_DISK  # what fence-peer handlers look for
+        return Exit.OK
+
+    over(ctx, names, action)
+
+
+def _outdate_disk(site: MirrorSite) -> None:
+    from relevo.mirror.meta_outdate import outdate_metadata
+
+    outdate_metadata(site.disk, site.meta)
+
+
+def verify(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    start: Annotated[str, typer.Option("--start", "-s", help="Where to begin: sectors (s), or K, M, G.")] = "",
+    stop: Annotated[str, typer.Option("--stop", "-S", help="Where to end, likewise.")] = "",
+) -> None:
+    """Compare both copies while they are in use; what differs is marked, told and counted."""
+    bounds = {
+        key: drbd_size(text) // _UNITS_BYTES["s"]
+        for key, text in (("start_sector", start), ("stop_sector", stop))
+        if text
+    }
+    over(ctx, names, _asks(ctx, "verify", **bounds))
+
+
+def new_current_uuid(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    clear_bitmap: Annotated[
+        bool, typer.Option("--clear-bitmap", "-c", help="Both new copies are equal: no first resync.")
+    ] = False,
+) -> None:
+    """Begin a new generation of the data."""
+    over(ctx, names, _asks(ctx, "new_current_uuid", clear_bitmap=clear_bitmap))
+
+
+def resize(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    size: Annotated[str, typer.Option("--size", "-s", help="New size (drbd's units: s, K, M, G).")] = "",
+    assume_clean: Annotated[
+        bool, typer.Option("--assume-clean", help="What is added is equal on both sides: no resync of it.")
+    ] = False,
+    assume_peer_has_space: Annotated[
+        bool, typer.Option("--assume-peer-has-space", help="Although the peer is not connected.")
+    ] = False,
+) -> None:
+    """Take over the new size of the backing disks."""
+    arguments: dict[str, object] = {"assume_clean": assume_clean, "assume_peer_has_space": assume_peer_has_space}
+    if size:
+        arguments["size_bytes"] = drbd_size(size)
+    over(ctx, names, _asks(ctx, "resize", **arguments))

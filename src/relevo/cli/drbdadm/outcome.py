@@ -1,0 +1,151 @@
+"""Which mirrors are meant, and what drbdadm's exit codes say about what happened to them."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from relevo.base.control import DaemonUnreachable, Message, Refused, call
+from relevo.base.errors import RelevoError
+from relevo.cli.context import Context, of
+from relevo.config.errors import ConfigErrors
+from relevo.config.model import MirrorSite
+from relevo.config.site import NoDiskHere, NoSuchMirror, find_site, sites_here
+
+ALL = "all"
+REQUEST_TIMEOUT_S = 120.0
+"""How long a change of state may take (drbdadm's own limit for the long ones is 121 s)."""
+Names = Annotated[list[str], typer.Argument(metavar="{all|RESOURCE…}", help="Names of mirrors, such as r0, or all.")]
+
+
+class Exit(enum.IntEnum):
+    """drbdadm's exit codes; `all` ends with the highest, and with the first from FAILED on."""
+
+    OK = 0
+    USAGE = 1
+    """No such command or resource; no meta-data; a question was not answered with yes."""
+    WORSE = 5
+    """wait-connect, wait-sync: the time is over. outdate: the copy is Inconsistent, which is worse anyway."""
+    NOT_CONFIGURED = 10
+    """The configuration is wrong, the mirror is not up, or what is asked for is so already."""
+    STATE = 11
+    """The states of both sides do not allow it."""
+    NO_DISK = 16
+    """There is no disk here."""
+    NO_UP_TO_DATE_DISK = 17
+    """It needs access to data that is up to date."""
+    FAILED = 20
+    """The system refused."""
+
+
+_BY_ERROR = {
+    "AlreadySet": Exit.NOT_CONFIGURED,
+    "BackingUnusable": Exit.NOT_CONFIGURED,
+    "DataNotUpToDate": Exit.NO_UP_TO_DATE_DISK,
+    "InconsistentAnyway": Exit.WORSE,
+    "InUse": Exit.FAILED,
+    "MetadataUnclean": Exit.USAGE,
+    "LastCopy": Exit.NO_UP_TO_DATE_DISK,
+    "MetadataExists": Exit.USAGE,
+    "NeedStandAlone": Exit.NOT_CONFIGURED,
+    "NeverInUse": Exit.NO_UP_TO_DATE_DISK,
+    "NoDisk": Exit.NO_UP_TO_DATE_DISK,
+    "NotConfirmed": Exit.USAGE,
+    "NoLocalDisk": Exit.NO_DISK,
+    "NoMetadata": Exit.USAGE,
+    "NotAttached": Exit.NO_DISK,
+    "UnknownRequest": Exit.FAILED,
+}
+"""Name of an error's type, here or in the mirror's process; what is not named is a matter of states."""
+
+
+def exit_code(error: RelevoError) -> Exit:
+    """The code that drbdadm has for what happened."""
+    name = error.error if isinstance(error, Refused) else type(error).__name__
+    if name in _BY_ERROR:
+        return _BY_ERROR[name]
+    if isinstance(error, DaemonUnreachable | ConfigErrors):
+        return Exit.NOT_CONFIGURED
+    if isinstance(error, NoSuchMirror | NoDiskHere | Usage):
+        return Exit.USAGE
+    return Exit.STATE if isinstance(error, Refused) else Exit.FAILED
+
+
+class Usage(RelevoError):
+    """The command line cannot be meant like this."""
+
+
+Action = Callable[[MirrorSite], int | None]
+
+
+def over(ctx: typer.Context, names: list[str], action: Action) -> None:
+    """Carry out a verb for each mirror that is meant, and end the process with drbdadm's code.
+
+    Each error is told in its sentence on standard error; the others are gone on with, as drbdadm does.
+    """
+    raise typer.Exit(_over(of(ctx), names, action))
+
+
+def _over(context: Context, names: list[str], action: Action) -> int:
+    worst = 0
+    try:
+        chosen = resolve(context, names)
+    except RelevoError as error:
+        return _tell("", error)
+    for site in chosen:
+        try:
+            code = int(action(site) or 0)
+        except RelevoError as error:
+            code = _tell(site.mirror.name, error)
+        except OSError as error:
+            sys.stderr.write(f"relevo: {site.mirror.name}: {error}\n")
+            code = Exit.FAILED
+        if code >= Exit.FAILED:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _tell(name: str, error: RelevoError) -> int:
+    sys.stderr.write(f"relevo: {name}: {error}\n" if name else f"relevo: {error}\n")
+    return exit_code(error)
+
+
+def resolve(context: Context, names: list[str]) -> list[MirrorSite]:
+    """The mirrors that are meant: `all`, names, `minor-N`, or NAME/0 (there is one volume in each).
+
+    Raises:
+        ConfigErrors: the configuration is wrong.
+        NoSuchMirror, NoDiskHere: nothing of that name here.
+        Usage: a volume that cannot be.
+    """
+    if not names:
+        raise Usage("No resource is named.", "Name one, or all.")
+    if names == [ALL]:
+        return list(sites_here(context.paths, context.node))
+    return [_one(context, name) for name in names]
+
+
+def _one(context: Context, name: str) -> MirrorSite:
+    name, slash, volume = name.partition("/")
+    if slash and volume != "0":
+        raise Usage(f"Mirror {name} has no volume {volume!r}.", "Each mirror has one, number 0.")
+    if name.startswith("minor-"):
+        for site in sites_here(context.paths, context.node):
+            if f"minor-{site.minor}" == name:
+                return site
+    return find_site(context.paths, context.node, name)
+
+
+def ask(context: Context, site: MirrorSite, do: str, **arguments: object) -> Message:
+    """Ask a mirror's process, and wait for its answer.
+
+    Raises:
+        DaemonUnreachable: it does not run.
+        Refused: it says no.
+    """
+    return call(context.paths.socket(f"mirror-{site.mirror.name}"), do, timeout_s=REQUEST_TIMEOUT_S, **arguments)
