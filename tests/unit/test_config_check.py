@@ -9,6 +9,7 @@ import typer
 from test_config_load import RIGHT, written
 from typer.testing import CliRunner
 
+from relevo.base.paths import Paths
 from relevo.cli.check import check
 from relevo.cli.context import context
 
@@ -18,7 +19,7 @@ def run(etc: pathlib.Path, *argv: str, node: str = "nodo1") -> tuple[int, str, s
 
     @app.callback()
     def root(ctx: typer.Context) -> None:
-        ctx.obj = context(etc, etc / "state", etc / "run", node)
+        ctx.obj = context(Paths(etc, etc / "state", etc / "run", etc / "drbd.conf"), node)
 
     app.command("check")(check)
     result = CliRunner().invoke(app, ["check", *argv])
@@ -65,6 +66,7 @@ def test_wrong_for_programs(tmp_path: pathlib.Path) -> None:
         {
             "file": str(path),
             "line": 7,
+            "column": None,
             "what": "[heartbeat] has no key 'deathtime'.",
             "remedy": "Did you mean 'deadtime'?",
         }

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from relevo.base.errors import RelevoError
+from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
-from relevo.config.errors import ConfigErrors
+from relevo.config.errors import ConfigError, ConfigErrors
 from relevo.config.load import load, warnings, whoami
 from relevo.config.model import Config
+from relevo.config.site import configured_by_drbd
 
 
 def check(
     ctx: typer.Context,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    drbd: Annotated[pathlib.Path | None, typer.Option(help="Check this drbd.conf instead of relevo.toml.")] = None,
 ) -> None:
     """Say whether the configuration is right, every mistake with its line; nothing is started."""
     context = of(ctx)
+    if drbd is None and configured_by_drbd(context.paths):
+        drbd = context.paths.drbd
+    if drbd is not None:
+        _check_drbd(report(drbd, context.node), as_json=as_json)
+        return
     try:
         config = load(context.paths.config)
     except ConfigErrors as errors:
-        _refuse(errors, as_json=as_json)
+        _refuse(errors.errors, as_json=as_json)
         raise SystemExit(EXIT_FAILED) from None
     named = list(warnings(config))
     try:
@@ -34,21 +44,44 @@ def check(
         print_json({"ok": True, "hash": config.hash, "mistakes": [], "warnings": named})
         return
     typer.echo(_summary(config))
-    for sentence in named:
+    _print_warnings(named)
+
+
+def _check_drbd(found: Report, *, as_json: bool) -> None:
+    if found.mistakes:
+        if not as_json:
+            _print_warnings(found.warnings)
+        _refuse(found.mistakes, found.warnings, as_json=as_json)
+        raise SystemExit(EXIT_FAILED)
+    if as_json:
+        print_json({"ok": True, "resources": found.summary, "mistakes": [], "warnings": found.warnings})
+        return
+    typer.echo(f"OK: {'; '.join(found.summary) or 'nothing'}.")
+    _print_warnings(found.warnings)
+
+
+def _print_warnings(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
         typer.echo(f"warning: {sentence}")
 
 
-def _refuse(errors: ConfigErrors, *, as_json: bool) -> None:
+def _refuse(errors: Sequence[ConfigError], warned: Sequence[str] = (), *, as_json: bool) -> None:
     if as_json:
         mistakes: list[dict[str, Any]] = [
-            {"file": str(error.file), "line": error.line, "what": error.mistake, "remedy": error.remedy}
-            for error in errors.errors
+            {
+                "file": str(error.file),
+                "line": error.line,
+                "column": error.column,
+                "what": error.mistake,
+                "remedy": error.remedy,
+            }
+            for error in errors
         ]
-        print_json({"ok": False, "mistakes": mistakes, "warnings": []})
+        print_json({"ok": False, "mistakes": mistakes, "warnings": list(warned)})
         return
-    for error in errors.errors:
+    for error in errors:
         typer.echo(str(error), err=True)
-    count = len(errors.errors)
+    count = len(errors)
     typer.echo(f"{count} mistake{'s' if count > 1 else ''}.", err=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -50,9 +49,9 @@ class Context:
         return [word for option, path in places.items() for word in (option, str(path))] + ["--node", self.node]
 
 
-def context(etc: pathlib.Path, state: pathlib.Path, run: pathlib.Path, node: str | None) -> Context:
+def context(paths: Paths, node: str | None) -> Context:
     """The context of this invocation; the node's name is `uname -n` unless given."""
-    return Context(Paths(etc, state, run), node or os.uname().nodename)
+    return Context(paths, node or os.uname().nodename)
 
 
 def of(ctx: typer.Context) -> Context:

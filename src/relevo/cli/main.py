@@ -37,6 +37,9 @@ def root(
     etc: Annotated[pathlib.Path, typer.Option(help="Folder of relevo.toml and its secrets.")] = _DEFAULT.etc,
     state: Annotated[pathlib.Path, typer.Option(help="Folder of what survives a restart.")] = _DEFAULT.state,
     run: Annotated[pathlib.Path, typer.Option(help="Folder of the control sockets.")] = _DEFAULT.run,
+    drbd_conf: Annotated[
+        pathlib.Path, typer.Option(help="Configures mirrors where there is no relevo.toml.")
+    ] = _DEFAULT.drbd,
     node: Annotated[str | None, typer.Option(help="Name of this node (default: the host name).")] = None,
     version: Annotated[  # noqa: ARG001 - typer calls _version
         bool | None,
@@ -44,7 +47,7 @@ def root(
     ] = None,
 ) -> None:
     """Options that stand before the command."""
-    ctx.obj = context(etc, state, run, node)
+    ctx.obj = context(Paths(etc, state, run, drbd_conf), node)
 
 
 app.command("check")(check.check)

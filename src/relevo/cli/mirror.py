@@ -9,12 +9,13 @@ import typer
 from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
-from relevo.cli import drbdadm
+from relevo.cli import drbdadm, mirror_conf
 from relevo.cli.context import Context, of, print_json
 from relevo.config.site import NoSuchMirror, find_site
 
 app = typer.Typer(cls=drbdadm.Verbs, no_args_is_help=True, help="The same blocks on two disks.")
 drbdadm.register(app)
+app.command("dump")(mirror_conf.dump)
 Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
 
 

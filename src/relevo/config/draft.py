@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
 from relevo.config.model import (
@@ -19,17 +20,14 @@ from relevo.config.model import (
     Operation,
     Resource,
     Service,
+    Side,
 )
 from relevo.config.table import Source, Table, nearest
 
 PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 """Name -> keepalive and deadtime, both in milliseconds."""
 MIN_INITDEAD_MS = 10_000
-MAX_PORT = 65535
 MAX_INTERFACE_LENGTH = 15
-MIN_AL_EXTENTS = 67
-MAX_AL_EXTENTS = 6433
-"""What the 32 KiB activity log of drbd's meta-data v08 can hold."""
 MAX_MIGRATION_THRESHOLD = 1_000_000
 _RESOURCE_TYPES = ("mirror", "filesystem", "files", "address")
 
@@ -39,6 +37,8 @@ class Draft:
     """What could be understood of a configuration, before the parts are compared with each other.
 
     Attributes:
+        drbd: name of a mirror -> the drbd.conf that configures it, for those that one does.
+        sides: such a mirror -> both of its sides.
         declared: section (`nodes`, `links`, `mirrors`) -> every name in it, also of what could not be understood.
     """
 
@@ -50,6 +50,8 @@ class Draft:
     links: dict[str, Link] = dataclasses.field(default_factory=dict)
     nodes: dict[str, Node] = dataclasses.field(default_factory=dict)
     mirrors: dict[str, Mirror] = dataclasses.field(default_factory=dict)
+    drbd: dict[str, DrbdSource] = dataclasses.field(default_factory=dict)
+    sides: dict[str, tuple[Side, Side]] = dataclasses.field(default_factory=dict)
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
     declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
@@ -155,25 +157,11 @@ def _meta_disk(table: Table, mirror: str) -> MetaDisk:
 
 
 def _mirror(table: Table, name: str, draft: Draft) -> None:
-    mirror = Mirror(
-        name=name,
-        link=table.name("link", example='"cross"'),
-        port=table.integer("port", 7788, 1, MAX_PORT),
-        secret="",
-        hmac=table.choice("hmac", ("sha1", "sha256", "md5"), "sha256"),
-        alone=table.choice("alone", ("risk", "ask"), "ask"),
-        timeout_ms=table.duration_ms("timeout", 6000),
-        ping_interval_ms=table.duration_ms("ping_interval", 10_000),
-        ping_timeout_ms=table.duration_ms("ping_timeout", 500),
-        connect_interval_ms=table.duration_ms("connect_interval", 500),
-        al_extents=table.integer("al_extents", 1237, MIN_AL_EXTENTS, MAX_AL_EXTENTS),
-        resync_rate_bytes=table.size_bytes("resync_rate", 0, zero=True),
-        suspend_ms=table.duration_ms("suspend", 60_000),
-        resume=table.boolean("resume", default=True),
-    )
-    table.finish()
-    if table.sound:
-        draft.mirrors[name] = mirror
+    found = read_mirror(table, name)
+    if isinstance(found, DrbdSource):
+        draft.drbd[name] = found
+    elif found is not None:
+        draft.mirrors[name] = found
 
 
 def _service(table: Table, name: str, draft: Draft) -> None:

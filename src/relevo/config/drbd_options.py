@@ -5,7 +5,7 @@ Sizes in bytes, times in milliseconds. Names and meanings are those of drbd.conf
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -25,6 +25,19 @@ AfterSb2 = Literal["disconnect", "violently-as0p", "call-pri-lost-after-sb"]
 """The same when both are."""
 RrConflict = Literal["disconnect", "violently", "call-pri-lost"]
 """What to do when a Primary would have to become the target of a resync."""
+OnCongestion = Literal["block", "pull-ahead", "disconnect"]
+"""What to do when the send buffer is full."""
+OnIoError = Literal["detach", "pass_on", "call-local-io-error"]
+"""What an error of the backing disk leads to."""
+Fencing = Literal["dont-care", "resource-only", "resource-and-stonith"]
+"""What a Primary does about a peer that it has lost."""
+
+
+DIGESTS = (
+    *("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3-256", "sha3-384", "sha3-512"),
+    "crc32c",
+)
+"""Hashes that can be named for payloads, verify and checksum-based resync."""
 
 
 class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +50,8 @@ class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
         sndbuf_bytes, rcvbuf_bytes: socket buffers; 0 asks the kernel for 4 MiB.
         ko_count: a peer that leaves one request unanswered for `ko_count` times `timeout` is given up; 0 never.
         after_sb_0pri, after_sb_1pri, after_sb_2pri, rr_conflict: see the types.
+        discard_node: `after-sb-0pri discard-node-NAME`: the node whose changes go; each side makes discard-local or
+            discard-remote of it.
         always_asbp: policies apply also when only older generations are common.
         verify_alg, csums_alg, data_integrity_alg: hash names; empty is none.
         csums_after_crash_only: checksums spare the network only in the resync after a crash of the Primary.
@@ -66,18 +81,19 @@ class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
     after_sb_1pri: AfterSb1 = "disconnect"
     after_sb_2pri: AfterSb2 = "disconnect"
     rr_conflict: RrConflict = "disconnect"
+    discard_node: str = ""
     always_asbp: bool = False
     verify_alg: str = ""
     csums_alg: str = ""
     csums_after_crash_only: bool = False
     data_integrity_alg: str = ""
     use_rle: bool = True
-    on_congestion: Literal["block", "pull-ahead", "disconnect"] = "block"
+    on_congestion: OnCongestion = "block"
     congestion_fill_bytes: int = 0
     congestion_extents: int = 1237
     tcp_cork: bool = True
-    on_io_error: Literal["detach", "pass_on", "call-local-io-error"] = "detach"
-    fencing: Literal["dont-care", "resource-only", "resource-and-stonith"] = "dont-care"
+    on_io_error: OnIoError = "detach"
+    fencing: Fencing = "dont-care"
     size_bytes: int = 0
     al_updates: bool = True
     disk_barrier: bool = False
@@ -94,3 +110,13 @@ class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
     degr_wfc_timeout_ms: int = 0
     outdated_wfc_timeout_ms: int = 0
     handlers: dict[str, str] = {}
+
+
+OWN_DEFAULTS = DrbdOptions(ko_count=1)
+"""What relevo.toml means where it says nothing: a peer that does not answer is given up after one `timeout`, and
+nothing bounds a resync; the rest is as in drbd."""
+
+
+def words_of(choice: Any) -> tuple[str, ...]:
+    """The words of one of the types above."""
+    return tuple(get_args(choice))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from relevo.config import rules
+from relevo.config import merge_drbd, rules
 from relevo.config.authkeys import parse_authkeys
 from relevo.config.draft import Draft, read_draft
 from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
@@ -34,6 +34,7 @@ def load(path: pathlib.Path) -> Config:
     if not source.parse(_read(path)):
         raise ConfigErrors(mistakes)
     draft = read_draft(source)
+    merge_drbd.merge(draft)
     rules.compare(draft)
     authkeys = _authkeys(path.parent / draft.authkeys, mistakes) if draft.authkeys else None
     secrets = _secrets(path.parent / draft.secrets, draft, mistakes) if draft.secrets else {}
@@ -42,7 +43,8 @@ def load(path: pathlib.Path) -> Config:
     assert draft.heartbeat is not None, "what was not understood is a mistake"
     assert authkeys is not None, "what was not understood is a mistake"
     mirrors = {
-        name: msgspec.structs.replace(mirror, secret=secrets[name]) for name, mirror in sorted(draft.mirrors.items())
+        name: msgspec.structs.replace(mirror, secret=secrets.get(name, mirror.secret))
+        for name, mirror in sorted(draft.mirrors.items())
     }
     config = Config(
         cluster=draft.cluster,
@@ -52,6 +54,8 @@ def load(path: pathlib.Path) -> Config:
         authkeys=authkeys,
         mirrors=mirrors,
         services=dict(sorted(draft.services.items())),
+        sides=dict(sorted(draft.sides.items())),
+        drbd={name: source.path for name, source in sorted(draft.drbd.items())},
         hash="",
     )
     return msgspec.structs.replace(config, hash=hash_of(config))
@@ -83,7 +87,10 @@ def hash_of(config: Config) -> str:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but weak or a risk: one sentence each."""
-    return tuple(rules.weaknesses(config.mirrors, config.authkeys.signing.method))
+    return (
+        *rules.weaknesses(config.mirrors, config.authkeys.signing.method),
+        *merge_drbd.notes(set(config.drbd.values())),
+    )
 
 
 def _read(path: pathlib.Path) -> bytes:
@@ -116,8 +123,8 @@ def _authkeys(path: pathlib.Path, mistakes: list[ConfigError]) -> AuthKeys | Non
 
 
 def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> Mapping[str, str]:
-    """The secret of each mirror; nothing is read when there is no mirror."""
-    names = draft.declared.get("mirrors", ())
+    """The secret of each mirror that relevo.toml configures; nothing is read when there is none."""
+    names = [name for name in draft.declared.get("mirrors", ()) if name not in draft.drbd]
     if not names:
         return {}
     source = Source(path, mistakes)

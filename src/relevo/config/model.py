@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from relevo.config.drbd_options import DrbdOptions
+from relevo.config.drbd_options import OWN_DEFAULTS, DrbdOptions
 from relevo.config.meta_disk import INTERNAL, MetaDisk
 
 
@@ -90,7 +90,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
         link: the link that carries it.
         port: TCP port on both nodes.
         secret: shared secret of the challenge-response authentication.
-        hmac: its hash, as drbd's cram-hmac-alg.
+        hmac: its hash, as drbd's cram-hmac-alg; `none`: the peer is not asked to prove itself (a drbd.conf without it).
         alone: what a Primary without its peer does: `risk` goes on (a named risk), `ask` suspends until permitted.
         timeout_ms: how long a request may stay unanswered before the link is given up (drbd: timeout).
         ping_interval_ms: idle time before a keep-alive is sent (drbd: ping-int).
@@ -108,7 +108,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     link: str
     port: int = 7788
     secret: str
-    hmac: Literal["sha1", "sha256", "md5"] = "sha256"
+    hmac: Literal["sha1", "sha256", "md5", "none"] = "sha256"
     alone: Literal["risk", "ask"] = "ask"
     timeout_ms: int = 6000
     ping_interval_ms: int = 10_000
@@ -118,7 +118,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
     resume: bool = True
-    options: DrbdOptions = DrbdOptions(ko_count=1)
+    options: DrbdOptions = OWN_DEFAULTS
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,18 +133,37 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.address), self.port
 
 
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a mirror that drbd.conf configures.
+
+    Attributes:
+        name: the host's name (of a floating one its address).
+        end: where it listens.
+        disk, meta: its backing disk and where the meta-data lies.
+        device, minor: the name and number under which drbd would offer the device there.
+    """
+
+    name: str
+    end: Endpoint
+    disk: pathlib.Path
+    meta: MetaDisk
+    device: pathlib.Path
+    minor: int
+
+
 class MirrorSite(msgspec.Struct, frozen=True, kw_only=True):
     """A mirror as one node has it: all that its process needs to know, wherever it was configured.
 
     Attributes:
         mirror: its settings.
-        cluster: name of the cluster, or of the file that configures the mirror.
+        cluster: name of the cluster; `drbd.conf` where there is none.
         me, peer: names of this node and of the other one.
         own, other: where each of them listens.
         disk: the backing disk here.
         meta: where its meta-data lies.
         device: the name under which drbd would offer the device (`/dev/drbd0`); None if no drbd.conf names one.
         minor: its minor number there.
+        source: the drbd.conf that configures the mirror; None if relevo.toml does.
     """
 
     mirror: Mirror
@@ -157,6 +176,7 @@ class MirrorSite(msgspec.Struct, frozen=True, kw_only=True):
     meta: MetaDisk = INTERNAL
     device: pathlib.Path | None = None
     minor: int | None = None
+    source: pathlib.Path | None = None
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +262,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """One whole cluster.
 
     Attributes:
+        sides: mirror name -> both sides, for those that a drbd.conf configures.
+        drbd: mirror name -> that file.
         hash: SHA-256 (hexadecimal) of what is configured, secrets included, paths of the files not.
     """
 
@@ -252,6 +274,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     authkeys: AuthKeys
     mirrors: dict[str, Mirror]
     services: dict[str, Service]
+    sides: dict[str, tuple[Side, Side]] = {}
+    drbd: dict[str, pathlib.Path] = {}
     hash: str
 
     def peers_of(self, name: str) -> tuple[Node, ...]:

@@ -18,6 +18,7 @@ from relevo.config.model import (
     Resource,
     Service,
 )
+from relevo.config.risks import risks
 
 MIN_NODES = 2
 MIRROR_NODES = 2
@@ -305,11 +306,5 @@ def weaknesses(mirrors: dict[str, Mirror], signing_method: str) -> Iterator[str]
     if signing_method != "sha256":
         why = {"crc": "no secret at all: anyone on a link can forge heartbeats"}.get(signing_method, "an outdated hash")
         yield f"Heartbeats are signed with {signing_method} ({why}); use a key of method sha256."
-    for name, mirror in mirrors.items():
-        if mirror.alone == "risk":
-            yield (
-                f'Mirror {name!r} has alone = "risk": a server that loses its peer goes on writing alone, and after a '
-                "cut of all links both may: what one of them accepted then has to be given up."
-            )
-        if mirror.hmac != "sha256":
-            yield f'Mirror {name!r} authenticates with {mirror.hmac} (an outdated hash); use hmac = "sha256".'
+    for mirror in mirrors.values():
+        yield from risks(mirror)

@@ -11,11 +11,11 @@ import struct
 from collections.abc import Callable
 
 from relevo.base.errors import RelevoError
+from relevo.config.drbd_options import DIGESTS
 from relevo.mirror.crc32c import crc32c
 
 Digest = Callable[[bytes | bytearray | memoryview], bytes]
-_HASHLIB = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3-256", "sha3-384", "sha3-512")
-ALGORITHMS = (*_HASHLIB, "crc32c")
+ALGORITHMS = DIGESTS
 """Names that `digest` knows."""
 _ALL_ONES = 0xFFFF_FFFF
 
@@ -32,7 +32,7 @@ def digest(name: str) -> Digest:
     """
     if name == "crc32c":
         return _crc32c
-    if name not in _HASHLIB:
+    if name not in ALGORITHMS:
         raise UnknownAlgorithm(f"There is no digest {name!r} here.", f"Known: {', '.join(ALGORITHMS)}.")
     inner = name.replace("-", "_")
     return lambda data: hashlib.new(inner, data, usedforsecurity=False).digest()

@@ -17,6 +17,9 @@ OUR_FEATURES = p.Feature.TRIM | p.Feature.WSAME | p.Feature.WZEROES
 the command itself."""
 
 
+_PROOF_REMEDY = "Configure the same secret and hash on both servers (drbd.conf: shared-secret, cram-hmac-alg)."
+
+
 class VersionsApart(RelevoError):
     """The peer does not speak the protocol of this side."""
 
@@ -31,10 +34,18 @@ class Done(msgspec.Struct, frozen=True):
     features: int
 
 
-class Greeting:
-    """One connection's beginning. Send `opening()`, then what `take` answers, until it answers with `Done`."""
+class Unproven(RelevoError):
+    """One side wants the proof of a secret and the other does not."""
 
-    def __init__(self, authentication: Authentication) -> None:
+
+class Greeting:
+    """One connection's beginning. Send `opening()`, then what `take` answers, until it answers with `Done`.
+
+    Args:
+        authentication: of this connection; None asks the peer for no proof.
+    """
+
+    def __init__(self, authentication: Authentication | None) -> None:
         self._authentication = authentication
         self._features: int | None = None
         self._responded = False
@@ -62,10 +73,12 @@ class Greeting:
             VersionsApart: no common protocol.
             WrongSecret: the peer's proof is wrong.
             ChallengeReflected: the peer sent our own challenge.
+            Unproven: the peer has no secret configured.
             OutOfTurn: anything else.
         """
         if self._features is None and isinstance(packet, p.ConnectionFeatures):
             return self._take_features(packet)
+        assert self._authentication is not None, "without authentication the features are the last word"
         if self._features is not None and not self._responded and isinstance(packet, p.AuthChallenge):
             self._responded = True
             return [p.AuthResponse(self._authentication.respond(packet.challenge))]
@@ -74,6 +87,8 @@ class Greeting:
             self._verified = True
             assert self._features is not None
             return [Done(self._features)]
+        if self._features is not None and isinstance(packet, p.Protocol):
+            raise Unproven("The peer does not prove that it knows the secret.", _PROOF_REMEDY)
         raise OutOfTurn(f"The peer sent {type(packet).__name__} in the middle of the greeting.", p.UPGRADE_REMEDY)
 
     def _take_features(self, packet: p.ConnectionFeatures) -> list[p.Packet | Done]:
@@ -84,4 +99,6 @@ class Greeting:
                 "Use versions on both servers that have a protocol in common.",
             )
         self._features = packet.features & OUR_FEATURES
+        if self._authentication is None:
+            return [Done(self._features)]
         return [p.AuthChallenge(self._authentication.challenge)]

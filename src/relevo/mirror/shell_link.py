@@ -115,8 +115,7 @@ class ShellLink:
 
     def _established(self, data: socket.socket, meta: socket.socket, resolve_conflicts: bool) -> None:
         self._resolve_conflicts = resolve_conflicts
-        authentication = Authentication(self._mirror.secret, self._mirror.hmac, secrets.token_bytes(p.CHALLENGE_BYTES))
-        self._greeting = Greeting(authentication)
+        self._greeting = Greeting(self._authentication())
         options = self._mirror.options
         resize(data, options.sndbuf_bytes, options.rcvbuf_bytes)
         self.data = Stream(self._loop, data, wire.DATA_COMMANDS, self._pool, self._greet, self._fail)
@@ -130,6 +129,11 @@ class ShellLink:
         self._timer = self._loop.call_in(
             max(GREETING_TIMEOUT_MS, 4 * self._mirror.ping_timeout_ms), lambda: self._fail("The peer does not answer.")
         )
+
+    def _authentication(self) -> Authentication | None:
+        if self._mirror.hmac == "none":
+            return None
+        return Authentication(self._mirror.secret, self._mirror.hmac, secrets.token_bytes(p.CHALLENGE_BYTES))
 
     def _greet(self, packet: p.Packet, buffer: Buffer | None) -> None:
         if buffer is not None:  # payload before the proof: refused below, and never kept

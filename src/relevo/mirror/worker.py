@@ -94,8 +94,7 @@ class Worker:
         self._pool = BufferPool(max(RECEIVE_POOL_MIN_BYTES, self._mirror.options.max_buffers * PAGE_BYTES))
         self._resume = keeper.resume
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed, hold=self._mirror.resume)
-        conf = paths.config if site.device is None else paths.drbd
-        self._errands = ShellErrands(site, conf, paths.state, keeper, self._handled, self._done)
+        self._errands = ShellErrands(site, site.source or paths.config, paths.state, keeper, self._handled, self._done)
         self._device.other_reply = self._errands.reply
         self._link = ShellLink(
             self._loop,

@@ -1,0 +1,69 @@
+"""Where something stands in a file, and what is to be said about it."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from relevo.config.errors import ConfigError
+
+MAX_MISTAKES = 50
+"""More are not written down: they would only hide the first."""
+QUOTED_LENGTH = 40
+
+
+class Place(NamedTuple):
+    """A place in a file; line and column count from 1."""
+
+    file: pathlib.Path
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Note(NamedTuple):
+    """A warning: what was read is valid, but does not do what its author may expect."""
+
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+class Findings:
+    """Mistakes and warnings, in the order in which they were found."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[ConfigError] = []
+        self.notes: list[Note] = []
+
+    def wrong(self, place: Place, what: str, remedy: str) -> None:
+        """Write down a mistake."""
+        if len(self.mistakes) < MAX_MISTAKES:
+            self.mistakes.append(ConfigError(place.file, place.line, what, remedy, column=place.column))
+
+    def warn(self, place: Place, text: str) -> None:
+        """Write down a warning, once."""
+        note = Note(place, text)
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def quoted(text: str) -> str:
+    """A piece of the file as a message shows it: short, in quotation marks."""
+    short = text if len(text) <= QUOTED_LENGTH else text[: QUOTED_LENGTH - 1] + "…"
+    return repr(short)
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A remedy that names the most similar known word; without one, `otherwise` or all that are known."""
+    names = sorted(known)
+    similar = difflib.get_close_matches(word, names, 1)
+    if similar:
+        return f"Did you mean {similar[0]!r}?"
+    return otherwise or f"Known here: {', '.join(names)}."
