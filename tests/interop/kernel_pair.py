@@ -21,6 +21,8 @@ from relevo.mirror.create import create_metadata, read_superblock
 
 DISK_BYTES = 48 << 20
 SECRET = "open sesame"
+CLUSTER = f"pair{os.getpid()}"
+"""Part of the loop devices' names: that of this run alone."""
 SHORT_TIMES = 'timeout = "3 s"\nping_interval = "2 s"\nping_timeout = "800 ms"\n'
 """Of ours; slow machines emulate processors slowly."""
 KERNEL_SHORT_TIMES = ("timeout 30;", "ping-int 2;", "ping-timeout 8;", "connect-int 1;")
@@ -108,7 +110,7 @@ class Pair:
             for name, address in self._addresses.items()
         )
         (etc / "relevo.toml").write_text(
-            '[cluster]\nname = "pair"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
+            f'[cluster]\nname = "{CLUSTER}"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
             '[links.cross]\ninterface = "eth1"\nnetwork = "10.27.0.0/24"\n'
             f'{nodes}[mirrors.r0]\nlink = "cross"\nport = {case.port}\nhmac = "{case.hmac}"\nalone = "risk"\n'
             f"{SHORT_TIMES}{case.mirror}\n{mirror}\n"
@@ -249,7 +251,7 @@ class Pair:
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.close()
         quiet = self._watchdog.wait(10) == 0
-        left = loops.find("relevo:pair:", self.folder)
+        left = loops.find(f"relevo:{CLUSTER}:", self.folder)
         run("rm", "-rf", str(self.folder))
         return quiet and not left
 
@@ -269,4 +271,5 @@ def _identity(dump: str) -> dict[str, object]:
     assert uuids is not None
     assert size is not None
     numbers = [int(number, 16) for number in re.findall(r"0x([0-9A-Fa-f]{16});", uuids[1])]
-    return {"size": int(size[1]), "current": numbers[0] & ~1, "bitmap": numbers[1], "history": numbers[2:4]}
+    history = [number & ~1 for number in numbers[2:4]]
+    return {"size": int(size[1]), "current": numbers[0] & ~1, "bitmap": numbers[1], "history": history}

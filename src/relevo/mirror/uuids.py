@@ -43,8 +43,8 @@ class Generations:
         self.mark_primary(primary=primary)
 
     def first_current(self, random: int, *, primary: bool) -> None:
-        """Two just created, equal copies come into use."""
-        self.current, self.bitmap, self.history0, self.history1 = _usable(random), 0, JUST_CREATED, 0
+        """Two just created, equal copies come into use. History stays, as in the kernel: both have the same."""
+        self.current, self.bitmap, self.history0 = _usable(random), 0, self.history0 or JUST_CREATED
         self.mark_primary(primary=primary)
 
     def mark_primary(self, *, primary: bool) -> None:
