@@ -24,7 +24,7 @@ CACHE = pathlib.Path("/var/cache/relevo/interop")
 GUEST_FILES = pathlib.Path(__file__).parent / "guest"
 KERNEL_PACKAGE = "linux-image-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
-TOOLS = ("dd", "mkfs.ext4", "e2fsck", "blkdiscard", "drbdmeta", "drbdadm", "drbdsetup")
+TOOLS = ("dash", "dd", "mkfs.ext4", "e2fsck", "blkdiscard", "drbdmeta", "drbdadm", "drbdsetup")
 """Programs of this machine that the guest gets, with the libraries that they need."""
 DRBD_84_TOOLS = ("drbdadm-84", "drbdsetup-84")
 """What drbdadm calls when the module is of version 8.4."""

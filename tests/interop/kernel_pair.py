@@ -30,6 +30,7 @@ KERNEL_SHORT_TIMES = ("timeout 30;", "ping-int 2;", "ping-timeout 8;", "connect-
 OPTIONS_FOLDER = pathlib.Path(__file__).parent / "options"
 CASE_LIMIT_S = 160.0
 BLOCK = 4096
+NO_HMAC = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,13 @@ class Case:
         protocol: of the kernel; ours has its own in `options`.
         port: TCP port of both.
         secret, kernel_secret: the latter is the same unless given.
-        hmac, kernel_hmac: sha1, sha256 or md5.
+        hmac, kernel_hmac: sha1, sha256 or md5; `NO_HMAC`: the kernel asks for no proof of the secret.
         disk_bytes, kernel_disk_bytes: whole size of the disks, meta-data included.
         net, disk, resource: further lines of the kernel's sections net, disk and of the resource itself.
         mirror: further lines of our mirror's section in relevo.toml.
         options: fields of our `DrbdOptions`.
         ours_is_lower: which side has the lower address.
+        kernel_listens, kernel_calls: ports of the kernel's own, so that one side cannot open a connection to the other.
         ours_good: our copy is good from the start, so that a full resync to the kernel follows; else both are new.
     """
 
@@ -63,6 +65,8 @@ class Case:
     mirror: str = ""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     ours_is_lower: bool = True
+    kernel_listens: int | None = None
+    kernel_calls: int | None = None
     ours_good: bool = True
 
     @property
@@ -125,10 +129,13 @@ class Pair:
         """Write the kernel's drbd.conf; `drbdadm adjust r0` or the next `up` takes it."""
         case = self.case
         secret = case.secret if case.kernel_secret is None else case.kernel_secret
-        lines_net = (f"cram-hmac-alg {case.kernel_hmac or case.hmac};", f'shared-secret "{secret}";')
+        lines_net: tuple[str, ...] = ()
+        if case.kernel_hmac != NO_HMAC:
+            lines_net = (f"cram-hmac-alg {case.kernel_hmac or case.hmac};", f'shared-secret "{secret}";')
         lines_net += (*KERNEL_SHORT_TIMES, *case.net, *net)
         lines_disk = ("resync-rate 400M;", "c-plan-ahead 0;", *case.disk, *disk)
-        hosts = "".join(f"  on {name} {{ address {ip}:{case.port}; }}\n" for name, ip in self._addresses.items())
+        ports = {OURS_NAME: case.kernel_calls or case.port, KERNEL_NAME: case.kernel_listens or case.port}
+        hosts = "".join(f"  on {name} {{ address {ip}:{ports[name]}; }}\n" for name, ip in self._addresses.items())
         self.kernel.run(
             "cat > /etc/drbd.conf <<'END'\nglobal { usage-count no; }\ncommon { }\nresource r0 {\n"
             f"  protocol {case.protocol};\n  device /dev/drbd0;\n  disk /dev/vda;\n  meta-disk internal;\n"

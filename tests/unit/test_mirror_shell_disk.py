@@ -112,10 +112,10 @@ def test_data_is_written_read_and_discarded(rig: Rig) -> None:
 
 
 def test_what_fails_is_told_with_its_number(rig: Rig) -> None:
-    rig.disk.write(ev.DiskWrite("odd", 1, 4096, rig.buffer(bytes(4096))))
+    rig.disk.write(ev.DiskWrite("far", 1 << 62, 4096, rig.buffer(bytes(4096))))
     rig.disk.read(ev.DiskRead("beyond", DISK_BYTES + (1 << 20), 4096, None))
-    rig.wait("odd", "beyond")
-    assert rig.done["odd"][0] != 0
+    rig.wait("far", "beyond")
+    assert rig.done["far"][0] != 0
     assert rig.done["beyond"] != (0, bytes(4096))
     assert rig.done["beyond"][0] != 0
 

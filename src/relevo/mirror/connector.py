@@ -30,6 +30,7 @@ JITTER = 0.285
 WAITING_MAX = 8
 """Accepted connections that have not said yet which they are."""
 _log = structlog.get_logger()
+_ORIGINS = {False: "opened", True: "accepted"}
 Address = tuple[str, int]
 Established = Callable[[socket.socket, socket.socket, bool], None]
 
@@ -254,8 +255,9 @@ class Connector:
             self._schedule()
 
     def _hand_over(self) -> None:
-        data, _ = self._held.pop(Command.INITIAL_DATA)
+        data, data_accepted = self._held.pop(Command.INITIAL_DATA)
         meta, accepted = self._held.pop(Command.INITIAL_META)
+        _log.info("sockets", data=_ORIGINS[data_accepted], meta=_ORIGINS[accepted])
         for sock in (data, meta):
             self._loop.remove(sock.fileno())
         self._searching = False

@@ -217,6 +217,7 @@ class Link:
             return
         if peer.role is not s.peer_role:
             s.peer_role = peer.role
+            self._peer_io.hurry_up()
             s.changed()
         self._peer_disk(peer)
 
@@ -477,6 +478,16 @@ class Link:
             raise p.ProtocolError("The peer asks for a change of the connection that is not a leave.")
         self._goodbye = True
         self._left_outdated = packet.mask & DISK_MASK != 0 and (packet.value & DISK_MASK) >> 9 == Disk.OUTDATED
+        number = s.link_number
+        self._peer_io.hurry_up()
+        s.when(
+            lambda: not self._peer_io.owes or s.link_number != number,
+            lambda: self._peer_may_go() if s.link and s.link_number == number else None,
+        )
+
+    def _peer_may_go(self) -> None:
+        """It has an answer to each of its barriers: what it lost sight of it would take as out of sync."""
+        s = self._s
         if s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
             s.disk = Disk.OUTDATED
             number = s.link_number

@@ -48,8 +48,8 @@ class PeerIo:
         Raises:
             ProtocolError: it lies outside the device.
         """
-        offset = self._check(packet.sector, packet.size_bytes)
-        write = PeerWrite(self, offset, packet.size_bytes, buffer, packet.block_id, self._epochs)
+        self._check(packet.sector, packet.size_bytes)
+        write = PeerWrite(self, packet.sector, packet.size_bytes, buffer, packet.block_id, self._epochs)
         flags = packet.flags
         if not isinstance(packet, p.Data):
             self._without_data(write, packet)
@@ -70,8 +70,8 @@ class PeerIo:
 
     def resync_block(self, packet: p.ResyncReply, buffer: e.Buffer, finish: Callable[[PeerWrite, int], None]) -> None:
         """A block came that a resync asked for."""
-        offset = self._check(packet.sector, packet.size_bytes)
-        write = ResyncWrite(self, offset, packet.size_bytes, buffer, packet.block_id, self._epochs)
+        self._check(packet.sector, packet.size_bytes)
+        write = ResyncWrite(self, packet.sector, packet.size_bytes, buffer, packet.block_id, self._epochs)
         write.finish = finish
         write.resync = True
         self._enter(write)
@@ -88,14 +88,15 @@ class PeerIo:
 
     def admit(self, write: PeerWrite) -> None:
         """The range is the write's: to the disk."""
+        offset, length = write.sector * SECTOR_BYTES, write.size_bytes
         if self._s.disk <= Disk.FAILED:
             self.write_done(write, errnos.EIO)
         elif write.trim:
-            self._s.out.append(e.DiskDiscard(write, write.offset, write.end - write.offset, write.unmap))
+            self._s.out.append(e.DiskDiscard(write, offset, length, write.unmap))
         elif write.same:
-            self._s.out.append(e.DiskWriteSame(write, write.offset, write.end - write.offset, write.buffer))
+            self._s.out.append(e.DiskWriteSame(write, offset, length, write.buffer))
         else:
-            self._s.out.append(e.DiskWrite(write, write.offset, write.end - write.offset, write.buffer))
+            self._s.out.append(e.DiskWrite(write, offset, length, write.buffer))
 
     def write_done(self, write: PeerWrite, errno: int) -> None:
         """The disk is done with a write: acknowledge it, on the link that brought it."""
@@ -125,8 +126,7 @@ class PeerIo:
         self.consider_flush()
 
     def _ack(self, kind: type[p.BlockAck], write: PeerWrite) -> p.BlockAck:
-        sector, length = write.offset // SECTOR_BYTES, write.end - write.offset
-        return kind(sector, write.block_id, length, self._s.next_seq())
+        return kind(write.sector, write.block_id, write.size_bytes, self._s.next_seq())
 
     def acknowledge_resync(self, write: PeerWrite) -> None:
         """The disk has a resynchronised block."""
@@ -142,7 +142,17 @@ class PeerIo:
 
     def unplug(self) -> None:
         """Right after a barrier: the peer's application waits for a flush."""
-        if self._after_barrier and self._epochs.waiting:
+        if self._after_barrier:
+            self.hurry_up()
+
+    @property
+    def owes(self) -> bool:
+        """An epoch is closed and not acknowledged."""
+        return self._epochs.waiting
+
+    def hurry_up(self) -> None:
+        """The peer is about to go, or writes no more: acknowledge what it has closed as soon as it is stable."""
+        if self._epochs.waiting:
             self._hurry = True
             self.consider_flush()
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from relevo.mirror.activity_log import EXTENT_SHIFT
+from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.events import Buffer, Token
 from relevo.mirror.ranges import Ranged
+from relevo.mirror.state import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from relevo.mirror.epochs import ReceivedEpoch, ReceivedEpochs, SentEpoch
@@ -134,15 +136,22 @@ class PeerWrite(Ranged):
     """A write or discard of the peer's, or a block that a resync brought.
 
     `trim`: no payload, zeroes; `unmap`: then the space may be given back. `same`: the payload is one block, repeated.
-    `answer`: the peer waits for P_WRITE_ACK.
+    `answer`: the peer waits for P_WRITE_ACK. `sector` and `size_bytes` are the peer's; the range is the blocks
+    that hold them, for a part of a block is read, changed and written.
     """
 
-    __slots__ = ("answer", "block_id", "buffer", "epoch", "epochs", "owner", "resync", "same", "trim", "unmap")
+    __slots__ = (
+        *("answer", "block_id", "buffer", "epoch", "epochs", "owner", "resync", "same", "sector", "size_bytes"),
+        *("trim", "unmap"),
+    )
 
     def __init__(
-        self, owner: PeerOwner, offset: int, length: int, buffer: Buffer, block_id: int, epochs: ReceivedEpochs
+        self, owner: PeerOwner, sector: int, size_bytes: int, buffer: Buffer, block_id: int, epochs: ReceivedEpochs
     ) -> None:
-        super().__init__(offset, offset + length)
+        offset = sector * SECTOR_BYTES
+        super().__init__(offset & -BLOCK_BYTES, (offset + size_bytes + BLOCK_BYTES - 1) & -BLOCK_BYTES)
+        self.sector = sector
+        self.size_bytes = size_bytes
         self.owner = owner
         self.buffer = buffer
         self.block_id = block_id

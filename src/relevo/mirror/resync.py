@@ -228,8 +228,8 @@ class Resync:
 
     def _block_written(self, write: PeerWrite, errno: int) -> None:
         s = self._s
-        length = write.end - write.offset
-        if self._asked.pop(write.offset // SECTOR_BYTES, None) is None or errno:
+        length = write.size_bytes
+        if self._asked.pop(write.sector, None) is None or errno:
             return
         self._asked_bytes -= length
         self._progress_ms = s.now

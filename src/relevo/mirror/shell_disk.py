@@ -20,6 +20,7 @@ from relevo.mirror import events as ev
 from relevo.mirror.disk_content import OpenCopy
 from relevo.mirror.disk_operations import Flushes, Operation, errno_of
 from relevo.mirror.loop import READ, Loop
+from relevo.mirror.odd_io import OddIo
 from relevo.mirror.relocate import PIECE_BYTES
 from relevo.mirror.shell_meta import MetaWriter
 
@@ -57,17 +58,23 @@ class ShellDisk:
         self._flushes = Flushes(self._aio, copy.data.fd)
         self.meta = MetaWriter(self._aio, copy, self._flushes, lambda token, number: done(token, number, None))
         self._zeroes: Buffer | None = None
+        self._odd_bits = copy.data.block_bytes - 1
+        self._odd = OddIo(copy.data.block_bytes, self._read_view, self._write_view, self._discard_range)
         loop.add(self._aio.fileno(), READ, self._ready)
 
     @property
     def busy(self) -> bool:
         """Whether anything is under way."""
-        return len(self._aio) > 0 or self.meta.busy or bool(self._waiting_reads)
+        return len(self._aio) > 0 or self.meta.busy or bool(self._waiting_reads) or bool(self._odd)
 
     # ---- data --------------------------------------------------------------------------------------------------
 
     def read(self, effect: ev.DiskRead) -> None:
         """Read from the data area."""
+        if (effect.offset | effect.length) & self._odd_bits:
+            token = effect.token
+            self._odd.read(effect.offset, effect.length, lambda number, buffer: self._done(token, number, buffer))
+            return
         buffer = effect.buffer if effect.buffer is not None else self._reads.take(effect.length)
         if buffer is None:
             self._waiting_reads.append(effect)
@@ -80,13 +87,18 @@ class ShellDisk:
         view = effect.buffer.view
         if len(view) != effect.length:
             view = view[: effect.length]
+        if (effect.offset | effect.length) & self._odd_bits:
+            token = effect.token
+            self._odd.write(effect.offset, view, lambda number: self._done(token, number, None))
+            return
         self._aio.write(self._fd, view, effect.offset, Operation(self._write_done, effect.token, effect.length, None))
 
     def discard(self, effect: ev.DiskDiscard) -> None:
         """Discard in the data area; it reads as zeroes afterwards."""
-        operation = Operation(self._discard_done, effect, 0, None)
+        token = effect.token
         kind = DiscardKind.UNMAP if effect.unmap else DiscardKind.ZERO
-        self._aio.discard(self._fd, effect.offset, effect.length, kind, operation)
+        zero = self._odd.zero if (effect.offset | effect.length) & self._odd_bits else self._discard_range
+        zero(effect.offset, effect.length, kind, lambda number: self._done(token, number, None))
 
     def write_same(self, effect: ev.DiskWriteSame) -> None:
         """Fill a range with one block."""
@@ -111,6 +123,7 @@ class ShellDisk:
 
     def submit(self) -> None:
         """Hand what was queued to the kernel."""
+        self._odd.resume()
         while self._waiting_reads:
             effect = self._waiting_reads[0]
             buffer = self._reads.take(effect.length)
@@ -136,21 +149,30 @@ class ShellDisk:
     def _write_done(self, operation: Operation, result: int) -> None:
         self._done(operation.token, errno_of(result, operation.length), None)
 
-    def _discard_done(self, operation: Operation, result: int) -> None:
-        effect: ev.DiskDiscard = operation.token
-        if -result in {errno.EOPNOTSUPP, errno.ENOSYS}:
-            self._write_zeroes(effect, effect.offset)
-            return
-        self._done(effect.token, errno_of(result, 0), None)
+    def _discard_range(self, offset: int, length: int, kind: DiscardKind, then: Callable[[int], None]) -> None:
+        """Whole blocks; written with zeroes when the disk cannot do it otherwise."""
 
-    def _write_zeroes(self, effect: ev.DiskDiscard, offset: int) -> None:
-        """The disk cannot discard: write zeroes, piece after piece."""
+        def finish(_operation: Operation, result: int) -> None:
+            if -result in {errno.EOPNOTSUPP, errno.ENOSYS}:
+                self._write_zeroes(offset, length, then)
+            else:
+                then(errno_of(result, 0))
+
+        self._aio.discard(self._fd, offset, length, kind, Operation(finish, None, 0, None))
+
+    def _write_zeroes(self, offset: int, length: int, then: Callable[[int], None]) -> None:
+        """Piece after piece."""
         if self._zeroes is None:
             self._zeroes = self._metas.take(PIECE_BYTES)
             assert self._zeroes is not None, "the pool holds more than its largest piece"
             self._zeroes.view[:] = bytes(PIECE_BYTES)
-        token = effect.token
-        self._fill(self._zeroes.view, offset, offset + effect.length, lambda number: self._done(token, number, None))
+        self._fill(self._zeroes.view, offset, offset + length, then)
+
+    def _read_view(self, view: memoryview, offset: int, then: Callable[[int], None]) -> None:
+        self._aio.read(self._fd, view, offset, _whole(len(view), then))
+
+    def _write_view(self, view: memoryview, offset: int, then: Callable[[int], None]) -> None:
+        self._aio.write(self._fd, view, offset, _whole(len(view), then))
 
     def _fill(self, content: memoryview, offset: int, end: int, done: Callable[[int], None]) -> None:
         """Write `content` again and again, one piece after the other."""
@@ -169,3 +191,8 @@ class ShellDisk:
         self._loop.remove(self._aio.fileno())
         self._aio.close()
         self._copy.close()
+
+
+def _whole(size: int, then: Callable[[int], None]) -> Operation:
+    """An operation that has to move `size` bytes."""
+    return Operation(lambda _, result: then(errno_of(result, size)), None, size, None)
