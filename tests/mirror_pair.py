@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cable import Cable, run
+from relevo.base import sysrq
 from relevo.base.control import Message, Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
@@ -63,11 +65,15 @@ class Side:
         self.name = name
         self.namespace = namespace
         self.folder = folder / name
-        self.paths = Paths(self.folder / "etc", self.folder / "state", self.folder / "run")
+        etc = self.folder / "etc"
+        self.paths = Paths(etc, self.folder / "state", self.folder / "run", etc / "drbd.conf")
         self.disk = self.folder / "disk"
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] | None = None
-        for path in (self.paths.etc, self.paths.state, self.paths.run):
+        self.command: list[str] | None = None
+        """What to run instead of a plain daemon."""
+        self._folders = (etc, self.paths.state, self.paths.run)
+        for path in self._folders:
             path.mkdir(parents=True)
 
     @property
@@ -77,8 +83,9 @@ class Side:
 
     def start(self) -> None:
         """Start the daemon, and wait until it answers."""
-        command = ["nsenter", f"--net=/run/netns/{self.namespace}", sys.executable, "-c", DAEMON, self.name]
-        command += [str(path) for path in (self.paths.etc, self.paths.state, self.paths.run)]
+        places = [str(path) for path in (*self._folders, self.paths.drbd)]
+        command = self.command or [sys.executable, "-c", DAEMON, self.name, *places]
+        command = ["nsenter", f"--net=/run/netns/{self.namespace}", *command]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
@@ -220,6 +227,20 @@ class Pair:
             path = etc / name
             path.touch(mode=0o600)
             path.write_text(text)
+
+    def configure_by_drbd(self, conf: str) -> None:
+        """Let both sides have this drbd.conf and no relevo.toml, and find out who they are by their host names.
+
+        They run as `relevo mirror run r0`, each with a host name of its own.
+        """
+        for side in self.sides.values():
+            (side.paths.etc / "relevo.toml").unlink()
+            side.paths.drbd.write_text(conf)
+            options = {"--etc": "etc", "--state": "state", "--run": "run", "--drbd-conf": "drbd"}
+            places = [word for option, name in options.items() for word in (option, str(getattr(side.paths, name)))]
+            relevo = shlex.join([sys.executable, "-m", "relevo", *places, "mirror", "run", "r0"])
+            side.environment = {**os.environ, sysrq.MASK_VARIABLE: sysrq.REQUIRED}  # its handlers may end this machine
+            side.command = ["unshare", "--uts", "sh", "-c", f"hostname {side.name}; exec {relevo}"]
 
     def cut(self) -> None:
         """Silence on the cable: no packet passes, no connection is closed."""

@@ -45,7 +45,7 @@ class Context:
     def arguments(self) -> list[str]:
         """The options before the command that lead another process to the same place."""
         paths = self.paths
-        places = {"--etc": paths.etc, "--state": paths.state, "--run": paths.run}
+        places = {"--etc": paths.etc, "--state": paths.state, "--run": paths.run, "--drbd-conf": paths.drbd}
         return [word for option, path in places.items() for word in (option, str(path))] + ["--node", self.node]
 
 

@@ -78,7 +78,7 @@ class Connector:
         """Begin to listen; again and again while the address is not there yet."""
         if self._listener is not None:
             return
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = socket.socket(_family(self._me), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(self._me)
@@ -138,7 +138,7 @@ class Connector:
             return
         self.listen()
         self._drop_outgoing()
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = socket.socket(_family(self._me), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         configure(sock)
         with contextlib.suppress(OSError):  # the address may be gone for a moment; connecting then says so
             sock.bind((self._me[0], 0))
@@ -186,7 +186,7 @@ class Connector:
             sock, address = self._listener.accept()
         except OSError:
             return
-        if address[0] != self._peer[0] or len(self._waiting) >= WAITING_MAX:
+        if _packed(address[0]) != _packed(self._peer[0]) or len(self._waiting) >= WAITING_MAX:
             sock.close()
             return
         configure(sock)
@@ -275,5 +275,14 @@ def _kind(first: bytes) -> Command | None:
     return None
 
 
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def _packed(host: str) -> bytes:
+    """The bytes of an address; the scope of a link-local one (`%eth0`) is not among them."""
+    return socket.inet_pton(_family((host, 0)), host.partition("%")[0])
+
+
 def _order(address: Address) -> tuple[bytes, int]:
-    return socket.inet_aton(address[0]), address[1]
+    return _packed(address[0]), address[1]
