@@ -11,6 +11,8 @@ from mirror_pair import ADDRESSES, Pair, run
 
 HISTORIC = pathlib.Path(__file__).parent.parent / "data" / "historic" / "drbd.d" / "r0.res"
 
+DEVICE = {"nodo1": "/dev/drbd40961", "nodo2": "/dev/drbd40962"}
+
 
 @pytest.fixture
 def pair(make_pair: PairMaker) -> Pair:
@@ -18,12 +20,16 @@ def pair(make_pair: PairMaker) -> Pair:
 
 
 def historic(pair: Pair) -> str:
-    """The historic resource with the addresses and disks of this pair, and nothing else changed."""
+    """The historic resource with the addresses and disks of this pair.
+
+    /dev is that of the whole machine: the devices have a minor number that nobody uses.
+    """
     before, rest = HISTORIC.read_text().split("on nodo1")
     first, second = rest.split("on nodo2")
     text = before
     for name, host, address in (("nodo1", first, "192.168.0.27"), ("nodo2", second, "192.168.0.28")):
         here = host.replace("/dev/sda6", str(pair.sides[name].disk)).replace(address, ADDRESSES[name])
+        here = here.replace("/dev/drbd0", DEVICE[name])
         text += f"on {name}{here}"
     return text
 
@@ -37,12 +43,16 @@ def write(device: pathlib.Path, data: bytes) -> None:
 def test_the_historic_resource_runs_as_it_stands(pair: Pair) -> None:
     pair.configure_by_drbd(historic(pair))
     pair.start()
-    write(pair.one.promote(epoch=0), b"datos" * 10_000)
+    pair.one.promote(epoch=0)
+    write(pathlib.Path(DEVICE["nodo1"]), b"datos" * 10_000)
     pair.one.call("secondary")
     write(pair.two.promote(epoch=0), b"otros" * 1000)
     pair.two.call("secondary")
     assert pair.one.data_bytes() == pair.two.data_bytes()
     assert pair.one.data_bytes()[:5] == b"otros"
+    for side in pair.sides.values():
+        assert side.stop() == 0
+        assert not pathlib.Path(DEVICE[side.name]).is_symlink()
 
 
 def test_alone_a_server_goes_on_as_drbd_did(pair: Pair) -> None:
