@@ -92,7 +92,7 @@ class _Reader:
         matches = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if plain and not matches:
             self._conf.found.wrong(
-                place, f"There is no file {quoted(pattern)} in {folder}.", "Create it, or remove this."
+                place, f"There is no file {quoted(pattern)} in {folder}.", "Create it, or remove this line."
             )
         for match in matches:
             self.file(folder / match, place, wanted=plain)

@@ -41,7 +41,7 @@ SECTORS = Scale("sectors of 512 bytes", 512, 9)
 KIB = Scale("KiB", 1024, 10)
 KIB_PER_S = Scale("KiB/s", 1024, 10)
 SECONDS = Scale("s", 1000)
-TENTHS = Scale("0.1 s", 100)
+TENTHS = Scale("tenths of a second", 100)
 
 
 class Option(NamedTuple):

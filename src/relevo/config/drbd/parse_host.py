@@ -246,7 +246,7 @@ class HostParser:
             volume.disk = stream.string("the path of a disk, or '{'").value
             stream.expect(";")
         elif token.text == "device":
-            self._device(volume, token)
+            self._device(volume)
         else:
             self._meta_disk(volume, "flexible" if token.text == "flexible-meta-disk" else "")
 
@@ -262,10 +262,10 @@ class HostParser:
         stream.expect(";")
         volume.meta_disk, volume.meta_index = path, index or "flexible"
 
-    def _device(self, volume: Volume, token: Token) -> None:
+    def _device(self, volume: Volume) -> None:
         """`device /dev/drbdN;`, `device NAME minor N;` or `device minor N;`."""
         stream = self._stream
-        place = stream.place(token)
+        place = stream.place(stream.peek)
         name, minor = None, None
         if not stream.at("minor"):
             name = stream.string("a device such as /dev/drbd0, or 'minor'").value

@@ -77,6 +77,9 @@ class FileParser:
                 stream.expect(";")
                 self._include(pattern.value, stream.place(pattern))
             case word:
+                if token.text == "}" and token.kind is Kind.PUNCTUATION:
+                    remedy = "Remove it, or find the section above that ends too early."
+                    raise stream.lost(token, "This } closes nothing.", remedy)
                 if token.kind is not Kind.WORD:
                     raise stream.unexpected(token, f"one of {', '.join(_TOP)}")
                 what = f"{quoted(word)} has no place outside of a resource."

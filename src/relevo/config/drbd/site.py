@@ -73,7 +73,7 @@ def site_of(conf: Conf, resource: Resource, me: str, is_mine: IsMine) -> MirrorS
         ConfigErrors: as `two_sides`.
     """
     mine = [host for host in resource.hosts if me in host.names or (host.kind == "floating" and is_mine(host))]
-    if not mine:
+    if not mine and not resource.refusals:
         return None
     whole = two_sides(resource)
     index = next(index for index, host in enumerate(resource.hosts) if host is mine[0])
