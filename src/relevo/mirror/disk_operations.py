@@ -1,4 +1,4 @@
-"""Asynchronous operations on a mirror's disks, and the flushes that those who ask for one at the same time share."""
+"""Asynchronous operations on a mirror's disks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from relevo.device.aio import Aio
 from relevo.device.buffers import Buffer
 from relevo.mirror import events as ev
+from relevo.mirror.flushes import Flushes
 
 
 class Operation:
@@ -21,34 +22,30 @@ class Operation:
         self.length = length
         self.buffer = buffer
 
+    @property
+    def changes(self) -> bool:
+        """Whether its end may leave something that is not stable yet."""
+        return True
 
-class Flushes:
-    """The flushes of one disk: one is under way at a time; all that ask meanwhile share the next."""
 
-    def __init__(self, aio: Aio[Operation], fd: int) -> None:
-        self._aio = aio
-        self._fd = fd
-        self._under_way = False
-        self._waiting: list[Callable[[int], None]] = []
+class Harmless(Operation):
+    """An operation that changes nothing on the disk: a read, a flush."""
 
-    def ask(self, then: Callable[[int], None]) -> None:
-        """Make everything that was reported done stable; `then` gets 0 or an errno."""
-        self._waiting.append(then)
-        if not self._under_way:
-            self._start()
+    __slots__ = ()
 
-    def _start(self) -> None:
-        sharing, self._waiting = self._waiting, []
-        self._under_way = True
+    @property
+    def changes(self) -> bool:
+        """Never."""
+        return False
 
-        def finish(_operation: Operation, result: int) -> None:
-            self._under_way = False
-            if self._waiting:
-                self._start()
-            for then in sharing:
-                then(errno_of(result, 0))
 
-        self._aio.fdsync(self._fd, Operation(finish, None, 0, None))
+def flushes_of(aio: Aio[Operation], fd: int) -> Flushes:
+    """The flushes of the disk behind a descriptor."""
+
+    def start(then: Callable[[int], None]) -> None:
+        aio.fdsync(fd, Harmless(lambda _, result: then(errno_of(result, 0)), None, 0, None))
+
+    return Flushes(start)
 
 
 def errno_of(result: int, expected: int) -> int:

@@ -1,7 +1,7 @@
 """Carries out the core's disk effects on the backing disk: reads, writes, discards, flushes.
 
-Everything goes through one queue of asynchronous operations with direct I/O. One flush is under way at a time; what
-asks for one meanwhile shares the next. Meta-data has a writer of its own (`shell_meta`).
+Everything goes through one queue of asynchronous operations with direct I/O; flushes as `flushes` says. Meta-data has
+a writer of its own (`shell_meta`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relevo.device.buffers import Buffer, BufferPool
 from relevo.device.frontend import DiscardKind
 from relevo.mirror import events as ev
 from relevo.mirror.disk_content import OpenCopy
-from relevo.mirror.disk_operations import Flushes, Operation, errno_of
+from relevo.mirror.disk_operations import Harmless, Operation, errno_of, flushes_of
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.odd_io import OddIo
 from relevo.mirror.relocate import PIECE_BYTES
@@ -55,7 +55,7 @@ class ShellDisk:
         self._reads = BufferPool(READ_POOL_BYTES)
         self._metas = BufferPool(META_POOL_BYTES)
         self._waiting_reads: deque[ev.DiskRead] = deque()
-        self._flushes = Flushes(self._aio, copy.data.fd)
+        self._flushes = flushes_of(self._aio, copy.data.fd)
         self.meta = MetaWriter(self._aio, copy, self._flushes, lambda token, number: done(token, number, None))
         self._zeroes: Buffer | None = None
         self._odd_bits = copy.data.block_bytes - 1
@@ -79,7 +79,7 @@ class ShellDisk:
         if buffer is None:
             self._waiting_reads.append(effect)
             return
-        operation = Operation(self._read_done, effect.token, effect.length, buffer)
+        operation = Harmless(self._read_done, effect.token, effect.length, buffer)
         self._aio.read(self._fd, buffer.view, effect.offset, operation)
 
     def write(self, effect: ev.DiskWrite) -> None:
@@ -130,12 +130,14 @@ class ShellDisk:
             if buffer is None:
                 break
             self._waiting_reads.popleft()
-            operation = Operation(self._read_done, effect.token, effect.length, buffer)
+            operation = Harmless(self._read_done, effect.token, effect.length, buffer)
             self._aio.read(self._fd, buffer.view, effect.offset, operation)
         self._aio.submit()
 
     def _ready(self, _events: int) -> None:
         for operation, result in self._aio.reap():
+            if operation.changes:
+                self.meta.written()
             operation.finish(operation, result)
 
     def _read_done(self, operation: Operation, result: int) -> None:

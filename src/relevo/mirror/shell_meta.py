@@ -22,7 +22,8 @@ from relevo.mirror import events as ev
 from relevo.mirror import metadata
 from relevo.mirror.bitmap import PAGE_BYTES
 from relevo.mirror.disk_content import OpenCopy
-from relevo.mirror.disk_operations import Flushes, Operation, errno_of
+from relevo.mirror.disk_operations import Operation, errno_of, flushes_of
+from relevo.mirror.flushes import Flushes
 from relevo.mirror.layout import DiskTooSmall, layout_for
 from relevo.mirror.metadata import MetaFlag
 from relevo.mirror.relocate import PIECE_BYTES, Barrier, Copy, GrowthTooSmall, Step, check_move, move_steps
@@ -69,7 +70,7 @@ class MetaWriter:
         self._data = copy.data
         self._meta = copy.data if copy.meta is None else copy.meta
         self._data_flushes = flushes
-        self._meta_flushes = flushes if copy.meta is None else Flushes(aio, copy.meta.fd)
+        self._meta_flushes = flushes if copy.meta is None else flushes_of(aio, copy.meta.fd)
         self.layout = copy.content.layout
         self._superblock = copy.content.superblock
         self._place = copy.place
@@ -81,6 +82,12 @@ class MetaWriter:
     def busy(self) -> bool:
         """Whether a job is under way."""
         return bool(self._jobs)
+
+    def written(self) -> None:
+        """An operation has changed one of the disks, and nobody has been told yet."""
+        self._data_flushes.written()
+        if self._meta_flushes is not self._data_flushes:
+            self._meta_flushes.written()
 
     # ---- what the core asks for --------------------------------------------------------------------------------
 
