@@ -121,12 +121,14 @@ class Commands:
     def _quiet(self) -> bool:
         return self._s.settled and self._durable.idle and not self._peer_io.in_flight
 
-    def _promote_now(self, command: e.Promote) -> None:
+    def _promote_now(self, command: e.Promote, *, fencing_tried: bool = False) -> None:
         s = self._s
         if s.disk <= Disk.FAILED:
             self._give_up(command, errors.NoDisk(s.problem))
         elif s.link and s.peer_role is Role.PRIMARY:
             self._refuse_if_alive(command)
+        elif self._link.fencing.due and not fencing_tried:
+            self._link.fencing.run(lambda fenced: s.when(self._quiet, lambda: self._fenced(command, fenced=fenced)))
         elif (s.disk is not Disk.UP_TO_DATE and not command.force) or s.conn is Connection.SYNC_TARGET:
             self._give_up(command, errors.DataNotUpToDate(DISK_NAMES[s.disk]))
         elif not s.link and not command.force and s.uuids.current & ~PRIMARY_BIT == JUST_CREATED:
@@ -142,6 +144,18 @@ class Commands:
             )
         else:
             self._become_primary(command)
+
+    def _fenced(self, command: e.Promote, *, fenced: bool) -> None:
+        """The lost peer was fenced, or could not be."""
+        s = self._s
+        if fenced and not s.link:
+            s.peer_outdated = True
+            if s.disk is Disk.CONSISTENT:
+                s.disk = Disk.UP_TO_DATE  # nobody else can have anything newer
+        elif not s.link and not command.force:
+            self._give_up(command, errors.PeerNotFenced())
+            return
+        self._promote_now(command, fencing_tried=True)
 
     def _refuse_if_alive(self, command: e.Promote) -> None:
         """The peer was Primary when it was last heard: it stays so if it answers a ping."""

@@ -90,6 +90,15 @@ class PeerLost(MirrorRefused):
         super().__init__("The connection was lost while the peer was asked.", "Try again.")
 
 
+class PeerNotFenced(MirrorRefused):
+    """The configuration demands that a lost peer is fenced first."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The handler fence-peer has not fenced the peer.", "See the log; to start in spite of that: relevo force."
+        )
+
+
 class NotAttached(MirrorRefused):
     """The mirror is still reading its disk, or is going down."""
 

@@ -14,6 +14,7 @@ from relevo.mirror import packets as p
 from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement, told
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
+from relevo.mirror.fencing import Fencing
 from relevo.mirror.handshake import SPLIT_BRAIN, Copy, Decision, Direction, decide
 from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.parameters import sync_param
@@ -43,6 +44,7 @@ class Link:
         self._peer_io = peer_io
         self._resync = resync
         self._early: list[Callable[[], None]] | None = None
+        self.fencing = Fencing(shared, durable, local)
         self.alive = Vitality(shared, local, resync, self.drop)
         self._protocol_seen = False
         self._sizes_seen = False
@@ -409,8 +411,10 @@ class Link:
         s.peer_role = Role.UNKNOWN
         s.peer_disk = Disk.OUTDATED if self._left_outdated else Disk.UNKNOWN
         s.peer_outdated = s.peer_outdated or self._left_outdated
-        ask = s.settings.alone == "ask" and not self._left_outdated
+        ask = (s.settings.alone == "ask" or self.fencing.holds_back) and not self._left_outdated
         self._local.peer_lost(copy_was_good=good, ask=ask)
+        if good and s.role is Role.PRIMARY and s.disk > Disk.FAILED and not self._left_outdated:
+            self.fencing.peer_lost()
         self._left()
         s.changed()
 
