@@ -1,7 +1,8 @@
 """A simulated backing disk: a volatile cache over stable blocks, and the meta-data beside them.
 
 A block of 4 KiB is one number (who wrote it last). A power cut keeps a random part of what was not flushed, and of what
-was in flight; a meta-data write that was in flight is there, not there, or there in part.
+was in flight; a meta-data write that was in flight is there, not there, or torn between its sectors (`mirror_tear`).
+A disk may fail: from then on everything asked of it is an error, of writes perhaps after some of it was done.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import dataclasses
 import random
 from typing import Any
 
+from mirror_tear import Ring, torn, torn_superblock
+
 from relevo.mirror import events as e
 from relevo.mirror.activity_log import FREE
 from relevo.mirror.bitmap import PAGE_BYTES
 
 BLOCK = 4096
-RING = 8
+EIO = 5
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -46,7 +49,8 @@ class SimDisk:
         self._done = 0
         self.superblock = meta
         self.pages: dict[int, bytes] = {}
-        self.ring: dict[int, e.AlTransaction | None] = {}
+        self.ring = Ring()
+        self.failing = False
         self.epoch = 0
         self.in_flight: list[Op] = []
         self.active: frozenset[int] = frozenset()
@@ -63,6 +67,9 @@ class SimDisk:
         self.in_flight.remove(op)
         effect = op.effect
         kind = type(effect)
+        if self.failing:
+            self._fail(effect)
+            return None
         if kind is e.DiskRead:
             first = effect.offset // BLOCK
             return [self.now.get(block, 0) for block in range(first, first + effect.length // BLOCK)]
@@ -76,6 +83,13 @@ class SimDisk:
                 self._flush(op.mark)
             self._meta(effect)
         return None
+
+    def _fail(self, effect: Any) -> None:
+        """It is an error; what it wrote may be there or not, and no flush will cover it."""
+        if isinstance(effect, e.DiskWrite | e.DiskDiscard):
+            for block, value in written(effect):
+                if self.rng.random() < 0.5:
+                    self._write(block, value)
 
     def is_stable(self, mark: int) -> bool:
         """Whether the first `mark` writes are."""
@@ -98,16 +112,15 @@ class SimDisk:
             self.stable[block] = value
             self._flushed += 1
 
-    def _meta(self, effect: Any, *, part: float = 1.0) -> None:
+    def _meta(self, effect: Any) -> None:
         if isinstance(effect, e.WriteSuperblock):
             self.superblock = dataclasses.replace(effect.meta)
         elif isinstance(effect, e.WriteBitmap):
             for number, page in effect.pages:
                 assert len(page) == PAGE_BYTES
-                if self.rng.random() < part:
-                    self.pages[number] = page
+                self.pages[number] = page
         elif isinstance(effect, e.WriteActivityLog):
-            self.ring[effect.transaction.number % RING] = effect.transaction
+            self.ring.write(effect.transaction)
             self.active = self.extents()
         else:
             assert isinstance(effect, e.PersistEpoch)
@@ -138,10 +151,20 @@ class SimDisk:
                 for block, value in self._log[: max(0, op.mark - self._flushed)]:
                     self.stable[block] = value
             if fate == 2:
-                self._meta(effect, part=0.5)
-            elif fate == 1 and isinstance(effect, e.WriteActivityLog) and rng.random() < 0.3:
-                self.ring[effect.transaction.number % RING] = None  # torn
-                self.active = self.extents()
+                self._meta(effect)
+            elif fate == 1:
+                self._tear(effect)
+
+    def _tear(self, effect: Any) -> None:
+        """Some sectors of a meta-data write are there."""
+        if isinstance(effect, e.WriteSuperblock):
+            self.superblock = torn_superblock(self.superblock, effect.meta, self.rng)
+        elif isinstance(effect, e.WriteBitmap):
+            for number, page in effect.pages:
+                self.pages[number] = torn(self.pages.get(number, bytes(PAGE_BYTES)), page, self.rng)
+        elif isinstance(effect, e.WriteActivityLog):
+            self.ring.tear(effect.transaction, self.rng)
+            self.active = self.extents()
 
     def process_death(self) -> None:
         """The process is gone, the disk is not: everything done stays in its cache."""
@@ -151,7 +174,7 @@ class SimDisk:
                 if self.rng.random() < 0.5:
                     for block, value in written(effect):
                         self._write(block, value)
-            elif not isinstance(effect, e.DiskRead | e.DiskFlush) and self.rng.random() < 0.5:
+            elif not isinstance(effect, e.DiskRead | e.DiskFlush) and self.rng.random() < 0.5 and not self.failing:
                 if isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False):
                     self._flush(op.mark)
                 self._meta(effect)
@@ -167,23 +190,25 @@ class SimDisk:
     def extents(self) -> frozenset[int]:
         """Replay the ring, oldest transaction first."""
         held: dict[int, int] = {}
-        found = sorted((t for t in self.ring.values() if t is not None), key=lambda t: t.number)
-        for transaction in found:
+        for transaction in sorted(self.ring.whole.values(), key=lambda t: t.number):
             held.update(enumerate(transaction.context, transaction.context_start))
             held.update(transaction.updates)
         return frozenset(extent for extent in held.values() if extent != FREE)
 
-    def attach(self, now_ms: int, numbers: tuple[int, ...]) -> e.Attach:
+    def attach(self, now_ms: int, numbers: tuple[int, ...], resume_bytes: int) -> e.Attach:
+        self.failing = False
+        log = self.ring.read()
         pages = -(-self.blocks // (PAGE_BYTES * 8))
         return e.Attach(
             now_ms,
             dataclasses.replace(self.superblock),
             self.blocks * BLOCK,
             b"".join(self.pages.get(page, bytes(PAGE_BYTES)) for page in range(pages)),
-            self.extents(),
-            max([t.number for t in self.ring.values() if t is not None], default=0),
+            None if log is None else {extent for extent in log.slots.values() if extent != FREE},
+            0 if log is None else log.number,
             self.epoch,
             numbers,
+            resume_bytes,
         )
 
     def bit(self, block: int) -> bool:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 HOT_EXTENTS = 12
 DEPTH = 12
 SETTLE_MS = 15_000
+FAULTS = (
+    *("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"),
+    *("worker", "worker", "worker", "slow", "disk"),
+)
 
 
 class NotSettled(AssertionError):
@@ -81,16 +85,23 @@ class Story:
         value = self.value
         records = [world.model.issue(block + i, value) for i in range(count)]
         token = world.next_token()
-        node.requests[token] = lambda effect: self._written(node, effect, records)
-        node.give(e.AppWrite(world.now, token, block * BLOCK, count * BLOCK, [value] * count))
+        node.ask(
+            token,
+            lambda effect: self._written(node, effect, records),
+            lambda: e.AppWrite(world.now, token, block * BLOCK, count * BLOCK, [value] * count),
+        )
 
     def _discard(self, node: Node) -> None:
         world = self.world
         block, count = self._place()
         records = [world.model.issue(block + i, 0) for i in range(count)]
         token = world.next_token()
-        node.requests[token] = lambda effect: self._written(node, effect, records)
-        node.give(e.AppDiscard(world.now, token, block * BLOCK, count * BLOCK, self.rng.random() < 0.5))
+        zero = self.rng.random() < 0.5
+        node.ask(
+            token,
+            lambda effect: self._written(node, effect, records),
+            lambda: e.AppDiscard(world.now, token, block * BLOCK, count * BLOCK, zero),
+        )
 
     def _written(self, node: Node, effect: e.CompleteRequest, records: list[Record]) -> None:
         if effect.errno:
@@ -108,8 +119,7 @@ class Story:
             if not effect.errno:
                 world.model.flushed(covered)
 
-        node.requests[token] = done
-        node.give(e.AppFlush(world.now, token))
+        node.ask(token, done, lambda: e.AppFlush(world.now, token))
 
     def _read(self, node: Node) -> None:
         world = self.world
@@ -124,8 +134,7 @@ class Story:
                 after = world.model.allowed(block + i)
                 world.model.check(block + i, value, allowed[i] | after, f"{world.now} read on {node}")
 
-        node.requests[token] = done
-        node.give(e.AppRead(world.now, token, block * BLOCK, count * BLOCK, None))
+        node.ask(token, done, lambda: e.AppRead(world.now, token, block * BLOCK, count * BLOCK, None))
 
     # ------------------------------------------------------------ faults
 
@@ -133,15 +142,21 @@ class Story:
         if not self.faults:
             return
         world, rng = self.world, self.rng
-        kind = rng.choice(("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"))
+        kind = rng.choice(FAULTS)
         node = rng.choice(world.nodes)
         world.say(f"fault: {kind} {node}")
-        if kind in {"power", "kill"} and node.alive:
+        if kind in {"power", "kill"}:
             self._down(node, power=kind == "power", back_ms=rng.choice((20, 100, 400, 1200)))
         elif kind == "blackout":
             for each in world.nodes:
-                if each.alive:
-                    self._down(each, power=True, back_ms=rng.choice((50, 300, 800)))
+                self._down(each, power=True, back_ms=rng.choice((50, 300, 800)))
+        elif kind == "worker":
+            self._worker(node)
+        elif kind == "slow":
+            world.slow_until = world.now + rng.choice((20, 100, 400))
+        elif kind == "disk" and node.alive and not node.disk.failing:
+            node.disk.failing = True
+            world.after(rng.choice((100, 400)), lambda: self._repair(node))
         elif kind == "cut" and not world.cut:
             world.cut_link()
             world.after(rng.choice((10, 100, 300, 900)), self._heal)
@@ -157,7 +172,27 @@ class Story:
         if self.world.cut:
             self.world.heal_link()
 
+    def _worker(self, node: Node) -> None:
+        """The process is killed, and started anew under its device; that dies again, or does not work out."""
+        rng = self.rng
+        if node.alive:
+            node.stop(power=False, keep_device=True)
+            self.world.after(rng.choice((1, 20, 150)), lambda: None if node.alive else self._start(node))
+            if rng.random() < 0.3:
+                self.world.after(rng.randint(1, 200), lambda: self._worker(node))
+        elif node.device == "waiting" and rng.random() < 0.3:
+            node.lose_device()  # it took too long
+
+    def _repair(self, node: Node) -> None:
+        """The disk works again; the process has to be started anew for that."""
+        if node.disk.failing:
+            self._down(node, power=False, back_ms=self.rng.choice((20, 300)))
+
     def _down(self, node: Node, *, power: bool, back_ms: int) -> None:
+        if not node.alive:
+            if power and node.device == "waiting":
+                node.lose_power_between_two_processes()
+            return
         node.stop(power=power)
         self.world.after(back_ms, lambda: None if node.alive else self._start(node))
 

@@ -34,11 +34,14 @@ class Manager:
         primaries = [node for node in world.nodes if node.is_primary]
         if world.plan.alone == "ask":
             for node in primaries:
-                self._watch(node)
+                if node.alive:
+                    self._watch(node)
         if world.plan.alone == "risk":
             self._resolve(primaries)
         if not primaries:
             self._choose()
+        elif any(node.alive and node.state.disk <= Disk.FAILED for node in primaries):
+            self._demote(primaries[0])
         elif self.hand_over and all(node.both_good for node in world.nodes):
             self.hand_over = False
             self._demote(primaries[0])

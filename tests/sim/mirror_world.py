@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from mirror_client import DataLost, Model
-from mirror_disk import SimDisk
+from mirror_disk import BLOCK, EIO, SimDisk
 from mirror_duties import Duties
 from mirror_manager import Manager
 
@@ -30,6 +30,7 @@ BLOCKS = EXTENTS * 1024
 AL_SLOTS = 7
 DISK_MS = (0, 6)
 NET_MS = (0, 4)
+SLOW_MS = (0, 90)
 FEATURES = int(p.Feature.TRIM | p.Feature.THIN_RESYNC | p.Feature.WSAME | p.Feature.WZEROES)
 
 
@@ -60,7 +61,8 @@ class Wire:
     def send(self, sender: Node, packet: p.Packet, buffer: Any, *, meta: bool) -> None:
         world, to = self.world, 1 - sender.number
         key = (to, meta)
-        at = max(world.now + world.rng.randint(*NET_MS), self.last.get(key, 0), self.ready[to])
+        delay = world.rng.randint(*(SLOW_MS if world.now < world.slow_until else NET_MS))
+        at = max(world.now + delay, self.last.get(key, 0), self.ready[to])
         self.last[key] = at
         world.at(at, lambda: self._arrive(key, packet, buffer))
 
@@ -99,27 +101,33 @@ class Node:
         self.incarnation = 0
         self.alive = False
         self.wire: Wire | None = None
+        self.device: str | None = None  # "up", "waiting" (for the next process), "closing"
+        self.requests: dict[int, Callable[[e.CompleteRequest], None]] = {}
+        self.asked: dict[int, Callable[[], e.Event]] = {}
 
     def __str__(self) -> str:
         return "AB"[self.number]
 
     def start(self) -> None:
-        """Power on, or start the process again."""
+        """Power on, or start the process again; it takes over a device that waits for it."""
         self.incarnation += 1
         self.alive = True
         self.want = False
         self.wire = None
-        self.device: str | None = None
         self.device_token: Any = None
-        self.requests: dict[int, Callable[[e.CompleteRequest], None]] = {}
         self.timer_number = 0
         self.core = self.world.plan.mirror(self.world.settings)
         self.duties = Duties(self)
         self.answers: dict[int, Callable[[Any], None]] = {}
-        self.give(self.disk.attach(self.world.now, tuple(self.world.rng.getrandbits(64) for _ in range(8))))
+        resume_bytes = BLOCKS * BLOCK if self.device == "waiting" else 0
+        numbers = tuple(self.world.rng.getrandbits(64) for _ in range(8))
+        self.give(self.disk.attach(self.world.now, numbers, resume_bytes))
 
-    def stop(self, *, power: bool) -> None:
-        """The process is gone, with power cut or without."""
+    def stop(self, *, power: bool, keep_device: bool = False) -> None:
+        """The process is gone, with power cut or without.
+
+        `keep_device`: what carries the device keeps it, with all that is in flight, for the next process.
+        """
         world = self.world
         holds = world.survivor_holds(self, power=power)
         if self.state.role is Role.PRIMARY:
@@ -141,8 +149,36 @@ class Node:
                 world.say("no other copy holds everything: what was not flushed may be lost")
         else:
             self.disk.process_death()
+        if keep_device and self.device in {"up", "waiting"}:
+            self.device = "waiting"
+        else:
+            self.lose_device()
+
+    def lose_device(self) -> None:
+        """The device fails: nobody waits for an answer any more."""
         self.device = None
         self.requests = {}
+        self.asked = {}
+
+    def lose_power_between_two_processes(self) -> None:
+        """The machine goes while its device waits for the next process."""
+        self.world.next_process_lost(self)
+        self.disk.power_cut()
+        self.lose_device()
+
+    def ask(self, token: int, done: Callable[[e.CompleteRequest], None], request: Callable[[], e.Event]) -> None:
+        """The application asks for something."""
+        self.requests[token] = done
+        self.asked[token] = request
+        self.give(request())
+
+    def _resumed(self, effect: e.Resumed) -> None:
+        """The process serves the device: what was in flight comes again, in any order and at any time."""
+        assert effect.error is None, f"{self}: {effect.error}"
+        assert self.device == "waiting"
+        self.device = "up"
+        for token in self.world.rng.sample(list(self.asked), len(self.asked)):
+            self.later(self.world.rng.randint(0, 3), lambda token=token: self.give(self.asked[token]()))
 
     # ------------------------------------------------------------ events
 
@@ -199,6 +235,7 @@ class Node:
             world.say(f"{self} command done: {effect.error or 'ok'}")
             self.answers.pop(effect.token)(effect.error)
         elif kind is e.CompleteRequest:
+            self.asked.pop(effect.token)
             self.requests.pop(effect.token)(effect)
             self.device_idle()
         else:
@@ -234,6 +271,8 @@ class Node:
             self._drop()
         elif kind is e.DeviceUp or kind is e.DeviceDown:
             self._device(effect)
+        elif kind is e.Resumed:
+            self._resumed(effect)
         elif kind is e.Stopped:
             self.later(0, lambda: self.stop(power=False))
 
@@ -250,7 +289,7 @@ class Node:
         def done() -> None:
             found = self.disk.finish(op)
             self.duties.disk_done(effect)
-            self.give(e.DiskDone(self.world.now, effect.token, 0, found))
+            self.give(e.DiskDone(self.world.now, effect.token, EIO if self.disk.failing else 0, found))
 
         self.later(self.world.rng.randint(*DISK_MS), done)
 
@@ -297,7 +336,8 @@ class Node:
 
     @property
     def is_primary(self) -> bool:
-        return self.alive and self.state.role is Role.PRIMARY
+        """A process of it is Primary, or will be: its device waits."""
+        return (self.alive and self.state.role is Role.PRIMARY) or self.device == "waiting"
 
     @property
     def both_good(self) -> bool:
@@ -338,9 +378,11 @@ class World:
             ping_timeout_ms=60,
             al_extents=AL_SLOTS,
             suspend_ms=800,
+            resume_peer_ms=200,
             options=DrbdOptions(protocol=plan.protocol, ko_count=1),
         )
         self.cut = False
+        self.slow_until = 0
         self.held: list[tuple[Wire, tuple[int, bool], p.Packet, Any]] = []
         self.model = Model()
         self.holders: set[tuple[int, int]] = set()
@@ -457,6 +499,16 @@ class World:
         if not power or not others or not self.model.unflushed():
             self.holders.add(next_start)
         return others or not power
+
+    def next_process_lost(self, node: Node) -> None:
+        """As `survivor_holds`, for a machine that loses its power between two processes."""
+        following = (node.number, node.incarnation + 1)
+        if following not in self.holders:
+            return
+        if self.holders == {following}:
+            self.model.all_copies_lost_power()
+        elif self.model.unflushed():
+            self.holders.discard(following)
 
     def takes_lead(self, node: Node, what: str) -> None:
         """A copy is promoted or becomes a resync's source: it has to hold everything, or be a crashed Primary's."""
