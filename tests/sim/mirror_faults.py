@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 HOT_EXTENTS = 12
 DEPTH = 12
 SETTLE_MS = 15_000
-FAULTS = (
-    *("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"),
-    *("worker", "worker", "worker", "slow", "disk"),
-)
 
 
 class NotSettled(AssertionError):
@@ -142,7 +138,7 @@ class Story:
         if not self.faults:
             return
         world, rng = self.world, self.rng
-        kind = rng.choice(FAULTS)
+        kind = rng.choice(world.plan.faults)
         node = rng.choice(world.nodes)
         world.say(f"fault: {kind} {node}")
         if kind in {"power", "kill"}:
@@ -152,6 +148,9 @@ class Story:
                 self._down(each, power=True, back_ms=rng.choice((50, 300, 800)))
         elif kind == "worker":
             self._worker(node)
+        elif kind == "worker and power":
+            self._worker(node)
+            self._down(world.nodes[1 - node.number], power=True, back_ms=rng.choice((20, 100, 400)))
         elif kind == "slow":
             world.slow_until = world.now + rng.choice((20, 100, 400))
         elif kind == "disk" and node.alive and not node.disk.failing:

@@ -31,6 +31,11 @@ AL_SLOTS = 7
 DISK_MS = (0, 6)
 NET_MS = (0, 4)
 SLOW_MS = (0, 90)
+FAULTS = (
+    *("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"),
+    *("worker", "worker", "worker and power", "slow", "disk"),
+)
+"""What goes wrong in a run, by weight; `mirror_faults` says what each is."""
 FEATURES = int(p.Feature.TRIM | p.Feature.THIN_RESYNC | p.Feature.WSAME | p.Feature.WZEROES)
 
 
@@ -46,6 +51,7 @@ class Plan:
     watch_duties: bool = True
     trace: bool = False
     protocol: Literal["A", "B", "C"] = "C"
+    faults: tuple[str, ...] = FAULTS
 
 
 class Wire:
@@ -69,6 +75,8 @@ class Wire:
     def _arrive(self, key: tuple[int, bool], packet: p.Packet, buffer: Any) -> None:
         node = self.world.nodes[key[0]]
         if not self.open[node.number] or node.wire is not self:
+            return
+        if self.world.before_packet():
             return
         if self.world.cut:
             self.world.held.append((self, key, packet, buffer))
@@ -174,11 +182,19 @@ class Node:
 
     def _resumed(self, effect: e.Resumed) -> None:
         """The process serves the device: what was in flight comes again, in any order and at any time."""
-        assert effect.error is None, f"{self}: {effect.error}"
         assert self.device == "waiting"
+        if effect.error is not None:
+            assert self.disk.failing, f"{self}: {effect.error}"
+            self.later(0, self._cannot_resume)
+            return
         self.device = "up"
         for token in self.world.rng.sample(list(self.asked), len(self.asked)):
             self.later(self.world.rng.randint(0, 3), lambda token=token: self.give(self.asked[token]()))
+
+    def _cannot_resume(self) -> None:
+        """The process says so by its exit status: without the device the next one may start."""
+        self.stop(power=False)
+        self.world.after(20, lambda: None if self.alive else self.start())
 
     # ------------------------------------------------------------ events
 
@@ -197,6 +213,7 @@ class Node:
             self.duties.effects(effects)
         for effect in effects:
             self.carry_out(effect)
+        world.after_event()
 
     def _state_changed(self, conn: Connection, disk: Disk) -> None:
         world, state = self.world, self.state
@@ -390,12 +407,19 @@ class World:
         self.manager = Manager(self)
         self._connecting = False
         self.leaders = {0, 1}  # who may have been Primary last
+        self.after_event: Callable[[], None] = lambda: None
+        self.before_packet: Callable[[], bool] = lambda: False
 
     # ------------------------------------------------------------ time
 
     def at(self, at_ms: int, call: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._queue, (max(at_ms, self.now), self._count, call))
+
+    def at_once(self, call: Callable[[], None]) -> None:
+        """Before everything else that is due now."""
+        self._count += 1
+        heapq.heappush(self._queue, (self.now, -self._count, call))
 
     def after(self, delay_ms: int, call: Callable[[], None]) -> None:
         self.at(self.now + delay_ms, call)
@@ -413,6 +437,11 @@ class World:
     def say(self, line: str) -> None:
         if self.plan.trace:
             self.lines.append(f"{self.now:6} {line}")
+
+    def print_lines(self) -> None:
+        """What happened, if it was traced."""
+        if self.plan.trace:
+            sys.stdout.write("\n".join(self.lines) + "\n")
 
     def shuffled(self, effects: list[e.Effect]) -> list[e.Effect]:
         """Any order, but each socket's packets in theirs."""
@@ -531,7 +560,6 @@ def run(plan: Plan) -> World:
     try:
         Story(world).run()
     except BaseException:
-        if plan.trace:
-            sys.stdout.write("\n".join(world.lines) + "\n")
+        world.print_lines()
         raise
     return world

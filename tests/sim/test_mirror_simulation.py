@@ -1,6 +1,7 @@
 """The pair of mirrors under faults, and proof that the simulator notices what would lose data.
 
-One seed again, with all that happened: python tests/sim/mirror_seed.py SEED --trace [--alone risk]
+One seed again, with all that happened: python tests/sim/mirror_seed.py SEED --trace [--alone risk]; a short story with
+one fault: with --strike KIND:NODE:STEP. Thousands of them: make torture.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pytest
 from mirror_client import DataLost
 from mirror_duties import DutyBroken
 from mirror_faults import NotSettled
+from mirror_steps import strikes, tell
 from mirror_world import Plan, run
 
 from relevo.mirror import events as e
@@ -20,6 +22,7 @@ from relevo.mirror.ranges import Ranged
 
 SEEDS_PER_TEST = 20
 MUTATION_SEEDS = 60
+STEPS_APART = 37
 
 
 @pytest.mark.parametrize("first", range(0, 200, SEEDS_PER_TEST))
@@ -41,6 +44,19 @@ def test_protocols_a_and_b_lose_nothing_that_a_flush_covered(protocol: Literal["
         run(Plan(seed, alone=alone, protocol=protocol))
 
 
+@pytest.mark.parametrize("alone", ["ask", "risk"])
+@pytest.mark.parametrize("first", [1, 13, 25])
+def test_a_fault_at_every_step_of_a_short_story(alone: str, first: int) -> None:
+    """Some of the steps here; all of them in the torture."""
+    plan = Plan(1, alone=alone)
+    for strike in strikes(plan, every=STEPS_APART, first=first):
+        try:
+            tell(plan, strike)
+        except Exception as error:
+            error.add_note(f"python tests/sim/mirror_seed.py {plan.seed} --alone {alone} --strike {strike} --trace")
+            raise
+
+
 def test_a_seed_always_gives_the_same_run() -> None:
     first, second = (run(Plan(7, trace=True)) for _ in range(2))
     assert [line[:40] for line in first.lines] == [line[:40] for line in second.lines]
@@ -48,6 +64,15 @@ def test_a_seed_always_gives_the_same_run() -> None:
 
 
 # ---------------------------------------------------------------- builds that lose data
+
+
+class WithoutActivityLogAtTakeOver(Mirror):
+    """A new process under a device in use believes that both copies are equal."""
+
+    def step(self, event: e.Event) -> list[e.Effect]:
+        if isinstance(event, e.Attach) and event.resume_bytes:
+            event.al_extents = ()
+        return super().step(event)
 
 
 class WithoutFlushes(Mirror):
@@ -110,6 +135,10 @@ def _complete_at_once_when_alone(mirror: Mirror) -> None:
     local._ask = lambda: None
 
 
+def _no_wait_for_the_peer(mirror: Mirror) -> None:
+    mirror._local.wait_for_peer = lambda: None
+
+
 def _target_up_to_date_too_early(mirror: Mirror) -> None:
     resync = mirror._resync
     resync._durable.superblock = lambda then: then()
@@ -123,6 +152,7 @@ MUTANTS: dict[str, tuple[Any, bool]] = {
     "the order of overlapping writes": (_mutant(_no_order_of_overlaps), False),
     "the new generation": (_mutant(_no_new_generation), False),
     "permission to go on alone": (_mutant(_complete_at_once_when_alone), False),
+    "waiting for the peer after a take-over": (_mutant(_no_wait_for_the_peer), True),
     "stable superblocks": (_mutant(_target_up_to_date_too_early), True),
 }
 
@@ -136,6 +166,17 @@ def test_a_build_that_leaves_something_out_is_found(left_out: str) -> None:
         except (DataLost, DutyBroken, NotSettled):
             return
     pytest.fail(f"{MUTATION_SEEDS} seeds did not show that {left_out} is missing")
+
+
+def test_a_build_that_forgets_the_activity_log_at_a_take_over_is_found() -> None:
+    """What a peer had in its cache when it lost its power at the same moment."""
+    faults = ("worker and power",)
+    for seed in range(MUTATION_SEEDS):
+        try:
+            run(Plan(seed, mirror=WithoutActivityLogAtTakeOver, watch_duties=False, faults=faults))
+        except DataLost:
+            return
+    pytest.fail(f"{MUTATION_SEEDS} seeds did not show that the activity log is missing")
 
 
 def test_a_disk_that_ignores_flushes_is_found() -> None:

@@ -409,3 +409,54 @@ def test_suspended_writes_reach_the_peer_when_it_returns_before_permission() -> 
     assert bench.completed() == {}, "the peer may still take itself for UpToDate"
     bench.peer_state(Role.SECONDARY, Disk.INCONSISTENT, Connection.SYNC_TARGET)
     assert bench.completed() == {token: 0}
+
+
+# ---------------------------------------------------------------- a disk that fails
+
+
+def test_nothing_is_written_that_rests_on_a_write_which_the_disk_refused() -> None:
+    """The bitmap of an evicted extent is refused: the block that evicts it must not follow, even if it could."""
+    bench = Bench(alone="risk").attach()
+    bench.promote(force=True)
+    for extent in range(7):
+        bench.write(extent * 1024)
+        bench.all_done()
+    bench.effects.clear()
+    token = bench.write(8 * 1024)
+    bench.done(bench.one(e.WriteBitmap), errno=5)
+    assert not bench.take(e.WriteActivityLog)
+    assert bench.completed() == {token: 5}
+    bench.give(e.Demote(bench.now, bench.token()))
+    bench.done(bench.one(e.DeviceDown))
+    assert not bench.take(e.WriteSuperblock), "what is on the disk still says that it is a crashed Primary's"
+    assert bench.one(e.CommandDone).error is None
+
+
+def test_a_disk_that_fails_during_a_resync_completes_each_write_once() -> None:
+    """The failure drops the link, which ends the writes as well."""
+    bench = Bench().attach(bitmap_uuid=CURRENT + 0x100)
+    bench.meet(uuids=(CURRENT + 0x100, 0, 0, 0))
+    bench.meta_done()
+    bench.peer_bitmap()
+    bench.meta_done()
+    bench.peer_state(Role.SECONDARY, Disk.INCONSISTENT, Connection.SYNC_TARGET)
+    bench.promote()
+    tokens = [bench.write(0), bench.flush()]
+    bench.meta_done()
+    bench.done(bench.one(e.DiskWrite), errno=5)
+    bench.done(bench.one(e.DiskFlush), errno=5)
+    assert bench.completed() == dict.fromkeys(tokens, 5)
+
+
+def test_a_primary_whose_disk_has_failed_does_not_complete_what_the_peer_has_not_confirmed() -> None:
+    bench = Bench().pair()
+    tokens = [bench.write(0), bench.write(1)]
+    bench.meta_done()
+    tokens.append(bench.flush())
+    first, second = bench.take(e.DiskWrite)
+    bench.done(first)
+    bench.done(bench.one(e.DiskFlush))
+    bench.done(second, errno=5)
+    assert bench.completed() == {}
+    bench.give(e.Disconnected(bench.now))
+    assert bench.completed() == dict.fromkeys(tokens, 5)

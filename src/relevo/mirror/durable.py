@@ -2,7 +2,8 @@
 
 Whoever needs something stable passes what goes on afterwards. The order duties that concern meta-data alone are kept
 here: the bitmap pages of evicted extents are stable before the activity-log block that evicts them (and, with external
-meta-data, the data disk is flushed before).
+meta-data, the data disk is flushed before). A disk that has failed is asked for nothing any more: a later write that it
+happens to take could rest on an earlier one that it has refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from relevo.mirror.activity_log import EXTENT_SHIFT
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.requests import Then
 from relevo.mirror.state import Shared
+from relevo.mirror.states import Disk
 
 BITS_PER_EXTENT = (1 << EXTENT_SHIFT) // BLOCK_BYTES
 Next = Callable[[], None]
@@ -45,7 +47,7 @@ class Durable:
         def start() -> None:
             self._s.out.append(e.WriteSuperblock(self._job(then), self._s.meta_state()))
 
-        self._queue(start)
+        self._queue(start, then)
 
     def bitmap(self, then: Next) -> None:
         """Make every changed page of the bitmap stable, after the data whose bits were cleared."""
@@ -57,14 +59,14 @@ class Durable:
             else:
                 self._end(then)
 
-        self._queue(start)
+        self._queue(start, then)
 
     def activity_log(self, transaction: e.AlTransaction, evicted: list[int], then: Next) -> None:
         """Make a transaction stable; before it, the data and the bitmap of what it evicts."""
 
         def data_flush() -> None:
             if evicted and self._s.settings.external_meta:
-                self._s.out.append(e.DiskFlush(self._stage(pages)))
+                self._s.out.append(e.DiskFlush(self._stage(pages, then)))
             else:
                 pages()
 
@@ -74,20 +76,21 @@ class Durable:
                 first = extent * BITS_PER_EXTENT
                 found.update(self._s.bitmap.dirty_pages(first, min(first + BITS_PER_EXTENT, self._s.bitmap.bits)))
             if found:
-                self._s.out.append(e.WriteBitmap(self._stage(block), self._take_pages(sorted(found)), preflush=True))
+                content = self._take_pages(sorted(found))
+                self._s.out.append(e.WriteBitmap(self._stage(block, then), content, preflush=True))
             else:
                 block()
 
         def block() -> None:
             self._s.out.append(e.WriteActivityLog(self._job(then), transaction, preflush=bool(evicted)))
 
-        self._queue(data_flush)
+        self._queue(data_flush, then)
 
     def _take_pages(self, numbers: list[int]) -> tuple[tuple[int, bytes], ...]:
         return tuple((number, self._s.bitmap.take_page(number)) for number in numbers)
 
-    def _queue(self, start: Next) -> None:
-        self._jobs.append(start)
+    def _queue(self, start: Next, then: Next) -> None:
+        self._jobs.append(lambda: self._go_on(start, then))
         if not self._busy:
             self._start()
 
@@ -95,11 +98,18 @@ class Durable:
         self._busy = True
         self._jobs.popleft()()
 
-    def _stage(self, following: Next) -> Then:
+    def _go_on(self, following: Next, then: Next) -> None:
+        """The next write, while there is a disk that takes it."""
+        if self._s.disk > Disk.FAILED:
+            following()
+        else:
+            self._end(then)
+
+    def _stage(self, following: Next, then: Next) -> Then:
         def done(errno: int, _: e.Buffer) -> None:
             if errno:
                 self._disk_failed(errno)
-            following()
+            self._go_on(following, then)
 
         return Then(done)
 

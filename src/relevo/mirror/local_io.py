@@ -224,10 +224,10 @@ class LocalIo:
 
     def write_done(self, write: Write, errno: int) -> None:
         """The local disk is done with a write."""
-        write.local = False
         if errno:
             write.errno = errnos.EIO
-            self._disk_failed(errno)
+            self._disk_failed(errno)  # may drop the link, which must not find this write done on both sides
+        write.local = False
         if not write.remote:
             self._finish(write)
 
@@ -322,18 +322,19 @@ class LocalIo:
         if self.al.wants:
             self._push_log()
 
-    def _end_flushes(self, epoch: SentEpoch) -> None:
+    def _end_flushes(self, epoch: SentEpoch, errno: int = 0) -> None:
         for flush in epoch.flushes:
             flush.epoch = None
+            flush.errno = flush.errno or errno
             if not flush.local:
                 self._complete(flush)
 
     def flush_done(self, flush: Flush, errno: int) -> None:
         """The local disk is done with a flush."""
-        flush.local = False
         if errno:
             flush.errno = errnos.EIO
-            self._disk_failed(errno)
+            self._disk_failed(errno)  # as for a write
+        flush.local = False
         if flush.epoch is None:
             self._complete(flush)
 
@@ -377,11 +378,13 @@ class LocalIo:
                 write.epoch = None
                 if write.remote:
                     write.remote = False
+                    if self._s.disk <= Disk.FAILED:
+                        write.errno = errnos.EIO  # it may be on no disk now
                     if not write.local:
                         self._finish(write)
                 elif not write.local:
                     self.al.leave(write)
-            self._end_flushes(epoch)
+            self._end_flushes(epoch, errnos.EIO if self._s.disk <= Disk.FAILED else 0)
         if self.al.wants:
             self._push_log()
 
