@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import drbd_conf_files as files
+import drbd_conf_table
 from relevo.config.drbd import load
 from relevo.config.drbd.dump import dump, quote
 from relevo.config.drbd.lexer import Kind, Lexed
@@ -208,6 +209,11 @@ def test_what_has_no_effect_is_warned_of_by_name(more: str, warned: str, tmp_pat
 def test_what_is_done_anyway_is_no_warning(tmp_path: pathlib.Path) -> None:
     more = "net { allow-two-primaries no; unplug-watermark 128; } disk { read-balancing prefer-local; }"
     assert notes(written(tmp_path, files.resource(more))) == []
+
+
+def test_the_document_has_the_same_table() -> None:
+    """`python tests/drbd_conf_table.py` writes it anew."""
+    assert drbd_conf_table.written(drbd_conf_table.DOCUMENT.read_text()) == drbd_conf_table.tables()
 
 
 def test_every_option_without_effect_says_why() -> None:
