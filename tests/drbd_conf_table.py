@@ -25,6 +25,7 @@ def tables() -> str:
 
 def _row(option: Option) -> str:
     old = f" (8.3: `{option.old_name}`)" if option.old_name else ""
+    old += ", `syncer`" if option.in_syncer else ""
     effect = "yes" if option.honoured else f"**none**: {option.without_effect}"
     default = f"`{option.default}`" if option.default else ""
     return f"| `{option.name}`{old} | {_takes(option)} | {default} | {effect} |"
