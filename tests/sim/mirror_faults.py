@@ -141,21 +141,33 @@ class Story:
         kind = rng.choice(world.plan.faults)
         node = rng.choice(world.nodes)
         world.say(f"fault: {kind} {node}")
+        if kind in {"cut", "slow", "outage", "leave", "hand_over"}:
+            self._trouble(kind, node)
+        else:
+            self._loss(kind, node)
+        world.after(rng.choice((5, 50, 150, 300, 500)), self._fault)
+
+    def _loss(self, kind: str, node: Node) -> None:
+        """Something breaks."""
+        world, rng = self.world, self.rng
         if kind in {"power", "kill"}:
             self._down(node, power=kind == "power", back_ms=rng.choice((20, 100, 400, 1200)))
         elif kind == "blackout":
             for each in world.nodes:
                 self._down(each, power=True, back_ms=rng.choice((50, 300, 800)))
-        elif kind == "worker":
+        elif kind.startswith("worker"):
             self._worker(node)
-        elif kind == "worker and power":
-            self._worker(node)
-            self._down(world.nodes[1 - node.number], power=True, back_ms=rng.choice((20, 100, 400)))
-        elif kind == "slow":
-            world.slow_until = world.now + rng.choice((20, 100, 400))
+            if kind == "worker and power":
+                self._down(world.nodes[1 - node.number], power=True, back_ms=rng.choice((20, 100, 400)))
         elif kind == "disk" and node.alive and not node.disk.failing:
             node.disk.failing = True
             world.after(rng.choice((100, 400)), lambda: self._repair(node))
+
+    def _trouble(self, kind: str, node: Node) -> None:
+        """The network, or somebody who changes something."""
+        world, rng = self.world, self.rng
+        if kind == "slow":
+            world.slow_until = world.now + rng.choice((20, 100, 400))
         elif kind == "cut" and not world.cut:
             world.cut_link()
             world.after(rng.choice((10, 100, 300, 900)), self._heal)
@@ -165,7 +177,6 @@ class Story:
             self._leave(node)
         elif kind == "outage" and node.alive and node.wire is not None:
             node._drop()
-        world.after(rng.choice((5, 50, 150, 300, 500)), self._fault)
 
     def _heal(self) -> None:
         if self.world.cut:
