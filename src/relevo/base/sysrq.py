@@ -12,10 +12,11 @@ import re
 
 TRIGGER = "/proc/sysrq-trigger"
 MASK_VARIABLE = "RELEVO_SYSRQ_MASK"
-"""Environment variable: `required` means that no handler may run unless `TRIGGER` is masked. A lab sets it."""
+"""Environment variable: `required` means that no handler may run where it could reset the machine. A lab sets it."""
 REQUIRED = "required"
 STAND_IN_VARIABLE = "RELEVO_SYSRQ_STAND_IN"
 """Environment variable: the file that stands for `TRIGGER` on a kernel that has none. A lab sets it."""
+_CAP_SYS_BOOT = 22
 _POINT, _KIND = 4, 0  # fields of /proc/self/mountinfo: the fifth, and the first behind the separator
 _DANGEROUS = (
     re.compile(r"sysrq(-trigger)?\b"),
@@ -49,16 +50,29 @@ def masked(mountinfo: str) -> bool:
     return kind not in {"", "proc"}
 
 
-def refusal() -> str:
-    """Why no handler may run here: the mask is required and missing. "" when one may.
+def may_reboot(status: str) -> bool:
+    """Whether a process or what it executes may call reboot(2).
 
-    A kernel without `TRIGGER` (CONFIG_MAGIC_SYSRQ) needs no mask.
+    Args:
+        status: the text of its /proc/PID/status, see proc_pid_status(5).
     """
-    if os.environ.get(MASK_VARIABLE) != REQUIRED or not pathlib.Path(TRIGGER).exists():
+    (bounding,) = (line.split()[1] for line in status.splitlines() if line.startswith("CapBnd:"))
+    return bool(int(bounding, 16) >> _CAP_SYS_BOOT & 1)
+
+
+def refusal() -> str:
+    """Why no handler may run here, where that is demanded: it could reset the machine. "" when one may.
+
+    The trigger has to be masked (a kernel without CONFIG_MAGIC_SYSRQ has none), and CAP_SYS_BOOT out of reach.
+    """
+    if os.environ.get(MASK_VARIABLE) != REQUIRED:
         return ""
-    if masked(pathlib.Path("/proc/self/mountinfo").read_text(errors="surrogateescape")):
-        return ""
-    return f"{TRIGGER} is not masked here, and {MASK_VARIABLE} demands it: no handler is run."
+    own = pathlib.Path("/proc/self")
+    if pathlib.Path(TRIGGER).exists() and not masked((own / "mountinfo").read_text(errors="surrogateescape")):
+        return f"{TRIGGER} is not masked here, and {MASK_VARIABLE} demands it: no handler is run."
+    if may_reboot((own / "status").read_text(errors="surrogateescape")):
+        return f"A handler could reboot the machine here, and {MASK_VARIABLE} forbids that: none is run."
+    return ""
 
 
 def adapted(command: str) -> str:
