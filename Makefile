@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 APT := python3-venv iproute2 util-linux e2fsprogs xfsprogs procps kmod curl drbd-utils fio qemu-system-x86 zstd
+APT_LAB := heartbeat
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
@@ -38,6 +39,7 @@ sim: setup ## seeded simulations of the pure cores
 	@$(BIN)/pytest -q tests/sim
 
 lab: setup ## real processes in namespaces, power cuts included
+	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab test with the original is skipped"
 	@$(BIN)/pytest -q tests/lab
 
 interop: setup ## the kernel's drbd as the peer, every case; prints their list and writes it into the docs

@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 
 import pytest
+from labtools import PairMaker
 
 from mirror_pair import Pair, Side, in_sync
 
 BLOCK = 4096
-PairMaker = Callable[..., Pair]
 QUICK = 'timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"'
-
-
-@pytest.fixture
-def make_pair(request: pytest.FixtureRequest) -> Iterator[PairMaker]:
-    """Makes pairs, with disks in memory; whatever happens they are gone afterwards."""
-    if os.geteuid() != 0:
-        pytest.fail("The mirror's lab tests need root.")
-    made: list[Pair] = []
-
-    def make(**options: object) -> Pair:
-        folder = tempfile.mkdtemp(prefix="mirror-verbs-", dir="/dev/shm")
-        pair = Pair(pathlib.Path(folder), **options)  # type: ignore[arg-type]
-        made.append(pair)
-        return pair
-
-    yield make
-    with contextlib.ExitStack() as ends:
-        for pair in made:
-            if getattr(request.node, "failed", False):
-                for side in pair.sides.values():
-                    print(f"---- {side.name}\n{side.log() if (side.folder / 'log').exists() else ''}")
-            ends.callback(shutil.rmtree, pair.folder, ignore_errors=True)
-            ends.callback(pair.close)
 
 
 @pytest.fixture
@@ -298,3 +271,18 @@ def write_through(device: pathlib.Path) -> None:
     with device.open("r+b", buffering=0) as file:
         file.write(b"x" * BLOCK)
         os.fsync(file.fileno())
+
+
+def test_adjust_takes_a_changed_configuration_over(pair: Pair) -> None:
+    one, two = pair.one, pair.two
+    assert cli(one, "adjust", "r0") == (0, "")
+    for side in (one, two):
+        pair.configure(side, secret="another secret", mirror=f'{QUICK}\nresync_rate = "1 MiB"\nal_extents = 300')
+    assert cli(one, "adjust", "r0") == (0, "")
+    status = two.wait_for(lambda status: "secret" in status["problem"], "a peer with another secret")
+    assert status["connection"] == "WFConnection"
+    assert cli(two, "adjust", "all") == (0, "")
+    pair.wait_in_sync()
+    (one.paths.etc / "relevo.toml").write_text("nonsense")
+    assert cli(one, "adjust", "r0")[0] == 10
+    pair.wait_in_sync()

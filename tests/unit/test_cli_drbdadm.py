@@ -186,6 +186,9 @@ def test_shims_are_written_and_nobody_elses_file_is_overwritten(tmp_path: pathli
     run = CliRunner().invoke(app, ["mirror", "shims", "--into", str(folder)])
     assert run.exception is not None
     assert drbddisk.read_text().endswith("the original\n")
+    assert CliRunner().invoke(app, ["mirror", "shims", "--into", str(folder), "--replace"]).exit_code == 0
+    assert drbddisk.with_name("drbddisk.original").read_text().endswith("the original\n")
+    assert "part of Relevo" in drbddisk.read_text()
 
 
 @pytest.mark.parametrize(

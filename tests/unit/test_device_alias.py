@@ -1,43 +1,43 @@
-"""The name that drbd.conf gives a device."""
+"""A further name of a device: made, replaced, taken away, and never in the place of something else."""
 
 from __future__ import annotations
 
+import os
 import pathlib
+import stat
 
-from relevo.device.alias import alias
+import pytest
 
+from relevo.device.alias import Alias, NameTaken
+from relevo.device.loop import MAJOR
 
-def test_the_name_is_there_meanwhile(tmp_path: pathlib.Path) -> None:
-    name, device = tmp_path / "drbd0", tmp_path / "run" / "device"
-    device.parent.mkdir()
-    with alias(name, device):
-        assert not name.exists()
-        device.write_text("blocks")
-        assert name.read_text() == "blocks"
-    assert not name.is_symlink()
-    assert device.exists()
+DRBD_MAJOR = 147
 
 
-def test_without_a_name_nothing_happens(tmp_path: pathlib.Path) -> None:
-    with alias(None, tmp_path / "device"):
-        assert list(tmp_path.iterdir()) == []
+def test_a_name_comes_and_goes(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "drbd" / "0"
+    alias = Alias(path)
+    alias.remove()
+    for number in (3, 4):
+        alias.make(number)
+        found = path.lstat()
+        assert (stat.S_ISBLK(found.st_mode), found.st_rdev) == (True, os.makedev(MAJOR, number))
+    alias.remove()
+    assert list(path.parent.iterdir()) == []
 
 
-def test_what_others_have_there_stays(tmp_path: pathlib.Path) -> None:
-    name, others = tmp_path / "drbd0", tmp_path / "others"
-    others.mkdir()
-    for make in (lambda: name.write_text("drbd's own"), lambda: name.symlink_to(others / "device")):
-        make()
-        with alias(name, tmp_path / "device"):
-            assert not name.is_symlink() or name.readlink() == others / "device"
-        assert name.is_symlink() or name.read_text() == "drbd's own"
-        name.unlink()
+def test_what_is_not_ours_stays(tmp_path: pathlib.Path) -> None:
+    kernels, file, link = tmp_path / "drbd0", tmp_path / "drbd1", tmp_path / "drbd2"
+    os.mknod(kernels, stat.S_IFBLK | 0o600, os.makedev(DRBD_MAJOR, 0))
+    file.write_text("something")
+    link.symlink_to("/dev/null")
+    for path in (kernels, file, link):
+        with pytest.raises(NameTaken, match=path.name):
+            Alias(path).make(3)
+        Alias(path).remove()
+        assert path.exists()
 
 
-def test_what_a_power_cut_left_is_replaced(tmp_path: pathlib.Path) -> None:
-    name, device = tmp_path / "drbd0", tmp_path / "device"
-    for left in (device, tmp_path / "gone" / "device"):
-        name.symlink_to(left)
-        with alias(name, device):
-            assert name.readlink() == device
-        assert not name.is_symlink()
+def test_no_name_is_wanted() -> None:
+    Alias(None).make(3)
+    Alias(None).remove()

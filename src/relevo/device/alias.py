@@ -1,43 +1,62 @@
-"""The name that drbd.conf gives a device (`/dev/drbd0`), as a link to where the device appears.
-
-The link leads nowhere while this side is Secondary: the device does not exist then.
-"""
+"""A further name of a served device, such as /dev/drbd0: a node of its own, there as long as the device is."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
-from collections.abc import Iterator
+import stat
 
-import structlog
+from relevo.base.errors import RelevoError
+from relevo.device.loop import MAJOR
 
-_log = structlog.get_logger()
+NODE_MODE = 0o660
 
 
-@contextlib.contextmanager
-def alias(name: pathlib.Path | None, device: pathlib.Path) -> Iterator[None]:
-    """Let `name` lead to `device` meanwhile. What somebody else has put there stays, and is logged.
+class NameTaken(RelevoError):
+    """Something else has the name that the device shall have."""
+
+
+class Alias:
+    """The name. A node, not a link: what is mounted from it is listed under it.
 
     Args:
-        name: the additional name; None is none.
-        device: where the device appears, see `attachment.py`.
+        path: where; None: no further name is wanted.
     """
-    made = name is not None and _link(name, device)
-    try:
-        yield
-    finally:
-        if name is not None and made:
-            with contextlib.suppress(OSError):
-                if name.readlink() == device:
-                    name.unlink()
 
+    def __init__(self, path: pathlib.Path | None) -> None:
+        self._path = path
 
-def _link(name: pathlib.Path, device: pathlib.Path) -> bool:
-    try:
-        if name.is_symlink() and (name.readlink() == device or not name.readlink().parent.is_dir()):
-            name.unlink()  # ours, or of a folder that is gone: left by a power cut
-        name.symlink_to(device)
-    except OSError as error:
-        _log.warning("device_name_taken", name=str(name), error=error.strerror, device=str(device))
-        return False
-    return True
+    def make(self, number: int) -> None:
+        """Let the name stand for loopN; what an earlier life has left is replaced.
+
+        Raises:
+            NameTaken: something is there that is not ours; it is left alone.
+        """
+        path = self._path
+        if path is None:
+            return
+        if not self._ours_or_nothing(path):
+            raise NameTaken(
+                f"{path} is there already and is no device of a mirror here.",
+                "Is the kernel's drbd loaded? Remove it, or configure another device.",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.new")
+        beside.unlink(missing_ok=True)
+        os.mknod(beside, stat.S_IFBLK | NODE_MODE, os.makedev(MAJOR, number))
+        beside.replace(path)
+
+    def remove(self) -> None:
+        """Take the name away, if it is ours."""
+        if self._path is not None and self._ours_or_nothing(self._path):
+            with contextlib.suppress(OSError):  # a read-only /dev: then it was not made here either
+                self._path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _ours_or_nothing(path: pathlib.Path) -> bool:
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return True
+        return stat.S_ISBLK(found.st_mode) and os.major(found.st_rdev) == MAJOR

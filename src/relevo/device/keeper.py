@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
+from relevo.device.alias import Alias
 from relevo.device.attachment import clear_folder
 from relevo.device.held import CANNOT_RESUME, STEADY_S
 from relevo.device.keeper_orders import Job, Orders
@@ -53,6 +54,7 @@ class Keeper:
         folder: where the device appears, see `attachment.py`.
         stop_grace_s: time between SIGTERM and SIGKILL for the worker.
         refusal: asked before each handler (`keeper_proto.Run`); a sentence means that none must run here.
+        alias: a further name of the device, such as /dev/drbd0.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class Keeper:
         folder: pathlib.Path,
         stop_grace_s: float = STOP_GRACE_S,
         refusal: Callable[[], str] = str,
+        alias: pathlib.Path | None = None,
     ) -> None:
         self._folder = folder
-        self._orders = Orders(name, folder)
+        self._alias = Alias(alias)
+        self._orders = Orders(name, folder, self._alias)
         self._runs = Runs(refusal)
         self._stop_grace_s = stop_grace_s
         self._stopping_since: float | None = None
@@ -81,6 +85,7 @@ class Keeper:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         clear_folder(self._folder)
+        self._alias.remove()
         with _signals() as wakeup, contextlib.closing(self._runs):
             return self._run_until_done(worker_argv, wakeup)
 

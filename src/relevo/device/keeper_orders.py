@@ -13,6 +13,7 @@ from collections import deque
 import structlog
 
 from relevo.base.errors import RelevoError
+from relevo.device.alias import Alias
 from relevo.device.attachment import Attachment, attach, clear_folder
 from relevo.device.held import Held
 from relevo.device.keeper_proto import Attach, Detach, DeviceOrder, Hold, KeeperReply, Serving
@@ -34,16 +35,22 @@ class Job:
 class Orders:
     """Carries out orders one by one in a thread; outcomes are announced on an eventfd.
 
+    Args:
+        name: the loop device's name.
+        folder: where the device appears.
+        alias: a further name of it.
+
     Attributes:
         attachment: the device that is there.
         held: its descriptor, when it shall outlive the worker.
     """
 
-    def __init__(self, name: str, folder: pathlib.Path) -> None:
+    def __init__(self, name: str, folder: pathlib.Path, alias: Alias) -> None:
         self.attachment: Attachment | None = None
         self.held = Held(folder)
         self._name = name
         self._folder = folder
+        self._alias = alias
         self._waiting: deque[Job] = deque()
         self._thread: threading.Thread | None = None
         self._outcome: queue.SimpleQueue[KeeperReply] = queue.SimpleQueue()
@@ -90,7 +97,13 @@ class Orders:
             if fuse_fd is not None:
                 os.close(fuse_fd)
             raise RelevoError("The device is there already, or no descriptor came with the order.")
-        made = self.attachment = attach(fuse_fd, size_bytes, self._name, self._folder)
+        made = attach(fuse_fd, size_bytes, self._name, self._folder)
+        try:
+            self._alias.make(made.loop_number)
+        except (RelevoError, OSError):
+            made.abandon()
+            raise
+        self.attachment = made
         _log.info("device_attached", loop=made.loop_number, connection=made.minor)
         return made
 
@@ -102,6 +115,7 @@ class Orders:
         else:
             self.attachment.detach()
         self.attachment = None
+        self._alias.remove()
         self.held.drop(None)
         _log.info("device_detached", force=force)
 
@@ -159,6 +173,7 @@ class Orders:
         if self.attachment is not None:
             self.attachment.abandon()
             self.attachment = None
+        self._alias.remove()
         clear_folder(self._folder)
         return True
 

@@ -6,6 +6,7 @@ It puts the parts together: `local_io` (the application's requests), `peer_io` (
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -77,6 +78,7 @@ class Mirror:
             e.Probe: lambda _: self._link.alive.suspect(),
             e.Random: lambda event: s.random.extend(event.values),
             e.Attach: self._attach,
+            e.Configure: self._configure,
         }
         for command in (
             *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.Connect),
@@ -155,6 +157,11 @@ class Mirror:
     def _demote(self, command: e.Demote) -> None:
         self._admin.release()  # whoever waits for held I/O could not let go of the device
         self._commands.handle(command)
+
+    def _configure(self, event: e.Configure) -> None:
+        s = self._s
+        s.settings = dataclasses.replace(event.settings, external_meta=s.settings.external_meta)
+        s.changed()
 
     def _tick(self, _: e.Tick) -> None:
         self._s.timer_fired()

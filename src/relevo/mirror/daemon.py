@@ -8,7 +8,6 @@ from relevo.base import sysrq
 from relevo.base.memory import lock_memory
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
-from relevo.device.alias import alias
 from relevo.device.keeper import KEEPER_FD, Keeper
 
 LOOP_NAME_BYTES = 63
@@ -27,7 +26,6 @@ def run(site: MirrorSite, paths: Paths) -> int:
     name = site.mirror.name
     loop_name = f"relevo:{site.cluster}:{site.me}:{name}".encode()[:LOOP_NAME_BYTES].decode(errors="ignore")
     lock_memory()  # it ends what waits for memory that a device in use would have to free
-    keeper = Keeper(loop_name, paths.device_folder(name), refusal=sysrq.refusal)
+    keeper = Keeper(loop_name, paths.device_folder(name), refusal=sysrq.refusal, alias=site.device)
     places = [str(place) for place in (paths.etc, paths.state, paths.run, paths.drbd)]
-    with alias(site.device, paths.device_folder(name) / "device"):
-        return keeper.run([sys.executable, "-m", "relevo.mirror.worker", site.me, name, *places, KEEPER_FD])
+    return keeper.run([sys.executable, "-m", "relevo.mirror.worker", site.me, name, *places, KEEPER_FD])

@@ -220,6 +220,14 @@ class Tick:
 
 
 @dataclasses.dataclass(slots=True)
+class Configure:
+    """Other settings (`state.Settings`) hold from now on; those of which the peer is told, from the next link on."""
+
+    now_ms: int
+    settings: Any
+
+
+@dataclasses.dataclass(slots=True)
 class Probe:
     """The peer is suspected to be gone: ask it for a sign of life now (nothing is done when there is no link)."""
 
@@ -373,6 +381,7 @@ Event = (
     | Disconnected
     | PacketReceived
     | Tick
+    | Configure
     | Probe
     | Random
 ) | Command

@@ -95,6 +95,10 @@ class ShellErrands:
         self._done = done
         self._orders: dict[int, Callable[[KeeperReply], None]] = {}
 
+    def configure(self, site: MirrorSite) -> None:
+        """Other handlers, from the next on."""
+        self._site = site
+
     def reply(self, reply: KeeperReply) -> None:
         """The keeper has ended something that was asked for here."""
         self._orders.pop(reply.no)(reply)

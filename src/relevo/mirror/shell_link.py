@@ -60,7 +60,8 @@ class ShellLink:
         self._connected = connected
         self._disconnected = disconnected
         self._receiver = receiver
-        self._connector = Connector(loop, me, peer, mirror.connect_interval_ms, self._established, knocked)
+        self._knocked = knocked
+        self._connector = self._new_connector(me, peer)
         self._wanted = False
         self._up = False
         self._resolve_conflicts = False
@@ -68,6 +69,21 @@ class ShellLink:
         self._timer: Timer | None = None
         self.data: Stream | None = None
         self.meta: Stream | None = None
+
+    def _new_connector(self, me: Address, peer: Address) -> Connector:
+        return Connector(self._loop, me, peer, self._mirror.connect_interval_ms, self._established, self._knocked)
+
+    def configure(self, mirror: Mirror, me: Address, peer: Address) -> None:
+        """Another configuration, from the next connection on; a search that is under way begins anew."""
+        self._mirror = mirror
+        self._connector.stop()
+        self._connector = self._new_connector(me, peer)
+        self._set_problem("")
+        if self._up:
+            self._connector.listen()
+        elif self._wanted:
+            self._close()
+            self._connector.search()
 
     @property
     def up(self) -> bool:

@@ -10,11 +10,9 @@ import dataclasses
 import errno
 import os
 import pathlib
-import queue
 import secrets
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +21,6 @@ import structlog
 
 from relevo.base import log
 from relevo.base.control import Message
-from relevo.base.durable import write_durably
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
@@ -31,11 +28,13 @@ from relevo.config.site import find_site
 from relevo.device.buffers import Buffer, BufferPool
 from relevo.device.held import CANNOT_RESUME
 from relevo.device.keeper_client import KeeperClient, KeeperGone
-from relevo.mirror import errors, requested
+from relevo.mirror import diskless, errors, requested
 from relevo.mirror import events as ev
+from relevo.mirror.adjusting import Adjuster
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
 from relevo.mirror.disk_content import open_copy
+from relevo.mirror.epoch_store import EpochStore
 from relevo.mirror.errors import CannotResume
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
@@ -58,10 +57,6 @@ _STOPPED = object()
 _log = structlog.get_logger()
 
 
-class EpochUnreadable(RelevoError):
-    """The file that keeps the highest vote's epoch cannot be read: an older vote could not be told from a newer."""
-
-
 class NotAttached(RelevoError):
     """The backing disk cannot be used."""
 
@@ -81,8 +76,8 @@ class Worker:
         self._meta_place = site.meta
         self._disk_note = paths.state / f"mirror-{site.mirror.name}.disk"
         name = site.mirror.name
-        self._epoch_path = paths.state / f"mirror-{name}.epoch"
         self._loop = Loop(after=self._after)
+        self._epochs = EpochStore(self._loop, paths.state / f"mirror-{name}.epoch", self._done)
         self._loop.on_alarm(lambda: self.step(ev.Tick(self._loop.now_ms)))
         self._core: Mirror | None = None
         self._disk: ShellDisk | None = None
@@ -113,12 +108,16 @@ class Worker:
         self._control = ControlEndpoint(
             self._loop, paths.socket(f"mirror-{name}"), self._request, listening=self._resume is None
         )
+        self._adjuster = Adjuster(
+            site,
+            lambda: find_site(paths, site.me, name),
+            self._configured,
+            self.step,
+            lambda: self._loop.now_ms,
+            lambda: self._status()["connection"] != diskless.STATUS["connection"],
+        )
         self._effects = self._effect_table()
         self._when_idle: Callable[[], None] | None = None
-        self._storing: deque[ev.PersistEpoch] = deque()
-        self._stored: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._stored_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._loop.add(self._stored_fd, READ, self._epoch_stored)
 
     def run(self) -> None:
         """Until told to stop."""
@@ -154,7 +153,7 @@ class Worker:
         Raises:
             RelevoError, OSError: it cannot be used.
         """
-        epoch = self._read_epoch()
+        epoch = self._epochs.read()
         copy = open_copy(self._disk_path, self._meta_place, self._disk_note)
         self._problem = ""
         loop, content = self._loop, copy.content
@@ -193,7 +192,7 @@ class Worker:
             self._open_disk(token)
             return
         status = self._core.status()
-        if status["disk"] != _DISKLESS["disk"]:
+        if status["disk"] != diskless.STATUS["disk"]:
             raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
         if status["role"] == "Primary":
             raise errors.StillPrimary
@@ -223,17 +222,6 @@ class Worker:
 
     def _no_disk(self, effect: Any) -> None:
         self._done(effect.token, errno.ENODEV)
-
-    def _read_epoch(self) -> int:
-        try:
-            return int(self._epoch_path.read_text())
-        except FileNotFoundError:
-            return 0
-        except (OSError, ValueError) as error:
-            raise EpochUnreadable(
-                f"{self._epoch_path} cannot be read ({error}).",
-                "If it is damaged, remove it while the other server is active or off.",
-            ) from error
 
     # ---- events in ---------------------------------------------------------------------------------------------
 
@@ -311,7 +299,7 @@ class Worker:
             ev.CommandDone: self._command_done,
             ev.NeedRandom: lambda effect: self.step(ev.Random(self._loop.now_ms, _random(effect.count))),
             ev.CloseDisk: self._close_disk,
-            ev.PersistEpoch: self._persist_epoch,
+            ev.PersistEpoch: self._epochs.persist,
             ev.RunHandler: self._errands.run_handler,
             ev.SaveTarget: self._errands.save_target,
             ev.Resumed: self._resumed,
@@ -319,7 +307,7 @@ class Worker:
             ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
         }
         if self._disk is None:
-            table |= dict.fromkeys(_DISK_EFFECTS, self._no_disk)
+            table |= dict.fromkeys(diskless.DISK_EFFECTS, self._no_disk)
         else:
             table |= {
                 ev.DiskRead: self._disk.read,
@@ -377,31 +365,6 @@ class Worker:
         if self._link.meta is not None and self._link.up:
             self._link.meta.send(effect.packet)
 
-    def _persist_epoch(self, effect: ev.PersistEpoch) -> None:
-        """In a thread, one after the other: on a busy disk it may take seconds, in which pings have to be answered."""
-        self._storing.append(effect)
-        if len(self._storing) == 1:
-            self._store_next()
-
-    def _store_next(self) -> None:
-        threading.Thread(target=self._store_epoch, args=(self._storing[0].epoch,), daemon=True).start()
-
-    def _store_epoch(self, epoch: int) -> None:
-        number = 0
-        try:
-            write_durably(self._epoch_path, f"{epoch}\n".encode())
-        except OSError as error:
-            number = error.errno or errno.EIO
-        self._stored.put(number)
-        os.eventfd_write(self._stored_fd, 1)
-
-    def _epoch_stored(self, _events: int) -> None:
-        os.eventfd_read(self._stored_fd)
-        number, stored = self._stored.get(), self._storing.popleft()
-        if self._storing:
-            self._store_next()
-        self._done(stored.token, number)
-
     # ---- control -----------------------------------------------------------------------------------------------
 
     def _request(self, client: Client, name: str, arguments: Message) -> None:
@@ -415,6 +378,9 @@ class Worker:
         if name == "probe":
             self._probe()
             client.answer({})
+            return
+        if name == "adjust":
+            self._adjuster.begin(client)
             return
         if name == "attach":
             self._attach_again((client, name))
@@ -437,6 +403,9 @@ class Worker:
             return
         if effect.token is _STOPPED:
             return
+        if callable(effect.token):
+            effect.token(effect.error)
+            return
         client, name = effect.token
         if effect.error is not None:
             client.refuse(effect.error)
@@ -445,11 +414,19 @@ class Worker:
         else:
             client.answer({})
 
+    def _configured(self, site: MirrorSite) -> None:
+        """Another configuration holds from now on."""
+        self._mirror = site.mirror
+        self._errands.configure(site)
+        self._link.configure(site.mirror, site.own.pair, site.other.pair)
+        if self._core is not None:
+            self.step(ev.Configure(self._loop.now_ms, Settings.from_config(site.mirror)))
+
     def _changed(self) -> None:
         self._status_changed = True
 
     def _status(self) -> Message:
-        fields: Message = dict(_DISKLESS) if self._core is None else dict(self._core.status())
+        fields: Message = dict(diskless.STATUS) if self._core is None else dict(self._core.status())
         problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
         return {"name": self._mirror.name, **fields, "device": self._device.path, "problem": problem}
 
@@ -469,39 +446,6 @@ class Worker:
             self._loop.stop()
         else:
             self.step(ev.Demote(self._loop.now_ms, self._stop_token))
-
-
-_DISK_EFFECTS: tuple[type[Any], ...] = (
-    *(ev.DiskRead, ev.DiskWrite, ev.DiskDiscard, ev.DiskFlush),
-    *(ev.WriteSuperblock, ev.WriteActivityLog, ev.WriteBitmap),
-)
-"""What needs a backing disk."""
-_DISKLESS: Message = {
-    "role": "Secondary",
-    "peer_role": "Unknown",
-    "connection": "StandAlone",
-    "disk": "Diskless",
-    "peer_disk": "DUnknown",
-    "size_bytes": 0,
-    "out_of_sync_bytes": 0,
-    "resync": None,
-    "resync_total_bytes": 0,
-    "current_uuid": "0000000000000000",
-    "bitmap_uuid": "0000000000000000",
-    "history_uuids": ["0000000000000000", "0000000000000000"],
-    "meta_flags": 0,
-    "split_brain": False,
-    "split_brain_own_bytes": 0,
-    "split_brain_peer_bytes": 0,
-    "suspended": False,
-    "io_suspended": False,
-    "degraded_at_start": False,
-    "was_primary_at_start": False,
-    "peer_lost_since_connect": False,
-    "outdated": False,
-    "epoch": 0,
-}
-"""What is told while the backing disk cannot be used."""
 
 
 def _meta_state(superblock: Superblock) -> ev.MetaState:

@@ -22,7 +22,6 @@ PLAIN = {
     "pause-sync": ("pause_sync", "Hold a resync, on this side's behalf."),
     "resume-sync": ("resume_sync", "Let a resync go on that was held with pause-sync."),
     "suspend-io": ("suspend_io", "Hold back what applications read and write."),
-    "resume-io": ("resume_io", "Let applications go on."),
 }
 """Verb without options -> request to the mirror's process, and what it does."""
 
@@ -48,6 +47,7 @@ def register(app: typer.Typer) -> None:
         app.command(verb, help=sentence)(_plain(request))
     for verb, function in (
         ("primary", primary),
+        ("resume-io", resume_io),
         ("connect", connect),
         ("disconnect", disconnect),
         ("detach", detach),
@@ -177,6 +177,18 @@ def verify(
         if text
     }
     over(ctx, names, _asks(ctx, "verify", **bounds))
+
+
+def resume_io(ctx: typer.Context, names: Names) -> None:
+    """Let applications go on; a Primary that waits for permission to go on without its peer, too."""
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        if ask(context, site, "status")["suspended"] and node_runs(context):
+            raise NodeDecides(site.mirror.name)
+        ask(context, site, "resume_io")
+
+    over(ctx, names, action)
 
 
 def new_current_uuid(

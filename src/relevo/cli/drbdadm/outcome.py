@@ -51,6 +51,7 @@ _BY_ERROR = {
     "MetadataUnclean": Exit.USAGE,
     "LastCopy": Exit.NO_UP_TO_DATE_DISK,
     "MetadataExists": Exit.USAGE,
+    "NodeDecides": Exit.STATE,
     "NeedStandAlone": Exit.NOT_CONFIGURED,
     "NeverInUse": Exit.NO_UP_TO_DATE_DISK,
     "NoDisk": Exit.NO_UP_TO_DATE_DISK,

@@ -12,7 +12,7 @@ from relevo.base.control import DaemonUnreachable, Message
 from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.outcome import Names, ask, over
 from relevo.config.model import MirrorSite
-from relevo.config.site import sites_here
+from relevo.config.site import configured_by_drbd, sites_here
 
 
 def register(app: typer.Typer) -> None:
@@ -90,7 +90,7 @@ def sh_b_pri(ctx: typer.Context, names: Names) -> None:
 def sh_status(ctx: typer.Context) -> None:
     """Print the states of all mirrors as shell variables, with the name of a function to call after each."""
     context = of(ctx)
-    origin = context.paths.config if context.paths.config.exists() else context.paths.drbd
+    origin = context.paths.drbd if configured_by_drbd(context.paths) else context.paths.config
     lines = [f"_drbd_version={__version__}", "_drbd_api=1", f"_config_file={shlex.quote(str(origin))}", "", ""]
     for site in sites_here(context.paths, context.node):
         try:

@@ -33,22 +33,29 @@ def shims(
     heartbeat: Annotated[
         pathlib.Path | None, typer.Option(help="Folder of Heartbeat's resource scripts, such as /etc/ha.d/resource.d.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put ours in the place of the originals, kept as NAME.original.")
+    ] = False,
 ) -> None:
     """Write executables named drbdadm and drbddisk, for historic scripts and Heartbeat."""
     relevo = shlex.join([sys.executable, "-m", "relevo", *of(ctx).arguments()])
     drbdadm = into / "drbdadm"
     drbddisk = (heartbeat or into / "resource.d") / "drbddisk"
-    _write(drbdadm, "drbdadm", {"@RELEVO@": relevo})
-    _write(drbddisk, "drbddisk", {"@DRBDADM@": shlex.quote(str(drbdadm.absolute()))})
+    _write(drbdadm, "drbdadm", {"@RELEVO@": relevo}, replace=replace)
+    _write(drbddisk, "drbddisk", {"@DRBDADM@": shlex.quote(str(drbdadm.absolute()))}, replace=replace)
     typer.echo(f"{drbdadm}\n{drbddisk}")
 
 
-def _write(target: pathlib.Path, template: str, words: dict[str, str]) -> None:
+def _write(target: pathlib.Path, template: str, words: dict[str, str], *, replace: bool) -> None:
     text = (pathlib.Path(package.__file__).parent / template).read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace(word, value)
     if target.exists() and package.MARK not in target.read_text(encoding="utf-8", errors="replace"):
-        raise NotOurs(f"{target} is there already, and is not one of Relevo's.", "Move it away, or use another folder.")
+        if not replace:
+            raise NotOurs(
+                f"{target} is there already, and is not one of Relevo's.", "Use another folder, or --replace."
+            )
+        target.replace(target.with_name(f"{target.name}.original"))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     target.chmod(EXECUTABLE)
