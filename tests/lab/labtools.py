@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from mirror_pair import Pair
+from relevo.base import sysrq
 from relevo.lab.lab import Lab
 
 LabMaker = Callable[..., Lab]
@@ -61,3 +63,27 @@ def answer_of(lab: Lab, asker: str, address: str, *, silence: bool = False) -> s
     limit = SILENCE_S if silence else ANSWER_LIMIT_S
     done = lab.run(asker, [PYTHON, "-c", ASK, address, str(PORT), str(limit)], check=True)
     return done.stdout.decode().strip()
+
+
+LOOK = """
+import json, os
+from relevo.base import sysrq
+found = [path for path in (sysrq.TRIGGER, os.environ[sysrq.STAND_IN_VARIABLE]) if os.path.exists(path)]
+print(json.dumps({"modes": [os.stat(path).st_mode for path in found], "refusal": sysrq.refusal(),
+                  "variable": os.environ.get(sysrq.MASK_VARIABLE),
+                  "command": sysrq.adapted("echo b > " + sysrq.TRIGGER)}))
+"""
+
+
+def assert_masked(lab: Lab, name: str) -> str:
+    """Before anything may be written to the trigger of a machine; returns the command that writes there."""
+    found: dict[str, Any] = python(lab, name, LOOK)
+    assert found["modes"]
+    assert all(stat.S_ISFIFO(mode) for mode in found["modes"]), "this would be the host's own"
+    assert found["refusal"] == ""
+    assert found["variable"] == sysrq.REQUIRED
+    return str(found["command"])
+
+
+def is_off(lab: Lab, name: str) -> bool:
+    return lab.machine(name).process is None

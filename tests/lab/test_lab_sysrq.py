@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import pathlib
-import stat
 import sys
-from typing import Any
 
 import pytest
-from labtools import python
+from labtools import assert_masked, is_off
 
 from relevo.base import sysrq
 from relevo.lab.lab import Lab
@@ -21,28 +19,6 @@ from relevo.lab.process import wait_until
 from relevo.lab.scene import MACHINES
 
 LIMIT_S = 30.0
-LOOK = """
-import json, os
-from relevo.base import sysrq
-found = [path for path in (sysrq.TRIGGER, os.environ[sysrq.STAND_IN_VARIABLE]) if os.path.exists(path)]
-print(json.dumps({"modes": [os.stat(path).st_mode for path in found], "refusal": sysrq.refusal(),
-                  "variable": os.environ.get(sysrq.MASK_VARIABLE),
-                  "command": sysrq.adapted("echo b > " + sysrq.TRIGGER)}))
-"""
-
-
-def assert_masked(lab: Lab, name: str) -> str:
-    """Before anything may be written to the trigger of a machine; returns the command that writes there."""
-    found: dict[str, Any] = python(lab, name, LOOK)
-    assert found["modes"]
-    assert all(stat.S_ISFIFO(mode) for mode in found["modes"]), "this would be the host's own"
-    assert found["refusal"] == ""
-    assert found["variable"] == sysrq.REQUIRED
-    return str(found["command"])
-
-
-def is_off(lab: Lab, name: str) -> bool:
-    return lab.machine(name).process is None
 
 
 @pytest.mark.parametrize(("letter", "then"), [("b", "reboot -f"), ("o", "halt -f")])

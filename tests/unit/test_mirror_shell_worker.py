@@ -16,6 +16,7 @@ import pytest
 from heartbeat_support import two_nodes
 from relevo.base.control import Message
 from relevo.base.paths import Paths
+from relevo.cli.mirror import _sentence
 from relevo.config.model import Config, Mirror
 from relevo.config.site import site_of
 from relevo.device.fuse import FuseUnavailable
@@ -25,6 +26,7 @@ from relevo.mirror import events as ev
 from relevo.mirror import shell_device, worker
 from relevo.mirror.create import create_metadata
 from relevo.mirror.loop import now_ms
+from relevo.mirror.parted import Parted
 from relevo.mirror.requests import Then
 from relevo.mirror.saved import unpack_ranges
 from relevo.mirror.saver import Order
@@ -209,3 +211,58 @@ def test_a_copy_is_saved_by_the_keeper(rig: Rig, status: int, required: bool, ex
     rig.keeper.send(encode(KeeperReply(no=order.no, ok=True, status=status, output="a sentence")))
     rig.turn(lambda: bool(ended))
     assert ended == [expected]
+
+
+# ---------------------------------------------------------------- since when the copies are apart
+
+
+def test_since_when_the_copies_are_apart_survives_a_restart(tmp_path: pathlib.Path) -> None:
+    note = tmp_path / "mirror-r0.parted"
+
+    def status(connection: str, *, split: bool = False) -> Message:
+        return {"connection": connection, "split_brain": split}
+
+    def settle(found: bool) -> None:
+        end = now_ms() + LIMIT_MS
+        while note.exists() is not found:
+            assert now_ms() < end, "the note is not written"
+
+    parted = Parted(note)
+    parted.follow(status("WFConnection"))
+    assert parted.since == "", "never together, so never parted"
+    parted.follow(status("Connected"))
+    parted.follow(status("WFConnection"))
+    since = parted.since
+    assert since.endswith("Z")
+    settle(found=True)
+    again = Parted(note)
+    again.follow(status("WFConnection"))
+    again.follow(status("StandAlone", split=True))
+    assert again.since == since
+    again.follow(status("SyncTarget"))
+    assert again.since == ""
+    settle(found=False)
+    again.follow(status("SyncSource"))
+    new = Parted(note)
+    new.follow(status("StandAlone", split=True))
+    assert new.since, "found, without anybody knowing since when"
+
+
+def test_a_note_that_cannot_be_read_is_left_out(tmp_path: pathlib.Path) -> None:
+    note = tmp_path / "mirror-r0.parted"
+    note.write_text("long ago\n")
+    assert Parted(note).since == ""
+
+
+def test_a_split_brain_is_told_with_its_date(rig: Rig) -> None:
+    rig.attach()
+    assert rig.ask("status")["split_brain_since"] == ""
+    core = rig.worker._core
+    assert core is not None
+    core._s.split_brain, core._s.parted_bits = True, (3, 5)
+    rig.worker._changed()
+    rig.worker._after()
+    found = rig.ask("status")
+    assert found["split_brain_since"]
+    assert (found["split_brain_own_bytes"], found["split_brain_peer_bytes"]) == (3 * 4096, 5 * 4096)
+    assert "12.0 KiB changed here, 20.0 KiB on the peer" in _sentence({"name": "r0", **found})

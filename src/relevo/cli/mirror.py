@@ -9,13 +9,14 @@ import typer
 from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
-from relevo.cli import drbdadm, mirror_conf
+from relevo.cli import drbdadm, mirror_conf, mirror_saved
 from relevo.cli.context import Context, of, print_json
 from relevo.config.site import NoSuchMirror, find_site
 
 app = typer.Typer(cls=drbdadm.Verbs, no_args_is_help=True, help="The same blocks on two disks.")
 drbdadm.register(app)
 app.command("dump")(mirror_conf.dump)
+app.add_typer(mirror_saved.app, name="saved")
 Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
 
 
@@ -88,6 +89,11 @@ def _sentence(found: dict[str, Any]) -> str:
     if found.get("device"):
         lines.append(f"  device: {found['device']}")
     lines.extend(f"  {found[key]}" for key in ("problem",) if found.get(key))
+    if found.get("split_brain"):
+        own, peers = (format_bytes(found[f"split_brain_{side}_bytes"]) for side in ("own", "peer"))
+        since = f" since {found['split_brain_since']}" if found.get("split_brain_since") else ""
+        lines.append(f"  apart{since}: {own} changed here, {peers} on the peer")
+        lines.append(f"  to resolve it: relevo mirror resolve {found['name']} --keep NODE")
     return "\n".join(lines)
 
 

@@ -39,6 +39,7 @@ from relevo.mirror.errors import CannotResume
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.packets import Barrier, Packet
+from relevo.mirror.parted import Parted
 from relevo.mirror.process import become_resident
 from relevo.mirror.shell_device import ShellDevice
 from relevo.mirror.shell_disk import ShellDisk
@@ -91,6 +92,7 @@ class Worker:
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed, hold=self._mirror.resume)
         self._errands = ShellErrands(site, site.source or paths.config, paths.state, keeper, self._handled, self._done)
         self._device.other_reply = self._errands.reply
+        self._parted = Parted(paths.state / f"mirror-{name}.parted")
         self._link = ShellLink(
             self._loop,
             self._mirror,
@@ -280,6 +282,7 @@ class Worker:
                 self._close_when_idle(self._disk, self._when_idle)
         if self._status_changed:
             self._status_changed = False
+            self._parted.follow(self._core_status())
             self._control.tell_watchers(self._status)
 
     # ---- effects out -------------------------------------------------------------------------------------------
@@ -425,8 +428,12 @@ class Worker:
     def _changed(self) -> None:
         self._status_changed = True
 
+    def _core_status(self) -> Message:
+        return dict(diskless.STATUS) if self._core is None else dict(self._core.status())
+
     def _status(self) -> Message:
-        fields: Message = dict(diskless.STATUS) if self._core is None else dict(self._core.status())
+        fields = self._core_status()
+        fields["split_brain_since"] = self._parted.since if fields["split_brain"] else ""
         problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
         return {"name": self._mirror.name, **fields, "device": self._device.path, "problem": problem}
 
