@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from bench.limits import CHUNK_BYTES, READY_LIMIT_S
 from cable import Cable, run
-from mirror_pair import ADDRESSES, Pair
+from mirror_pair import ADDRESSES, Pair, plain_file
 from relevo.device.mount import umount
 
 MIB = 1 << 20
@@ -104,11 +104,20 @@ def relevo(
         folder: where the disks lie.
         size_bytes: of each disk.
         fill_bytes: how much of the device is written before; None: nearly everything.
-        sparse: the disks are files with holes.
+        sparse: the disks are loop devices over files with holes, larger than what lies below.
     """
     place = folder / "relevo"
     place.mkdir()
-    pair = Pair(place, READY_LIMIT_S * 10, size_bytes, sparse=sparse)
+    loops: list[str] = []
+
+    def make_sparse(path: pathlib.Path, size_bytes: int) -> None:
+        image = path.with_suffix(".img")
+        with image.open("wb") as out:
+            out.truncate(size_bytes)
+        loops.append(loop_over(image))
+        path.symlink_to(loops[-1])
+
+    pair = Pair(place, READY_LIMIT_S * 10, size_bytes, make_disk=make_sparse if sparse else plain_file)
     try:
         pair.start()
         device = str(pair.one.promote())
@@ -117,6 +126,8 @@ def relevo(
         pair.one.call("secondary")
     finally:
         pair.close()
+        for device in loops:
+            run("losetup", "--detach", device, check=False)
         shutil.rmtree(place, ignore_errors=True)
 
 

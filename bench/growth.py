@@ -60,7 +60,7 @@ def _several(count: int, folder: pathlib.Path) -> list[dict[str, Any]]:
         targets = []
         for number in range(count):
             place = folder / str(number)
-            place.mkdir()
+            place.mkdir(exist_ok=True)
             targets.append(stack.enter_context(contenders.relevo(place, MIRROR_BYTES)))
         return [_line(f"{count} mirrors at once", targets, load, SPAN_BYTES) for load in (DEPTH_1, DEPTH_16)]
 

@@ -84,6 +84,7 @@ def resync_bytes_per_s(folder: pathlib.Path) -> tuple[float, float]:
         for side in pair.sides.values():
             contenders.write_whole(side.disk, DATA_BYTES + SPARE_BYTES, keep_end=True)
             side.start()
+        for side in pair.sides.values():
             side.wait_for(lambda status: status["connection"] == "Connected", "its peer")
         target = contenders.Target((), (pair.one.worker(), pair.two.worker()))
         before_s, start = target.cpu_s(), time.monotonic()

@@ -7,6 +7,7 @@ connections when a test hangs, because a process that waits for a dead device ca
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -30,8 +31,8 @@ from relevo.mirror.create import create_metadata, read_superblock
 ADDRESSES = {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}
 DISK_BYTES = 64 << 20
 SECRET = "the secret"
-CLUSTER = f"pair-{os.getpid()}"
-"""Two runs of these tests may go on at the same time: each looks for its own loop devices."""
+_clusters = (f"pair-{os.getpid()}-{number}" for number in itertools.count())
+"""Several pairs may go on at the same time: each looks for its own loop devices."""
 DAEMON = """
 import pathlib, sys
 from relevo.base import log
@@ -54,8 +55,10 @@ if not done.wait(float(sys.argv[1])):
 """
 
 
-def _allocate(fd: int, size_bytes: int) -> None:
-    os.posix_fallocate(fd, 0, size_bytes)
+def plain_file(path: pathlib.Path, size_bytes: int) -> None:
+    """A disk that is a file without holes."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
 class Side:
@@ -176,7 +179,7 @@ class Pair:
         disk_bytes: size of each disk.
         mirror: further lines of the mirror's section.
         zeroed: the disks are equal from the start; otherwise one has to be forced to be Primary.
-        sparse: the disks are files with holes, for sizes that no disk here has.
+        make_disk: makes a disk of a size at a path.
     """
 
     def __init__(
@@ -187,9 +190,10 @@ class Pair:
         mirror: str = "",
         *,
         zeroed: bool = True,
-        sparse: bool = False,
+        make_disk: Callable[[pathlib.Path, int], None] = plain_file,
     ) -> None:
         self.folder = folder
+        self.cluster = next(_clusters)
         self.watchdog = subprocess.Popen(
             [sys.executable, "-c", WATCHDOG, str(limit_s), str(folder)], stdin=subprocess.PIPE
         )
@@ -197,8 +201,7 @@ class Pair:
         self.sides = {name: Side(folder, name, self._cable.namespaces[name]) for name in ADDRESSES}
         for side in self.sides.values():
             self.configure(side, mirror=mirror)
-            with side.disk.open("wb") as file:
-                (os.ftruncate if sparse else _allocate)(file.fileno(), disk_bytes)
+            make_disk(side.disk, disk_bytes)
             create_metadata(side.disk, zeroed=zeroed)
 
     @property
@@ -219,7 +222,7 @@ class Pair:
         )
         etc = side.paths.etc
         (etc / "relevo.toml").write_text(
-            f'[cluster]\nname = "{CLUSTER}"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
+            f'[cluster]\nname = "{self.cluster}"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
             '[links.cross]\ninterface = "eth1"\nnetwork = "10.27.0.0/24"\n'
             f'{nodes}[mirrors.r0]\nlink = "cross"\nport = 7788\nalone = "risk"\n{mirror}\n'
         )
@@ -277,7 +280,7 @@ class Pair:
         assert self.watchdog.stdin is not None
         self.watchdog.stdin.close()
         quiet = self.watchdog.wait(10) == 0
-        left = loops.find(f"relevo:{CLUSTER}:", self.folder)
+        left = loops.find(f"relevo:{self.cluster}:", self.folder)
         assert quiet, "the watchdog had to end this"
         assert not left, left
 
