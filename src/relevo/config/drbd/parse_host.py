@@ -14,6 +14,10 @@ from relevo.config.drbd.tree import Address, Host, Proxy, Resource, Volume
 
 MAX_HOSTS = 32
 """Host sections of one resource."""
+MAX_NAMES = 32
+"""Host names of one section."""
+MAX_VOLUMES = 256
+"""Volumes of one section."""
 MAX_VOLUME = 65_535
 MAX_MINOR = (1 << 20) - 1
 _FAMILIES = frozenset({"ipv4", "ipv6", "ssocks", "sdp", "sci"})
@@ -41,6 +45,8 @@ class HostParser:
         stream = self._stream
         found = [stream.string(wanted).value]
         while not stream.at(end):
+            if len(found) >= MAX_NAMES:
+                raise stream.lost(stream.next(), f"There are more than {MAX_NAMES} names.", "Remove some.")
             found.append(stream.string(f"{wanted} or {end!r}").value)
         stream.next()
         return tuple(found)
@@ -216,6 +222,8 @@ class HostParser:
         if not token.text.isdigit() or int(token.text) > MAX_VOLUME:
             raise stream.lost(token, f"There is no volume {quoted(token.text)}.", f"Write 0 to {MAX_VOLUME}.")
         volume = Volume(int(token.text), stream.place(token))
+        if len(volumes) >= MAX_VOLUMES:
+            raise stream.lost(token, f"There are more than {MAX_VOLUMES} volumes.", "Remove some.")
         if any(other.number == volume.number for other in volumes):
             raise stream.lost(token, f"Volume {volume.number} is there twice.", "Remove one.")
         if volumes and volumes[0].implicit:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from relevo.config.errors import ConfigError
 
 MAX_MISTAKES = 50
-"""More are not written down: they would only hide the first."""
+"""More are not looked for: they would only hide the first."""
+MAX_NOTES = 200
+"""More warnings are not written down."""
 QUOTED_LENGTH = 40
 
 
@@ -42,15 +44,20 @@ class Findings:
         self.mistakes: list[ConfigError] = []
         self.notes: list[Note] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether there are so many mistakes that reading on is of no use."""
+        return len(self.mistakes) >= MAX_MISTAKES
+
     def wrong(self, place: Place, what: str, remedy: str) -> None:
         """Write down a mistake."""
-        if len(self.mistakes) < MAX_MISTAKES:
+        if not self.full:
             self.mistakes.append(ConfigError(place.file, place.line, what, remedy, column=place.column))
 
     def warn(self, place: Place, text: str) -> None:
         """Write down a warning, once."""
         note = Note(place, text)
-        if note not in self.notes:
+        if len(self.notes) < MAX_NOTES and note not in self.notes:
             self.notes.append(note)
 
 

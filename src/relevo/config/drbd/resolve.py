@@ -73,13 +73,14 @@ def _from_common(resource: Resource, common: Resource) -> None:
 
 
 def _from_volumes(conf: Conf, resource: Resource) -> None:
+    names = {setting.name for setting in resource.sections["disk"]}
     for above in resource.volumes:
         for host in resource.hosts:
             own = volume_of(host, above.number)
             if own is not None:
                 _inherit(own.disk_options, above.disk_options)
         for setting in above.disk_options:
-            if last(resource.sections["disk"], setting.name) is not None:
+            if setting.name in names:
                 what = (
                     f"{setting.name} of volume {above.number} has no effect: drbdadm lets the section disk of the "
                     "resource win. Write it into that volume of each host."
@@ -89,12 +90,14 @@ def _from_volumes(conf: Conf, resource: Resource) -> None:
 
 def _inherit(own: list[Setting], above: list[Setting]) -> None:
     """Put what is missing in front, each before the one before: so drbdadm prints it."""
+    names = {setting.name for setting in own}
     for setting in above:
-        if last(own, setting.name) is None:
+        if setting.name not in names:
+            names.add(setting.name)
             own.insert(0, dataclasses.replace(setting))
 
 
 def _inherit_plugins(own: list[Setting], above: list[Setting]) -> None:
-    for setting in above:
-        if all(other.words != setting.words for other in own):
-            own.insert(0, setting)
+    lines = {setting.words for setting in own}
+    missing = {setting.words: setting for setting in above if setting.words not in lines}
+    own[:0] = reversed(missing.values())

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from relevo.config.drbd.lexer import Kind, Lexed, Token
 from relevo.config.drbd.options import KEYWORDS
 from relevo.config.drbd.places import Findings, Place, quoted
+
+MAX_MEANT_LENGTH = 1000
+"""How far the end of a text with quotation marks inside is looked for."""
+_LAST_MARK = re.compile(r'"(?=[ \t\r]*;)')
 
 
 class Lost(Exception):
@@ -23,12 +29,12 @@ class Stream:
 
     @property
     def peek(self) -> Token:
-        """The next token."""
-        return self._lexed.tokens[self._at]
+        """The next token; `END` when so much is wrong that reading on is of no use."""
+        return self._lexed.tokens[-1 if self._found.full else self._at]
 
     def next(self) -> Token:
         """Take the next token; at the end it stays `END`."""
-        token = self._lexed.tokens[self._at]
+        token = self.peek
         self._last = self._at
         if token.kind is not Kind.END:
             self._at += 1
@@ -127,8 +133,7 @@ class Stream:
     def _wrong_quotes(self) -> Lost:
         """Name the quotation mark, say how the whole text is written, and go on behind it."""
         first = self._lexed.tokens[self._last - 1]
-        end = self._lexed.text.find("\n", first.offset)
-        line = self._lexed.text[first.offset : end if end >= 0 else len(self._lexed.text)]
+        line = self._lexed.text[first.offset : first.offset + MAX_MEANT_LENGTH].partition("\n")[0]
         inner = line[1 : _end_of_text(line)]
         meant = inner.replace('\\"', '"').replace('"', '\\"')
         mark = first.offset + len(first.text) - 1
@@ -154,5 +159,5 @@ def is_string(token: Token) -> bool:
 
 def _end_of_text(line: str) -> int:
     """Where the text that begins a line was meant to end: at the last quotation mark before a `;`, or at the last."""
-    ends = [at for at in range(1, len(line)) if line[at] == '"' and line[at + 1 :].lstrip()[:1] == ";"]
-    return ends[0] if ends else line.rindex('"')
+    end = _LAST_MARK.search(line, 1)
+    return end.start() if end is not None else line.rindex('"')
