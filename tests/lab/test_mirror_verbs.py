@@ -286,3 +286,24 @@ def test_adjust_takes_a_changed_configuration_over(pair: Pair) -> None:
     (one.paths.etc / "relevo.toml").write_text("nonsense")
     assert cli(one, "adjust", "r0")[0] == 10
     pair.wait_in_sync()
+
+
+def test_events_tell_of_a_resync_and_of_the_handler_after_it(make_pair: PairMaker) -> None:
+    pair = make_pair(mirror=f'{QUICK}\nhandlers = {{ after-resync-target = "exit 7" }}')
+    pair.start()
+    device = pair.one.promote()
+    assert cli(pair.two, "disconnect", "r0")[0] == 0
+    with device.open("r+b", buffering=0) as file:
+        file.write(random.Random(2).randbytes(64 * BLOCK))
+        os.fsync(file.fileno())
+    with subprocess.Popen(command(pair.two, "events", "r0"), stdout=subprocess.PIPE, text=True) as stream:
+        assert stream.stdout is not None
+        lines = (json.loads(line) for line in stream.stdout)
+        assert next(lines)["connection"] == "StandAlone"
+        pair.two.call("connect")
+        assert next(line for line in lines if line["event"] == "resync-started")["total_bytes"] >= 64 * BLOCK
+        assert next(line for line in lines if line["event"] == "resync-ended")["out_of_sync_bytes"] == 0
+        ran = next(line for line in lines if line["event"] == "handler")
+        assert (ran["name"], ran["status"]) == ("after-resync-target", -1)  # none is run where sysrq is not masked
+        stream.terminate()
+        assert stream.wait(20) == 0

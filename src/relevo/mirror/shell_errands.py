@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from relevo.base.control import Message
 from relevo.base.sysrq import MASK_VARIABLE, STAND_IN_VARIABLE, adapted
 from relevo.config.model import MirrorSite
 from relevo.device.keeper_client import KeeperClient, MessageTooLong
@@ -87,6 +88,9 @@ class ShellErrands:
     ) -> None:
         self.data_bytes = 0
         """Size of the data area; set when the disk is attached."""
+        self.last_handler: Message | None = None
+        """The handler that has ended last: its name, its exit status, and how many have ended by now."""
+        self._handlers_ended = 0
         self._site = site
         self._conf = conf
         self._state = state
@@ -119,7 +123,12 @@ class ShellErrands:
             _log.error("handler_not_run", handler=effect.name, problem=str(error))
             self._handler_ended(effect, NOT_RUN)
             return
-        self._orders[no] = lambda reply: self._handler_ended(effect, reply.status)
+        self._orders[no] = lambda reply: self._handler_ran(effect, reply.status)
+
+    def _handler_ran(self, effect: ev.RunHandler, status: int) -> None:
+        self._handlers_ended += 1
+        self.last_handler = {"name": effect.name, "status": status, "number": self._handlers_ended}
+        self._handler_ended(effect, status)
 
     def _handler_ended(self, effect: ev.RunHandler, status: int) -> None:
         if effect.token is not None:

@@ -28,6 +28,7 @@ from relevo.config.site import find_site
 from relevo.device.buffers import Buffer, BufferPool
 from relevo.device.held import CANNOT_RESUME
 from relevo.device.keeper_client import KeeperClient, KeeperGone
+from relevo.device.keeper_proto import KeeperReply
 from relevo.mirror import diskless, errors, requested
 from relevo.mirror import events as ev
 from relevo.mirror.adjusting import Adjuster
@@ -91,7 +92,7 @@ class Worker:
         self._resume = keeper.resume
         self._device = ShellDevice(self._loop, keeper, self.step, self._done, self._changed, hold=self._mirror.resume)
         self._errands = ShellErrands(site, site.source or paths.config, paths.state, keeper, self._handled, self._done)
-        self._device.other_reply = self._errands.reply
+        self._device.other_reply = self._errand_ended
         self._parted = Parted(paths.state / f"mirror-{name}.parted")
         self._link = ShellLink(
             self._loop,
@@ -253,6 +254,10 @@ class Worker:
 
     def _done(self, token: ev.Token, number: int) -> None:
         self.step(ev.DiskDone(self._loop.now_ms, token, number))
+
+    def _errand_ended(self, reply: KeeperReply) -> None:
+        self._errands.reply(reply)
+        self._changed()
 
     def _handled(self, token: ev.Token, status: int) -> None:
         self.step(ev.HandlerDone(self._loop.now_ms, token, status))
@@ -435,7 +440,8 @@ class Worker:
         fields = self._core_status()
         fields["split_brain_since"] = self._parted.since if fields["split_brain"] else ""
         problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
-        return {"name": self._mirror.name, **fields, "device": self._device.path, "problem": problem}
+        own = {"device": self._device.path, "problem": problem, "last_handler": self._errands.last_handler}
+        return {"name": self._mirror.name, **fields, **own}
 
     # ---- signals -----------------------------------------------------------------------------------------------
 
