@@ -8,16 +8,19 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import subprocess
 import sys
 from typing import Any
 
+import msgspec
 from guest import Guest
 from rig import HIGH, KERNEL_NAME, LOW, OURS_NAME, Rig
 
 from mirror_pair import WATCHDOG, Side, in_sync, run
 from relevo.device import loop as loops
 from relevo.mirror.create import create_metadata, read_superblock
+from relevo.mirror.metadata import encode_superblock
 
 DISK_BYTES = 48 << 20
 SECRET = "open sesame"
@@ -75,6 +78,24 @@ class Case:
         return self.kernel_disk_bytes or self.disk_bytes
 
 
+class Ours(Side):
+    """Our mirror process."""
+
+    def load(self, device: pathlib.Path) -> subprocess.Popen[bytes]:
+        """Writes of all sizes at random places of the device, until it is ended or the device fails."""
+        job = ("fio", "--name=load", f"--filename={device}", "--direct=1", "--ioengine=libaio", "--rw=randwrite")
+        sizes = (
+            "--bsrange=4k-64k",
+            "--iodepth=8",
+            "--fsync=32",
+            "--norandommap=1",
+            "--rate_iops=300",
+            "--runtime=120",
+            "--time_based",
+        )
+        return subprocess.Popen([*job, *sizes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 class Pair:
     """Both sides. `ours` is a `mirror_pair.Side`, `kernel` a `Guest`; nothing runs before `start`."""
 
@@ -84,7 +105,7 @@ class Pair:
         self.kernel: Guest = rig.guest
         self.folder = rig.folder / "case"
         self.folder.mkdir()
-        self.ours = Side(self.folder, OURS_NAME, rig.ours)
+        self.ours = Ours(self.folder, OURS_NAME, rig.ours)
         self.ours.environment = {
             **os.environ,
             "PYTHONPATH": str(OPTIONS_FOLDER),
@@ -102,6 +123,8 @@ class Pair:
         with self.ours.disk.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, case.disk_bytes)
         create_metadata(self.ours.disk, zeroed=case.ours_good)
+        if case.ours_good:
+            _begin_generation(self.ours.disk)
         self.kernel.run("drbdadm --force create-md r0")
 
     # ---- configuration -----------------------------------------------------------------------------------------
@@ -119,8 +142,8 @@ class Pair:
             f'{nodes}[mirrors.r0]\nlink = "cross"\nport = {case.port}\nhmac = "{case.hmac}"\nalone = "risk"\n'
             f"{SHORT_TIMES}{case.mirror}\n{mirror}\n"
         )
-        secrets = f"[mirror]\nr0 = {json.dumps(secret or case.secret)}\n"
-        for name, text in (("secrets.toml", secrets), ("authkeys", "auth 1\n1 sha1 key\n")):
+        keys = f"[mirror]\nr0 = {json.dumps(secret or case.secret)}\n"
+        for name, text in (("secrets.toml", keys), ("authkeys", "auth 1\n1 sha1 key\n")):
             path = etc / name
             path.touch(mode=0o600)
             path.write_text(text)
@@ -133,7 +156,7 @@ class Pair:
         if case.kernel_hmac != NO_HMAC:
             lines_net = (f"cram-hmac-alg {case.kernel_hmac or case.hmac};", f'shared-secret "{secret}";')
         lines_net += (*KERNEL_SHORT_TIMES, *case.net, *net)
-        lines_disk = ("resync-rate 400M;", "c-plan-ahead 0;", *case.disk, *disk)
+        lines_disk = ("resync-rate 400M;", "c-plan-ahead 0;", "c-min-rate 0;", *case.disk, *disk)
         ports = {OURS_NAME: case.kernel_calls or case.port, KERNEL_NAME: case.kernel_listens or case.port}
         hosts = "".join(f"  on {name} {{ address {ip}:{ports[name]}; }}\n" for name, ip in self._addresses.items())
         self.kernel.run(
@@ -176,6 +199,18 @@ class Pair:
     def heal(self) -> None:
         """Packets pass again."""
         self._rig.heal()
+
+    def slow(self, rate: str | None) -> None:
+        """Bound what passes to and from the guest (a rate of tc, such as `200kbit`); None: no bound."""
+        self._rig.slow(rate)
+
+    def skip_initial_resync(self) -> None:
+        """Start both; both copies are taken as equal, which they are: nothing but zeroes."""
+        create_metadata(self.ours.disk, force=True)
+        self.start()
+        self.kernel.wait_for("cs:Connected")
+        self.kernel.run("drbdadm new-current-uuid --clear-bitmap r0")
+        self.wait_in_sync()
 
     def cut_power_of_kernel(self) -> None:
         """The guest loses its power."""
@@ -269,6 +304,15 @@ class Pair:
             with contextlib.suppress(AssertionError):
                 text += f"{self.kernel.run('cat /proc/drbd', check=False)}\n{self.kernel.messages()}"
         return text
+
+
+def _begin_generation(disk: pathlib.Path) -> None:
+    """As if this copy had been in use: a kernel takes the generation of one that never was for no generation at all."""
+    superblock, layout = read_superblock(disk)
+    begun = msgspec.structs.replace(superblock, current=secrets.randbits(63) << 1 | 1 << 60)
+    with disk.open("r+b") as file:
+        file.seek(layout.superblock)
+        file.write(encode_superblock(begun))
 
 
 def _identity(dump: str) -> dict[str, object]:

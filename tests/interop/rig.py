@@ -69,6 +69,15 @@ class Rig:
         """Packets pass again."""
         run("ip", "-n", self._switch, "link", "set", "guest", "master", "bridge")
 
+    def slow(self, rate: str | None) -> None:
+        """Bound what passes in either direction; None: no bound."""
+        for card in ("guest", "ours"):
+            tc = ("ip", "netns", "exec", self._switch, "tc", "qdisc")
+            if rate is None:
+                run(*tc, "del", "dev", card, "root", check=False)
+            else:
+                run(*tc, "replace", "dev", card, "root", "tbf", "rate", rate, "burst", "8kb", "latency", "60s")
+
     def begin(self, *, ours_is_lower: bool) -> None:
         """Ready for a case: the guest runs, knows nothing of drbd, both have their addresses, its disk is empty."""
         if not self.guest.running:
@@ -87,6 +96,7 @@ class Rig:
         if not guest.running or guest.hung:
             return False
         self.heal()
+        self.slow(None)
         with contextlib.suppress(AssertionError):
             status, _ = guest.call("umount /mnt 2>/dev/null; drbdsetup down r0", limit_s=DOWN_LIMIT_S)
             return not status

@@ -350,12 +350,14 @@ def test_run_lengths_round_trip(lengths: list[int]) -> None:
     assert list(vli.decode_lengths(code.to_bytes(size, "little"), size * 8 - used)) == lengths
 
 
-@given(RANGES, st.integers(0, 2**32), st.integers(0, 400))
-def test_a_bitmap_survives_the_wire(ranges: list[tuple[bool, int, int]], seed: int, noisy_words: int) -> None:
+@given(RANGES, st.integers(0, 2**32), st.integers(0, 400), st.booleans())
+def test_a_bitmap_survives_the_wire(
+    ranges: list[tuple[bool, int, int]], seed: int, noisy_words: int, compress: bool
+) -> None:
     bitmap, _ = drawn(ranges)
     if noisy_words:
         bitmap.merge_words(100, random.Random(seed).randbytes(noisy_words * 8))
-    sender, copy = vli.BitmapSender(bitmap), Bitmap(BITS)
+    sender, copy = vli.BitmapSender(bitmap, compress=compress), Bitmap(BITS)
     receiver = vli.BitmapReceiver(copy)
     while (packet := sender.next_packet()) is not None:
         assert not receiver.done
@@ -393,6 +395,15 @@ def test_the_kernels_larger_bitmap_is_what_we_would_send() -> None:
         assert vli.BitmapSender(bitmap).next_packet() == packet
         seen += 1
     assert seen == 2
+
+
+def test_plain_words_end_with_an_empty_packet() -> None:
+    """As the kernel's do, which waits for it in turn."""
+    sender, receiver = vli.BitmapSender(Bitmap(100), compress=False), vli.BitmapReceiver(Bitmap(100))
+    words, end = sender.next_packet(), sender.next_packet()
+    assert (words, end, sender.next_packet()) == (packets.BitmapWords(bytes(16)), packets.BitmapWords(b""), None)
+    assert not receiver.take(packets.BitmapWords(bytes(16)))
+    assert receiver.take(packets.BitmapWords(b""))
 
 
 @pytest.mark.parametrize(

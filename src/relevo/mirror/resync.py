@@ -86,7 +86,7 @@ class Resync:
         s.out.append(e.SendData(p.StateWord(s.state_word())))
 
     def _send_bitmap(self) -> None:
-        sender = BitmapSender(self._s.bitmap)
+        sender = BitmapSender(self._s.bitmap, compress=self._s.settings.options.use_rle)
         while (packet := sender.next_packet()) is not None:
             self._s.out.append(e.SendData(packet))
 

@@ -89,23 +89,36 @@ def decode_lengths(code: bytes, pad_bits: int) -> Iterator[int]:
 
 
 class BitmapSender:
-    """Cuts a bitmap into packets, each compressed where that makes it shorter."""
+    """Cuts a bitmap into packets, each compressed where that makes it shorter.
 
-    def __init__(self, bitmap: Bitmap) -> None:
+    A transfer ends with the run that reaches the end of the bitmap; when words went plain, with an
+    empty packet.
+
+    Args:
+        bitmap: what to send.
+        compress: compress at all (drbd: use-rle).
+    """
+
+    def __init__(self, bitmap: Bitmap, *, compress: bool = True) -> None:
         self._bitmap = bitmap
+        self._compress = compress
         self._bit = 0
+        self._end_due = False
 
     def next_packet(self) -> BitmapWords | CompressedBitmap | None:
         """The next packet, or None when all bits are sent."""
         if self._bit >= self._bitmap.bits:
-            return None
-        compressed, end = self._compressed()
+            last = BitmapWords(b"") if self._end_due else None
+            self._end_due = False
+            return last
+        compressed, end = self._compressed() if self._compress else (None, 0)
         if compressed is not None:
-            self._bit = end
+            self._bit, self._end_due = end, False
             return compressed
         word = self._bit // WORD_BITS
         words = self._bitmap.read_words(word, PLAIN_WORDS_MAX)
         self._bit = min((word + len(words) // WORD_BYTES) * WORD_BITS, self._bitmap.bits)
+        self._end_due = True
         return BitmapWords(words)
 
     def _compressed(self) -> tuple[CompressedBitmap | None, int]:
@@ -134,11 +147,8 @@ class BitmapReceiver:
     def __init__(self, bitmap: Bitmap) -> None:
         self._bitmap = bitmap
         self._bit = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every bit has come."""
-        return self._bit >= self._bitmap.bits
+        self.done = bitmap.bits == 0
+        """Every bit has come, and the end of the transfer."""
 
     def take(self, packet: BitmapWords | CompressedBitmap) -> bool:
         """Merge one packet; returns `done`.
@@ -152,12 +162,16 @@ class BitmapReceiver:
             self._take_words(packet.words)
         else:
             self._take_code(packet)
+            self.done = self._bit >= self._bitmap.bits
         return self.done
 
     def _take_words(self, words: bytes) -> None:
+        if self._bit >= self._bitmap.bits and not words:
+            self.done = True
+            return
         word = self._bit // WORD_BITS
         following = word + len(words) // WORD_BYTES
-        if not words or following > self._bitmap.words:
+        if not words or self._bit >= self._bitmap.bits or following > self._bitmap.words:
             raise BadField(f"The peer sent {len(words)} bytes of bitmap where fewer are left.", UPGRADE_REMEDY)
         self._bitmap.merge_words(word, words)
         self._bit = min(following * WORD_BITS, self._bitmap.bits)
