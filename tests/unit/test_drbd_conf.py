@@ -196,7 +196,6 @@ def test_mistakes_have_a_bound(tmp_path: pathlib.Path) -> None:
         ),
         ("net { timeout 60; timeout 70; }", "timeout is set twice in one section: this one counts."),
         ("ignore-on nodo3;", "ignore-on has had no effect since drbd 8.3."),
-        ("handlers { unfence-peer /bin/true; }", "unfence-peer has no effect: drbd 8.4 never calls it."),
     ],
 )
 def test_what_has_no_effect_is_warned_of_by_name(more: str, warned: str, tmp_path: pathlib.Path) -> None:

@@ -69,6 +69,8 @@ def _split_brain_risks(mirror: Mirror) -> Iterator[str]:
     ]
     if options.discard_node:
         discarding.insert(0, f"after-sb-0pri discard-node-{options.discard_node}")
+    if options.rr_conflict == "violently":
+        yield f"Mirror {mirror.name!r} has rr-conflict violently: a Primary is never overwritten here; it is refused."
     if discarding:
         how = ", ".join(discarding)
         yield f"Mirror {mirror.name!r} gives up one side's changes after a split brain by itself ({how})."

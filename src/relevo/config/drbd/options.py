@@ -299,7 +299,6 @@ _HANDLERS = tuple(
     _text(
         "handlers",
         name,
-        why="drbd 8.4 never calls it" if name == "unfence-peer" else "",
         old="outdate-peer" if name == "fence-peer" else "",
     )
     for name in HANDLERS
