@@ -7,7 +7,7 @@ import pathlib
 import signal
 
 import pytest
-from device_tools import LIMIT_S, Kept, guarded, kept, mounts_below, sh, wait_for
+from device_tools import DISK_BYTES, LIMIT_S, Kept, grow_ext4, guarded, kept, mounts_below, sh, wait_for
 
 from relevo.device import loop
 from relevo.device.mount import connection_minor, list_connections
@@ -34,6 +34,25 @@ def test_a_device_comes_and_goes_in_order(tmp_path: pathlib.Path) -> None:
         assert minor not in list_connections()
         assert loop.find(NAME, tmp_path) == ()
         assert keeper.order("detach") == ["4", "ok"], "what is gone can be taken away again"
+        assert keeper.end() == 0
+        sh("e2fsck", "-f", "-n", str(keeper.disk))
+
+
+def test_a_device_grows_while_it_is_in_use(tmp_path: pathlib.Path) -> None:
+    point = tmp_path / "point"
+    point.mkdir()
+    with kept(tmp_path, NAME) as keeper:
+        sh("mkfs.ext4", "-q", str(keeper.device))
+        sh("mount", str(keeper.device), str(point))
+        (point / "file").write_bytes(b"content")
+        before = os.statvfs(point).f_blocks
+        assert keeper.order(str(2 * DISK_BYTES)) == ["2", "ok"]
+        assert int(sh("blockdev", "--getsize64", str(keeper.device))) == 2 * DISK_BYTES
+        grow_ext4(keeper.device, point)
+        assert os.statvfs(point).f_blocks > 1.8 * before
+        (point / "large").write_bytes(bytes(DISK_BYTES + (8 << 20)))
+        sh("umount", str(point))
+        assert keeper.order("detach") == ["3", "ok"]
         assert keeper.end() == 0
         sh("e2fsck", "-f", "-n", str(keeper.disk))
 

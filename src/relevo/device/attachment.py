@@ -50,6 +50,20 @@ class Attachment:
         _umount_when_free(self.folder / "disk")
         self.forget()
 
+    def grow(self, size_bytes: int) -> None:
+        """Give the device the size that its server has now. The server must be answering meanwhile.
+
+        Raises:
+            OSError: the server or the loop device is gone, or the served file has another size.
+        """
+        fd = os.open(self.folder / "disk", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, size_bytes)  # the kernel asks the server, and knows the new size when it agrees
+        finally:
+            os.close(fd)
+        self._loop.grow()
+        self.size_bytes = size_bytes
+
     def abandon(self) -> None:
         """Take everything away whatever its state: its server is dead, or the caller wants it gone."""
         self._loop.abandon()

@@ -10,6 +10,7 @@ from relevo.device.keeper_proto import (
     MAX_MESSAGE_BYTES,
     Attach,
     Detach,
+    Grow,
     Hold,
     KeeperReply,
     Order,
@@ -80,6 +81,14 @@ class KeeperClient:
             KeeperGone: the keeper has died.
         """
         return self._send(Detach(no=self._next, force=force), [])
+
+    def grow(self, size_bytes: int) -> int:
+        """Ask for the device to get the size that its `FuseFile` has now; go on serving until the reply.
+
+        Raises:
+            KeeperGone: the keeper has died.
+        """
+        return self._send(Grow(no=self._next, size=size_bytes), [])
 
     def run(
         self,

@@ -16,7 +16,7 @@ from relevo.base.errors import RelevoError
 from relevo.device.alias import Alias
 from relevo.device.attachment import Attachment, attach, clear_folder
 from relevo.device.held import Held
-from relevo.device.keeper_proto import Attach, Detach, DeviceOrder, Hold, KeeperReply, Serving
+from relevo.device.keeper_proto import Attach, Detach, DeviceOrder, Grow, Hold, KeeperReply, Serving
 from relevo.device.mount import abort_connection
 
 ORDER_GRACE_S = 10.0  # for an order that was under way when the worker died
@@ -85,6 +85,11 @@ class Orders:
                 return KeeperReply(no=no, ok=True, device=str(made.device), minor=made.minor, loop=made.loop_number)
             case Detach(force=force):
                 self._detach(force=force)
+            case Grow(size=size):
+                if self.attachment is None:
+                    raise RelevoError("There is no device that could grow.")
+                self.attachment.grow(size)
+                _log.info("device_grown", size_bytes=size)
             case Hold():
                 self._hold(job.fuse_fd)
             case Serving():

@@ -23,6 +23,13 @@ class Detach(msgspec.Struct, frozen=True, kw_only=True, tag="detach", tag_field=
     force: bool = False
 
 
+class Grow(msgspec.Struct, frozen=True, kw_only=True, tag="grow", tag_field="do"):
+    """The served file has become larger: the loop device shall have its new size."""
+
+    no: int
+    size: int
+
+
 class Run(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="do"):
     """Run a command; a descriptor that comes along is its standard input. Any number may be under way.
 
@@ -54,7 +61,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, tag="serving", tag_fiel
     no: int
 
 
-DeviceOrder = Attach | Detach | Hold | Serving
+DeviceOrder = Attach | Detach | Grow | Grow | Hold | Serving
 Order = DeviceOrder | Run
 
 

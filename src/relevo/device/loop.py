@@ -33,6 +33,7 @@ DETACH_POLL_S = 0.01
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
+_LOOP_SET_CAPACITY = 0x4C07
 _LOOP_CTL_GET_FREE = 0x4C82
 _NOT_BOUND = frozenset({errno.ENXIO, errno.ENODEV})
 _FLAG_AUTOCLEAR = 4
@@ -104,6 +105,14 @@ class Loop:
             else:
                 raise busy
         self.node.unlink(missing_ok=True)
+
+    def grow(self) -> None:
+        """Take over the size that the file below has now; whoever uses the device goes on.
+
+        Raises:
+            OSError: the device is gone.
+        """
+        fcntl.ioctl(self._fd, _LOOP_SET_CAPACITY, 0)
 
     def abandon(self) -> bool:
         """Let go of the device whatever its state, and remove its node; True when it is gone already.

@@ -579,6 +579,14 @@ class DeviceUp:
 
 
 @dataclasses.dataclass(slots=True)
+class DeviceGrow:
+    """Give the device a larger size while it is in use; `DiskDone` answers, also when there is no device."""
+
+    token: Token
+    size_bytes: int
+
+
+@dataclasses.dataclass(slots=True)
 class DeviceDown:
     """Take the device away; `DiskDone` answers (EBUSY: it is in use and stays)."""
 
@@ -670,6 +678,7 @@ Effect = (
     | CompleteRequest
     | DeviceUp
     | DeviceDown
+    | DeviceGrow
     | CloseDisk
     | ReleaseBuffer
     | SetTimer

@@ -56,7 +56,7 @@ class ShellDevice:
         self._hold = hold
         self._notices: set[int] = set()
         self._fuse: FuseFile | None = None
-        self._orders: dict[int, tuple[ev.Token, bool]] = {}
+        self._orders: dict[int, tuple[ev.Token, Callable[[ev.Token, KeeperReply], None]]] = {}
         loop.add(keeper.fileno(), READ, self._replies)
 
     def up(self, effect: ev.DeviceUp) -> None:
@@ -68,7 +68,7 @@ class ShellDevice:
             _log.error("device_not_made", problem=error.what, remedy=error.remedy)
             self._done(effect.token, errno.EIO)
             return
-        self._orders[self._keeper.attach(self._fuse.fileno(), effect.size_bytes)] = (effect.token, True)
+        self._orders[self._keeper.attach(self._fuse.fileno(), effect.size_bytes)] = (effect.token, self._attached)
         self._await_mount(self._fuse)
 
     def _await_mount(self, fuse: FuseFile) -> None:
@@ -96,9 +96,17 @@ class ShellDevice:
         self._set_path(resume.device)
         self._loop.add(fuse.fileno(), READ, self._requests)
 
+    def grow(self, effect: ev.DeviceGrow) -> None:
+        """Make the device larger while it is in use; nothing is to be done when there is none."""
+        if self._fuse is None:
+            self._done(effect.token, 0)
+            return
+        self._fuse.size_bytes = effect.size_bytes
+        self._orders[self._keeper.grow(effect.size_bytes)] = (effect.token, self._grown)
+
     def down(self, effect: ev.DeviceDown) -> None:
         """Take the device away; it stays when it is in use."""
-        self._orders[self._keeper.detach()] = (effect.token, False)
+        self._orders[self._keeper.detach()] = (effect.token, self._detached)
 
     def complete(self, effect: ev.CompleteRequest) -> None:
         """Answer one of the application's requests."""
@@ -149,13 +157,11 @@ class ShellDevice:
                 if not reply.ok:
                     _log.warning("device_not_held", problem=reply.what)
                 continue
-            token, attached = self._orders.pop(reply.no, (None, None))
-            if attached is None:
+            token, take = self._orders.pop(reply.no, (None, None))
+            if take is None:
                 self.other_reply(reply)
-            elif attached:
-                self._attached(token, reply)
             else:
-                self._detached(token, reply)
+                take(token, reply)
 
     def _attached(self, token: ev.Token, reply: KeeperReply) -> None:
         if reply.ok:
@@ -176,6 +182,11 @@ class ShellDevice:
             return
         _log.warning("device_stays", problem=reply.what, remedy=reply.remedy)
         self._done(token, errno.EBUSY if reply.error == _BUSY else errno.EIO)
+
+    def _grown(self, token: ev.Token, reply: KeeperReply) -> None:
+        if not reply.ok:
+            _log.error("device_not_grown", problem=reply.what, remedy=reply.remedy)
+        self._done(token, 0 if reply.ok else errno.EIO)
 
     def _drop(self) -> None:
         fuse = self._fuse

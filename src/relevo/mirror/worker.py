@@ -301,6 +301,7 @@ class Worker:
             ev.CompleteRequest: self._device.complete,
             ev.DeviceUp: self._device.up,
             ev.DeviceDown: self._device.down,
+            ev.DeviceGrow: self._device.grow,
             ev.ReleaseBuffer: lambda effect: effect.buffer.release(),
             ev.SetTimer: lambda effect: self._loop.set_alarm(effect.at_ms),
             ev.StatusChanged: lambda _effect: self._changed(),
