@@ -1,10 +1,13 @@
 """Which blocks of 4 KiB may be different on the peer: one bit each, as on the disk and on the wire.
 
 Pure memory. Little-endian bits, padded with zeroes to whole 64-bit words, kept in pages of 4 KiB as the disk has them.
+How many bits are set in each page is kept beside them, so that a search never looks through pages that are all alike:
+16 TiB have 131072 pages, which is what the longest search looks at.
 """
 
 from __future__ import annotations
 
+import array
 import re
 from collections.abc import Iterator
 
@@ -17,6 +20,8 @@ WORD_BYTES = 8
 WORD_BITS = 64
 _SET = re.compile(rb"[^\x00]")
 _CLEAR = re.compile(rb"[^\xff]")
+_EMPTY, _MIXED, _FULL = 0, 1, 2
+_ALIKE = {0: bytes(PAGE_BYTES), 0xFF: b"\xff" * PAGE_BYTES}
 
 
 class Bitmap:
@@ -29,12 +34,19 @@ class Bitmap:
 
     def __init__(self, bits: int, pages: bytes | bytearray = b"") -> None:
         self.bits = bits
-        self._bytes = bytearray(-(-bits // PAGE_BITS) * PAGE_BYTES)
+        count = -(-bits // PAGE_BITS)
+        self._bytes = bytearray(count * PAGE_BYTES)
         self._dirty: set[int] = set()
+        self._counts = array.array("H", bytes(2 * count))
+        self._states = bytearray(count)
+        """Per page: empty, mixed or full. The last one counts as full when all bits that there are are set."""
+        self.count = 0
         if pages:
-            self._bytes[:] = pages[: len(self._bytes)].ljust(len(self._bytes), b"\0")
+            size = min(len(pages), len(self._bytes))
+            self._bytes[:size] = memoryview(pages)[:size]
             self._clear_beyond()
-        self.count = int.from_bytes(self._bytes, "little").bit_count()
+            for page in range(count):
+                self._recount(page)
 
     def _clear_beyond(self) -> None:
         last, spare = divmod(self.bits, 8)
@@ -42,6 +54,22 @@ class Bitmap:
             self._bytes[last] &= (1 << spare) - 1
             last += 1
         self._bytes[last:] = bytes(len(self._bytes) - last)
+
+    def _recount(self, page: int) -> None:
+        """A page was written as a whole: count its bits anew."""
+        content = self._bytes[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
+        if content != _ALIKE[0]:
+            self._counted(page, int.from_bytes(content, "little").bit_count() - self._counts[page])
+
+    def _counted(self, page: int, change: int) -> None:
+        """`change` more bits are set in a page than before."""
+        found = self._counts[page] + change
+        self._counts[page] = found
+        self.count += change
+        if not found:
+            self._states[page] = _EMPTY
+        else:
+            self._states[page] = _FULL if found == min(PAGE_BITS, self.bits - page * PAGE_BITS) else _MIXED
 
     @property
     def words(self) -> int:
@@ -69,22 +97,31 @@ class Bitmap:
 
     def _write(self, first: int, end: int, fill: int) -> int:
         assert 0 <= first <= end <= self.bits
-        if first == end:
-            return 0
+        changed = 0
+        while first < end:
+            page = first // PAGE_BITS
+            stop = min(end, (page + 1) * PAGE_BITS)
+            if self._states[page] != (_FULL if fill else _EMPTY):
+                change = self._write_in_page(page, first, stop, fill)
+                if change:
+                    self._counted(page, change if fill else -change)
+                    self._dirty.add(page)
+                    changed += change
+            first = stop
+        return changed
+
+    def _write_in_page(self, page: int, first: int, end: int, fill: int) -> int:
         begin, stop = first >> 3, -(-end // 8)
-        data = self._bytes
         if stop - begin == 1:
-            old = data[begin]
+            old = self._bytes[begin]
             mask = (1 << (end & 7 or 8)) - (1 << (first & 7))
             new = old | mask if fill else old & ~mask
-            changed = (old ^ new).bit_count()
-            data[begin] = new
-        else:
-            changed = self._write_long(first, end, fill)
-        if changed:
-            self.count += changed if fill else -changed
-            self._dirty.update(range(first // PAGE_BITS, (end - 1) // PAGE_BITS + 1))
-        return changed
+            self._bytes[begin] = new
+            return (old ^ new).bit_count()
+        if end - first == PAGE_BITS:
+            self._bytes[begin:stop] = _ALIKE[fill]
+            return PAGE_BITS - self._counts[page] if fill else self._counts[page]
+        return self._write_long(first, end, fill)
 
     def _write_long(self, first: int, end: int, fill: int) -> int:
         begin, stop = first >> 3, -(-end // 8)
@@ -109,25 +146,31 @@ class Bitmap:
 
     def next_set(self, bit: int) -> int:
         """The first set bit from `bit` on, or -1."""
-        return self._next(bit, _SET, 0)
+        return self._next(bit, _SET, _FULL, 0)
 
     def next_clear(self, bit: int) -> int:
         """The first clear bit from `bit` on, or -1."""
-        return self._next(bit, _CLEAR, 0xFF)
+        return self._next(bit, _CLEAR, _EMPTY, 0xFF)
 
-    def _next(self, bit: int, pattern: re.Pattern[bytes], flip: int) -> int:
+    def _next(self, bit: int, pattern: re.Pattern[bytes], whole: int, flip: int) -> int:
         if bit >= self.bits:
             return -1
-        byte = (self._bytes[bit >> 3] ^ flip) >> (bit & 7)
+        at = bit >> 3
+        byte = (self._bytes[at] ^ flip) >> (bit & 7)
         if byte:
             found = bit + (byte & -byte).bit_length() - 1
-        else:
-            match = pattern.search(self._bytes, (bit >> 3) + 1)
-            if match is None:
+            return found if found < self.bits else -1
+        page = bit // PAGE_BITS
+        match = pattern.search(self._bytes, at + 1, (page + 1) * PAGE_BYTES)
+        if match is None:
+            there = [at for at in (self._states.find(state, page + 1) for state in (_MIXED, whole)) if at >= 0]
+            if not there:
                 return -1
-            at = match.start()
-            byte = self._bytes[at] ^ flip
-            found = at * 8 + (byte & -byte).bit_length() - 1
+            match = pattern.search(self._bytes, min(there) * PAGE_BYTES)
+            assert match is not None, "the page's state says that there is one"
+        at = match.start()
+        byte = self._bytes[at] ^ flip
+        found = at * 8 + (byte & -byte).bit_length() - 1
         return found if found < self.bits else -1
 
     def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
@@ -146,20 +189,30 @@ class Bitmap:
 
     def merge_words(self, word: int, data: bytes) -> int:
         """Set the bits that are set in `data`, which begins at `word`; returns how many were clear before."""
-        begin = word * WORD_BYTES
-        end = min(begin + len(data), self.words * WORD_BYTES)
-        size = end - begin
-        old = int.from_bytes(self._bytes[begin:end], "little")
-        new = old | int.from_bytes(data[:size], "little")
-        beyond = end * 8 - self.bits
+        changed = 0
+        size = min(len(data), (self.words - word) * WORD_BYTES)
+        at, taken = word * WORD_BYTES, 0
+        while taken < size:
+            page, inside = divmod(at, PAGE_BYTES)
+            piece = data[taken : min(size, taken + PAGE_BYTES - inside)]
+            change = self._merge_in_page(at, piece)
+            if change:
+                self._counted(page, change)
+                self._dirty.add(page)
+                changed += change
+            at, taken = at + len(piece), taken + len(piece)
+        return changed
+
+    def _merge_in_page(self, begin: int, data: bytes) -> int:
+        size = len(data)
+        old = int.from_bytes(self._bytes[begin : begin + size], "little")
+        new = old | int.from_bytes(data, "little")
+        beyond = (begin + size) * 8 - self.bits
         if beyond > 0:
             new &= (1 << (size * 8 - beyond)) - 1
-        changed = (new ^ old).bit_count()
-        if changed:
-            self._bytes[begin:end] = new.to_bytes(size, "little")
-            self.count += changed
-            self._dirty.update(range(begin // PAGE_BYTES, (end - 1) // PAGE_BYTES + 1))
-        return changed
+        if new != old:
+            self._bytes[begin : begin + size] = new.to_bytes(size, "little")
+        return (new ^ old).bit_count()
 
     @property
     def pages(self) -> int:
