@@ -327,6 +327,36 @@ def test_dirty_pages_are_those_that_changed(ranges: list[tuple[bool, int, int]])
     assert again.count == bitmap.count
 
 
+@given(RANGES, st.integers(0, 200_000))
+def test_a_bitmap_grows(ranges: list[tuple[bool, int, int]], more: int) -> None:
+    bitmap, model = drawn(ranges)
+    bitmap.grow(BITS + more)
+    assert (bitmap.bits, bitmap.count) == (BITS + more, model.bit_count())
+    rest = ~model & ((1 << BITS + more) - 1)
+    assert bitmap.next_clear(0) == ((rest & -rest).bit_length() - 1 if rest else -1)
+    assert bitmap.set_range(BITS, BITS + more) == more
+    model |= (1 << BITS + more) - (1 << BITS)
+    assert int.from_bytes(bitmap.read_words(0, bitmap.words), "little") == model
+    assert sum((1 << end) - (1 << first) for first, end in bitmap.runs()) == model
+
+
+def test_a_bitmap_that_is_all_set_grows() -> None:
+    bitmap = Bitmap(32768)
+    bitmap.set_all()
+    bitmap.grow(40_000)
+    assert (bitmap.next_clear(0), bitmap.next_clear(32768)) == (32768, 32768)
+    bitmap.set_all()
+    assert bitmap.next_clear(0) == -1
+    assert bitmap.count == 40_000
+
+
+def test_memory_that_fits_is_not_copied() -> None:
+    memory = bytearray(2 * 4096)
+    bitmap = Bitmap(BITS // 2, memory)
+    bitmap.set_range(7, 9)
+    assert memory[0] == 0x80
+
+
 def test_bits_beyond_the_end_do_not_count() -> None:
     bitmap = Bitmap(13, b"\xff" * 4096)
     assert bitmap.count == 13

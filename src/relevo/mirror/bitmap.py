@@ -21,6 +21,7 @@ WORD_BITS = 64
 _SET = re.compile(rb"[^\x00]")
 _CLEAR = re.compile(rb"[^\xff]")
 _EMPTY, _MIXED, _FULL = 0, 1, 2
+_CLEAR_PIECE = bytes(1 << 20)
 _ALIKE = {0: bytes(PAGE_BYTES), 0xFF: b"\xff" * PAGE_BYTES}
 
 
@@ -29,24 +30,26 @@ class Bitmap:
 
     Args:
         bits: how many there are (`bits_for`).
-        pages: the content, whole pages; empty is all clear. Bits beyond the last one are cleared.
+        pages: the content, whole pages; empty is all clear. Bits beyond the last one are cleared. A bytearray of the
+            right length is not copied: it is the bitmap's from now on (16 TiB have 512 MiB).
     """
 
     def __init__(self, bits: int, pages: bytes | bytearray = b"") -> None:
         self.bits = bits
         count = -(-bits // PAGE_BITS)
-        self._bytes = bytearray(count * PAGE_BYTES)
+        adopted = isinstance(pages, bytearray) and len(pages) == count * PAGE_BYTES
+        self._bytes = pages if isinstance(pages, bytearray) and adopted else bytearray(count * PAGE_BYTES)
         self._dirty: set[int] = set()
         self._counts = array.array("H", bytes(2 * count))
         self._states = bytearray(count)
         """Per page: empty, mixed or full. The last one counts as full when all bits that there are are set."""
         self.count = 0
         if pages:
-            size = min(len(pages), len(self._bytes))
-            self._bytes[:size] = memoryview(pages)[:size]
+            if not adopted:
+                size = min(len(pages), len(self._bytes))
+                self._bytes[:size] = memoryview(pages)[:size]
             self._clear_beyond()
-            for page in range(count):
-                self._recount(page)
+            self._count_all()
 
     def _clear_beyond(self) -> None:
         last, spare = divmod(self.bits, 8)
@@ -55,10 +58,33 @@ class Bitmap:
             last += 1
         self._bytes[last:] = bytes(len(self._bytes) - last)
 
+    def _count_all(self) -> None:
+        """Count the bits of a new bitmap. Most of one is mostly clear: large pieces without a bit are passed over."""
+        piece = len(_CLEAR_PIECE)
+        for begin in range(0, len(self._bytes), piece):
+            content = self._bytes[begin : begin + piece]
+            if content != _CLEAR_PIECE[: len(content)]:
+                for page in range(begin // PAGE_BYTES, (begin + len(content)) // PAGE_BYTES):
+                    self._recount(page)
+
+    def grow(self, bits: int) -> None:
+        """Have more bits; the new ones are clear."""
+        assert bits >= self.bits
+        added = -(-bits // PAGE_BITS) - self.pages
+        last = self.pages - 1
+        self.bits = bits
+        self._bytes.extend(bytes(added * PAGE_BYTES))
+        self._counts.extend(array.array("H", bytes(2 * added)))
+        self._states.extend(bytes(added))
+        if last >= 0:
+            self._counted(last, 0)  # what was all set may be so no more
+
     def _recount(self, page: int) -> None:
         """A page was written as a whole: count its bits anew."""
         content = self._bytes[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
-        if content != _ALIKE[0]:
+        if content == _ALIKE[0xFF]:
+            self._counted(page, PAGE_BITS - self._counts[page])
+        elif content != _ALIKE[0]:
             self._counted(page, int.from_bytes(content, "little").bit_count() - self._counts[page])
 
     def _counted(self, page: int, change: int) -> None:

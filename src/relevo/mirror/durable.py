@@ -18,6 +18,8 @@ from relevo.mirror.requests import Then
 from relevo.mirror.state import Shared
 from relevo.mirror.states import Disk
 
+PIECE_PAGES = 1024
+"""Pages of the bitmap written at a time: 4 MiB."""
 BITS_PER_EXTENT = (1 << EXTENT_SHIFT) // BLOCK_BYTES
 Next = Callable[[], None]
 
@@ -50,16 +52,27 @@ class Durable:
         self._queue(start, then)
 
     def bitmap(self, then: Next) -> None:
-        """Make every changed page of the bitmap stable, after the data whose bits were cleared."""
+        """Make every changed page of the bitmap stable, after the data whose bits were cleared.
+
+        In pieces: all pages of 16 TiB at once would be the bitmap a second time.
+        """
 
         def start() -> None:
-            pages = self._take_pages(self._s.bitmap.dirty_pages())
-            if pages:
-                self._s.out.append(e.WriteBitmap(self._job(then), pages, preflush=True))
-            else:
-                self._end(then)
+            self._bitmap_piece(self._s.bitmap.dirty_pages(), 0, then)
 
         self._queue(start, then)
+
+    def _bitmap_piece(self, numbers: list[int], at: int, then: Next) -> None:
+        if at >= len(numbers):
+            self._end(then)
+            return
+        end = at + PIECE_PAGES
+        pages = self._take_pages(numbers[at:end])
+        if end >= len(numbers):
+            self._s.out.append(e.WriteBitmap(self._job(then), pages, preflush=True))
+        else:
+            following = self._stage(lambda: self._bitmap_piece(numbers, end, then))
+            self._s.out.append(e.WriteBitmap(following, pages, preflush=True))
 
     def activity_log(self, transaction: e.AlTransaction, evicted: list[int], then: Next) -> None:
         """Make a transaction stable; before it, the data and the bitmap of what it evicts."""
