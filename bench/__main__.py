@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from bench import failover, growth, mirror, resync
+from bench import attach, failover, growth, mirror, resync
 
-ALL = {"mirror": mirror.main, "growth": growth.main, "resync": resync.main, "failover": failover.main}
+ALL = {
+    "mirror": mirror.main,
+    "growth": growth.main,
+    "resync": resync.main,
+    "attach": attach.main,
+    "failover": failover.main,
+}
 
 
 def main() -> None:

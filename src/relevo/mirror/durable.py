@@ -71,7 +71,7 @@ class Durable:
         if end >= len(numbers):
             self._s.out.append(e.WriteBitmap(self._job(then), pages, preflush=True))
         else:
-            following = self._stage(lambda: self._bitmap_piece(numbers, end, then))
+            following = self._stage(lambda: self._bitmap_piece(numbers, end, then), then)
             self._s.out.append(e.WriteBitmap(following, pages, preflush=True))
 
     def activity_log(self, transaction: e.AlTransaction, evicted: list[int], then: Next) -> None:
