@@ -33,7 +33,7 @@ __all__ = ["Mirror", "Settings"]
 
 _ALIGN_SECTORS = 8
 Handler = Callable[[Any], None]
-PacketHandler = Callable[[Any, e.Buffer], None]
+PacketHandler = Callable[[Any, e.Buffer], object]
 
 
 class Mirror:
@@ -89,6 +89,7 @@ class Mirror:
         self._events |= dict.fromkeys(admin.commands, admin.handle)
         self._events[e.Demote] = self._demote
         self._packets = self._packet_handlers()
+        self._link.late_packet = self._late_packet
         self._timers: dict[Timer, Callable[[], None]] = {
             Timer.BARRIER: self._peer_io.flush,
             Timer.PING: self._link.alive.ping_timer,
@@ -129,7 +130,7 @@ class Mirror:
             p.Ping: lambda _, __: self._s.out.append(e.SendMeta(p.PingAck())),
             p.PingAck: lambda _, __: link.alive.pong(),
             p.Protocol: lambda packet, _: link.protocol(packet),
-            p.SyncParam: lambda _, __: None,
+            p.SyncParam: lambda packet, _: link.sync_param(packet),
             p.Sizes: lambda packet, _: link.sizes(packet),
             p.Uuids: lambda packet, _: link.uuids(packet),
             p.StateWord: lambda packet, _: link.state(packet),
@@ -182,17 +183,22 @@ class Mirror:
             if self._link.begun:
                 handler(packet, event.buffer)
             else:
-                self._link.postpone(lambda: self._late_packet(packet, event.buffer))
+                self._link.postpone(packet, event.buffer)
         except p.ProtocolError as error:
             if event.buffer is not None:
                 self._s.out.append(e.ReleaseBuffer(event.buffer))
             self._protocol_error(error)
 
     def _late_packet(self, packet: p.Packet, buffer: e.Buffer) -> None:
+        """One that was postponed; a packet before it may have ended the link."""
         try:
-            self._packets[type(packet)](packet, buffer)
+            if self._s.link:
+                self._packets[type(packet)](packet, buffer)
+                return
         except p.ProtocolError as error:
             self._protocol_error(error)
+        if buffer is not None:
+            self._s.out.append(e.ReleaseBuffer(buffer))
 
     def _protocol_error(self, error: p.ProtocolError) -> None:
         self._s.log("error", "protocol_error", what=error.what)
@@ -203,11 +209,10 @@ class Mirror:
         if packet.block_id == p.SYNCER_ID:
             self._resync.written(packet)
             return
-        self._local.acknowledged(packet.block_id)
-        first = -(-packet.sector * SECTOR_BYTES // BLOCK_BYTES)
-        end = (packet.sector * SECTOR_BYTES + packet.size_bytes) // BLOCK_BYTES
-        if first < end <= self._s.bitmap.bits:
-            self._s.bitmap.clear_range(first, end)
+        write = self._local.acknowledged(packet.block_id)
+        if (write.offset, write.end - write.offset) != (packet.sector * SECTOR_BYTES, packet.size_bytes):
+            raise p.ProtocolError(f"The peer acknowledged another range than that of the write at {write.offset}.")
+        self._s.bitmap.clear_range(-(-write.offset // BLOCK_BYTES), write.end // BLOCK_BYTES)
 
     def _admit(self, entry: Ranged) -> None:
         """A range became free for somebody else than the one who left it."""

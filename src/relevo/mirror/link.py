@@ -17,7 +17,7 @@ from relevo.mirror.durable import Durable
 from relevo.mirror.fencing import Fencing
 from relevo.mirror.handshake import SPLIT_BRAIN, Copy, Decision, Direction, decide
 from relevo.mirror.local_io import Gate, LocalIo
-from relevo.mirror.parameters import sync_param
+from relevo.mirror.parameters import sync_disagreement, sync_param
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
 from relevo.mirror.state import CLOSE_LIMIT_MS, Shared, Timer
@@ -38,12 +38,14 @@ class Link:
     """Begins and ends a link."""
 
     def __init__(self, shared: Shared, durable: Durable, local: LocalIo, peer_io: PeerIo, resync: Resync) -> None:
+        self.late_packet: Callable[[p.Packet, e.Buffer], None] = _no_packet
+        """Takes what came before this side had begun; releases the buffer when the link is gone."""
         self._s = shared
         self._durable = durable
         self._local = local
         self._peer_io = peer_io
         self._resync = resync
-        self._early: list[Callable[[], None]] | None = None
+        self._early: list[tuple[p.Packet, e.Buffer]] | None = None
         self.fencing = Fencing(shared, durable, local)
         self.alive = Vitality(shared, local, resync, self.drop)
         self._protocol_seen = False
@@ -105,9 +107,8 @@ class Link:
             s.out.append(e.SendData(self._uuids(0)))
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         early, self._early = self._early or [], None
-        for packet in early:
-            if s.link:
-                packet()
+        for packet, buffer in early:
+            self.late_packet(packet, buffer)
 
     def _told(self) -> p.Protocol:
         s = self._s
@@ -138,7 +139,7 @@ class Link:
         """This side has told its parameters."""
         return self._early is None
 
-    def postpone(self, packet: Callable[[], None]) -> None:
+    def postpone(self, packet: p.Packet, buffer: e.Buffer) -> None:
         """A packet waits until this side has begun.
 
         Raises:
@@ -147,7 +148,7 @@ class Link:
         assert self._early is not None
         if len(self._early) >= _EARLY_LIMIT:
             raise p.ProtocolError("The peer sends too much before the conversation has begun.")
-        self._early.append(packet)
+        self._early.append((packet, buffer))
 
     def protocol(self, packet: p.Protocol) -> None:
         """Settings that have to agree."""
@@ -157,6 +158,15 @@ class Link:
         if wrong:
             self._refuse(wrong)
         self._protocol_seen = True
+
+    def sync_param(self, packet: p.SyncParam) -> None:
+        """How the peer resynchronises; told at the beginning, and again when its administrator changes something."""
+        s = self._s
+        wrong = sync_disagreement(sync_param(s.settings), packet)
+        if wrong and s.conn is Connection.WF_REPORT_PARAMS:
+            self._refuse(wrong)
+        elif wrong:
+            s.log("warning", "settings_differ", what=wrong)
 
     def _expect_parameters(self) -> None:
         if self._s.conn is not Connection.WF_REPORT_PARAMS:
@@ -237,6 +247,8 @@ class Link:
                 self.target_marked()
             elif peer.conn is Connection.CONNECTED and peer.disk is Disk.UP_TO_DATE:
                 self._resync.peer_done()
+        elif s.conn is Connection.CONNECTED and peer.conn is Connection.AHEAD:
+            self._resync.fall_behind()
         elif s.conn is Connection.CONNECTED:
             disk = Disk.UP_TO_DATE if peer.disk >= Disk.OUTDATED and s.disk is Disk.UP_TO_DATE else peer.disk
             if disk is not s.peer_disk:
@@ -397,6 +409,9 @@ class Link:
         if not s.link:
             return
         s.link = False
+        for _, buffer in self._early or ():
+            if buffer is not None:
+                s.out.append(e.ReleaseBuffer(buffer))
         self._early = None
         good = self._resync.maybe_done or (s.conn is Connection.CONNECTED and s.peer_disk is Disk.UP_TO_DATE)
         was_target_of_primary = good and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
@@ -510,6 +525,10 @@ class Link:
         if self._closing:
             self._closing = False
             self._s.out.append(e.DropConnection("the peer took its leave"))
+
+
+def _no_packet(_packet: p.Packet, _buffer: e.Buffer) -> None:
+    """Until somebody takes packets."""
 
 
 def _nothing() -> None:

@@ -231,8 +231,8 @@ class LocalIo:
         if not write.remote:
             self._finish(write)
 
-    def acknowledged(self, block_id: int) -> None:
-        """The peer's disk has a write.
+    def acknowledged(self, block_id: int) -> Write:
+        """The peer's disk has a write: which one.
 
         Raises:
             ProtocolError: no such write.
@@ -243,6 +243,7 @@ class LocalIo:
         write.remote = False
         if not write.local:
             self._finish(write)
+        return write
 
     def sent(self, write: Write) -> None:
         """Protocol A: a write is on its way to the peer. (One whose link was lost meanwhile waits for nothing.)"""

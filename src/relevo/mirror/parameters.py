@@ -26,3 +26,14 @@ def sync_param(settings: Settings) -> p.SyncParam:
 
 def _rate_kib(rate_bytes: int) -> int:
     return max(1, min(MAX_RATE_KIB, rate_bytes >> 10)) if rate_bytes else MAX_RATE_KIB
+
+
+def sync_disagreement(mine: p.SyncParam, theirs: p.SyncParam) -> str:
+    """What differs although it must not, as a sentence; empty: nothing."""
+    for name, here, there in (
+        ("verify-alg", mine.verify_alg, theirs.verify_alg),
+        ("csums-alg", mine.csums_alg, theirs.csums_alg),
+    ):
+        if here != there:
+            return f"The peer's {name} is {there or 'not set'}, this side's is {here or 'not set'}."
+    return ""

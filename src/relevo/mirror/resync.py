@@ -128,8 +128,8 @@ class Resync:
     def out_of_sync(self, packet: p.OutOfSync) -> None:
         """The source changed blocks that it did not send."""
         s = self._s
-        if s.conn not in {Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID}:
-            raise p.ProtocolError("The peer sent OUT_OF_SYNC outside of an exchange of bitmaps.")
+        if s.conn not in {Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID, Connection.BEHIND}:
+            raise p.ProtocolError("The peer sent OUT_OF_SYNC, but it is neither ahead nor about to be a source.")
         first = packet.sector * SECTOR_BYTES // BLOCK_BYTES
         end = -(-(packet.sector * SECTOR_BYTES + packet.size_bytes) // BLOCK_BYTES)
         if not 0 <= first <= end <= s.bitmap.bits:
@@ -149,10 +149,23 @@ class Resync:
         s.set_conn(Connection.SYNC_SOURCE)
         self._settled()
 
+    def fall_behind(self) -> None:
+        """The peer's send buffer is full (its on-congestion is pull-ahead): it only tells what it changes.
+
+        No bitmaps are exchanged when it comes back to this side: it says SYNC_UUID, and what it told is pulled.
+        """
+        s = self._s
+        s.disk = Disk.OUTDATED
+        s.set_conn(Connection.BEHIND)
+        self._durable.superblock(_nothing)
+
     def sync_uuid(self, packet: p.SyncUuid) -> None:
         """The source is ready: take its sync generation."""
         s = self._s
-        if s.conn is not Connection.WF_SYNC_UUID:
+        if s.conn is Connection.BEHIND:
+            self.guard.begin(gives_up=False)
+            s.disk = Disk.INCONSISTENT
+        elif s.conn is not Connection.WF_SYNC_UUID:
             raise p.ProtocolError("The peer sent SYNC_UUID that was not expected.")
         s.uuids.start_as_target(packet.uuid)
         self._durable.bitmap(_nothing)  # with OUT_OF_SYNC: the source forgets a block as soon as it is written here

@@ -110,7 +110,8 @@ TRANSITIONS: dict[Connection, frozenset[Connection]] = {
     Connection.WF_SYNC_UUID: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
     Connection.SYNC_SOURCE: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
     Connection.SYNC_TARGET: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.CONNECTED: frozenset({Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.CONNECTED: frozenset({Connection.BEHIND, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.BEHIND: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
 }
 """Which connection state may follow which."""
 
