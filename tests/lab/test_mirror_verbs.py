@@ -118,7 +118,9 @@ def test_disconnect_connect_and_waiting(pair: Pair) -> None:
     one, two = pair.one, pair.two
     assert cli(one, "wait-connect", "r0") == (0, "")
     assert cli(one, "wait-sync", "r0") == (0, "")
+    assert cli(one, "connect", "r0")[0] == 10
     assert cli(one, "disconnect", "r0") == (0, "")
+    assert cli(one, "disconnect", "r0")[0] == 10
     assert cli(one, "cstate", "r0") == (0, "StandAlone\n")
     two.wait_for(lambda status: status["connection"] == "WFConnection", "the leave of its peer")
     assert cli(two, "wait-connect", "--wfc-timeout", "1", "r0")[0] == 5

@@ -42,10 +42,8 @@ def kib(text: str | None) -> int:
 def state_of(found: re.Match[str]) -> dict[str, Any]:
     """The state that the kernel's text tells."""
     _, cs, role, peer, disk, peer_disk, _, susp, aftr, peer_isp, user = found.groups()[:11]
-    names = ("sent", "received", "disk_written", "disk_read")
-    counters: dict[str, int] = {name: kib(found[12 + at]) for at, name in enumerate(names)}
-    plain = ("log_writes", "bitmap_writes", "local", "pending", "unacknowledged", "application", "epochs")
-    counters |= {name: int(found[16 + at]) for at, name in enumerate(plain)}
+    names = ("ns", "nr", "dw", "dr", "al", "bm", "lo", "pe", "ua", "ap", "ep")
+    counters = {name: int(found[12 + at]) for at, name in enumerate(names)}
     state: dict[str, Any] = {
         "connection": cs,
         "role": role,
@@ -57,7 +55,7 @@ def state_of(found: re.Match[str]) -> dict[str, Any]:
         "resync_waits": aftr == "a",
         "peer_paused": peer_isp == "p",
         "paused": user == "u",
-        "counters": counters,
+        "counters": {**counters, "wo": "f"},
         "out_of_sync_bytes": kib(found[23]),
         "resync": None,
     }

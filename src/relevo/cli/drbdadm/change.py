@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from relevo.base.control import DaemonUnreachable, Refused
+from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.outcome import Action, Exit, Names, Usage, ask, over
 from relevo.cli.node_runs import NodeDecides, node_runs
 from relevo.config.model import MirrorSite
+from relevo.mirror.states import CONNECTION_NAMES, Connection
 
 PLAIN = {
     "attach": ("attach", "Use this node's disk (again)."),
@@ -27,6 +29,11 @@ PLAIN = {
 
 _SIZE = re.compile(r"(\d+)([sSkKmMgGtT]?)", re.ASCII)
 _UNITS_BYTES = {"": 512, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+STANDALONE = CONNECTION_NAMES[Connection.STANDALONE]
+
+
+class AlreadySet(RelevoError):
+    """What is asked for is so already."""
 
 
 def drbd_size(text: str) -> int:
@@ -115,7 +122,14 @@ def connect(
     ] = False,
 ) -> None:
     """Look for the peer."""
-    over(ctx, names, _asks(ctx, "discard" if discard_my_data else "connect"))
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        if ask(context, site, "status")["connection"] != STANDALONE:
+            raise AlreadySet("This side looks for its peer already, or has it.", "To begin anew: disconnect first.")
+        ask(context, site, "discard" if discard_my_data else "connect")
+
+    over(ctx, names, action)
 
 
 def disconnect(
@@ -125,7 +139,14 @@ def disconnect(
     force: Annotated[bool, typer.Option("--force", "-f", help="Do not ask the peer: cut the connection.")] = False,
 ) -> None:
     """Take leave of the peer; this side stays alone until `connect`."""
-    over(ctx, names, _asks(ctx, "disconnect", force=force))
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        if ask(context, site, "status")["connection"] == STANDALONE:
+            raise AlreadySet("This side is StandAlone already.")
+        ask(context, site, "disconnect", force=force)
+
+    over(ctx, names, action)
 
 
 def detach(

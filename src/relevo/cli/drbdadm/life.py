@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -10,17 +11,16 @@ import typer
 from relevo.base.control import DaemonUnreachable, Message, watch
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
+from relevo.cli.drbdadm.change import STANDALONE
 from relevo.cli.drbdadm.outcome import Exit, Names, ask, over
 from relevo.cli.drbdadm.process import end_started, start_detached
 from relevo.cli.drbdadm.show import CONNECTED_STATES
 from relevo.cli.node_runs import node_runs
 from relevo.config.model import MirrorSite
 from relevo.mirror.create import read_superblock
-from relevo.mirror.states import CONNECTION_NAMES, Connection
 
 UP_TIMEOUT_S = 30.0
 """How long a process that was started may take to have read its disk."""
-STANDALONE = CONNECTION_NAMES[Connection.STANDALONE]
 Seconds = Annotated[int | None, typer.Option(min=0, help="In seconds; 0 waits for ever.")]
 
 
@@ -182,8 +182,7 @@ def wait_sync(
     over(ctx, names, lambda site: _wait(context, site, settled, timeout))
 
 
-def _wait(context: Context, site: MirrorSite, over_with: object, limit_s: float) -> Exit:
-    assert callable(over_with)
+def _wait(context: Context, site: MirrorSite, over_with: Callable[[Message], bool], limit_s: float) -> Exit:
     end = time.monotonic() + limit_s if limit_s else None
     while True:
         left_s = None if end is None else max(0.0, end - time.monotonic())

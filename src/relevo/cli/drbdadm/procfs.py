@@ -24,6 +24,8 @@ SYNCING = frozenset({"SyncSource", "SyncTarget"})
 VERIFYING = frozenset({"VerifyS", "VerifyT"})
 WANTS = frozenset({"SyncTarget", "VerifyS"})
 """The side that sets the pace says which it aims at."""
+COUNTERS = dict.fromkeys(("ns", "nr", "dw", "dr", "al", "bm", "lo", "pe", "ua", "ap"), 0) | {"ep": 1, "wo": "f"}
+"""As the process counts them: the first four in KiB. What stands where it does not (yet)."""
 BLOCK_BYTES = 4096
 BAR = 20
 LARGE_BYTES = 4 << 30
@@ -99,15 +101,8 @@ def _flags(status: Message) -> str:
 
 def _counters(status: Message) -> str:
     counted = status.get("counters") or {}
-    kib = {"ns": "sent", "nr": "received", "dw": "disk_written", "dr": "disk_read"}
-    plain = {"al": "log_writes", "bm": "bitmap_writes", "lo": "local", "pe": "pending", "ua": "unacknowledged"}
-    words = [f"{short}:{int(counted.get(name, 0)) >> 10}" for short, name in kib.items()]
-    words.extend(f"{short}:{int(counted.get(name, 0))}" for short, name in plain.items())
-    words.append(f"ap:{int(counted.get('application', 0))}")
-    words.append(f"ep:{int(counted.get('epochs', 1))}")
-    words.append("wo:f")
-    words.append(f"oos:{int(status['out_of_sync_bytes']) >> 10}")
-    return " ".join(words)
+    words = [f"{name}:{counted.get(name, otherwise)}" for name, otherwise in COUNTERS.items()]
+    return " ".join([*words, f"oos:{int(status['out_of_sync_bytes']) >> 10}"])
 
 
 def _progress(status: Message) -> Iterator[str]:

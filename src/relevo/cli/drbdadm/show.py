@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -41,9 +42,8 @@ def register(app: typer.Typer) -> None:
         app.command(verb, hidden=verb in {"state", "drbd-status"})(function)
 
 
-def _pair(ctx: typer.Context, names: list[str], text: object) -> None:
+def _pair(ctx: typer.Context, names: list[str], text: Callable[[Message], str]) -> None:
     context = of(ctx)
-    assert callable(text)
 
     def action(site: MirrorSite) -> Exit:
         try:
@@ -65,7 +65,7 @@ def role(ctx: typer.Context, names: Names) -> None:
 
 def cstate(ctx: typer.Context, names: Names) -> None:
     """Print the state of the connection, such as Connected."""
-    _pair(ctx, names, lambda status: status["connection"])
+    _pair(ctx, names, lambda status: str(status["connection"]))
 
 
 def dstate(ctx: typer.Context, names: Names) -> None:
@@ -125,10 +125,7 @@ def get_gi(ctx: typer.Context, names: Names) -> None:
     over(ctx, names, lambda site: typer.echo(generations(context, site)))
 
 
-def show_gi(
-    ctx: typer.Context,
-    names: Names,
-) -> None:
+def show_gi(ctx: typer.Context, names: Names) -> None:
     """Print the generations of the data and their flags, and what they are."""
     context = of(ctx)
     over(ctx, names, lambda site: typer.echo(explained(generations(context, site))))
