@@ -18,7 +18,7 @@ from relevo.config.drbd.lexer import Kind, Lexed
 from relevo.config.drbd.load import read
 from relevo.config.drbd.options import KEYWORDS, OPTIONS, NotANumber, number
 from relevo.config.drbd.places import MAX_MISTAKES
-from relevo.config.drbd.site import site_of
+from relevo.config.drbd.site import site_of, two_sides
 from relevo.config.drbd_options import DrbdOptions
 from relevo.config.errors import ConfigErrors
 from relevo.config.meta_disk import MetaDisk
@@ -329,6 +329,15 @@ def test_common_then_the_resource_then_the_volume(tmp_path: pathlib.Path) -> Non
 def test_volume_options_that_lose_against_the_resource_are_named(tmp_path: pathlib.Path) -> None:
     path = written(tmp_path, files.ACCEPTED["volume 0 of the resource"])
     assert any("al-extents of volume 0 has no effect" in note for note in notes(path))
+
+
+def test_each_host_has_its_own_disk_options(tmp_path: pathlib.Path) -> None:
+    first, second = files.HOST_1, files.HOST_2.replace("disk /dev/sda6;", "disk /dev/sda6; disk { al-extents 301; }")
+    path = written(tmp_path, f"resource r0 {{ {first} {second} disk {{ al-extents 201; }} }}")
+    assert (site(path, "nodo1").mirror.al_extents, site(path, "nodo2").mirror.al_extents) == (201, 301)
+    (resource,) = read(path, "nodo1").resources
+    with pytest.raises(ConfigErrors, match="al-extents differs between the hosts"):
+        two_sides(resource)
 
 
 @pytest.mark.parametrize(

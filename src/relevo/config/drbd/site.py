@@ -35,8 +35,12 @@ class TwoSides(msgspec.Struct, frozen=True, kw_only=True):
     sides: tuple[Side, Side]
 
 
-def two_sides(resource: Resource) -> TwoSides:
+def two_sides(resource: Resource, own: Host | None = None) -> TwoSides:
     """What a resource means.
+
+    Args:
+        resource: one that has inherited everything.
+        own: the host whose section disk counts; None where both have to say the same.
 
     Raises:
         ConfigErrors: it needs what cannot be done here; each reason with its place.
@@ -51,7 +55,7 @@ def two_sides(resource: Resource) -> TwoSides:
     sides = [_side(host, found) for host in hosts]
     if len({type(side.end.address) for side in sides if side is not None}) > 1:
         found.wrong(hosts[1].place, "One host has an IPv4 address and the other an IPv6 address.", _IPV6_LOOKS)
-    mirror = _mirror(resource, hosts, found)
+    mirror = _mirror(resource, hosts if own is None else [own], found)
     if found.mistakes:
         raise ConfigErrors(found.mistakes)
     one, other = sides
@@ -75,7 +79,7 @@ def site_of(conf: Conf, resource: Resource, me: str, is_mine: IsMine) -> MirrorS
     mine = [host for host in resource.hosts if me in host.names or (host.kind == "floating" and is_mine(host))]
     if not mine and not resource.refusals:
         return None
-    whole = two_sides(resource)
+    whole = two_sides(resource, mine[0] if mine else None)
     index = next(index for index, host in enumerate(resource.hosts) if host is mine[0])
     own, other = whole.sides[index], whole.sides[1 - index]
     return MirrorSite(
@@ -160,6 +164,7 @@ def _meta(volume: Volume, found: Findings) -> MetaDisk | None:
 
 
 def _mirror(resource: Resource, hosts: list[Host], found: Findings) -> Mirror:
+    """The settings, with the disk options of these hosts."""
     net = Values(resource.sections["net"])
     disk = _disk_values(resource, hosts, found)
     secret = net.text("shared-secret")
@@ -191,7 +196,7 @@ def _mirror(resource: Resource, hosts: list[Host], found: Findings) -> Mirror:
 
 
 def _disk_values(resource: Resource, hosts: list[Host], found: Findings) -> Values:
-    """Those of the volume; where the two hosts differ, nobody could say what holds."""
+    """Those of the volume; where these hosts differ, nobody could say what holds."""
     values = [Values(host.volumes[0].disk_options) for host in hosts if len(host.volumes) == 1]
     if not values:
         return Values(resource.sections["disk"])
