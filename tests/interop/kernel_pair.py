@@ -11,6 +11,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -32,6 +33,8 @@ KERNEL_SHORT_TIMES = ("timeout 30;", "ping-int 2;", "ping-timeout 8;", "connect-
 """The same for the kernel: timeout and ping-timeout in tenths of a second, the others in seconds."""
 OPTIONS_FOLDER = pathlib.Path(__file__).parent / "options"
 CASE_LIMIT_S = 160.0
+LOAD_LIMIT_S = 20.0
+"""How long a load may take until it writes."""
 BLOCK = 4096
 NO_HMAC = "none"
 
@@ -93,7 +96,13 @@ class Ours(Side):
             "--runtime=120",
             "--time_based",
         )
-        return subprocess.Popen([*job, *sizes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        counters = pathlib.Path("/sys/block", device.resolve().name, "stat")
+        before = counters.read_text()
+        load = subprocess.Popen([*job, *sizes], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + LOAD_LIMIT_S
+        while counters.read_text().split()[4] == before.split()[4] and time.monotonic() < end:
+            time.sleep(0.02)  # the first write is announced by nobody
+        return load
 
 
 class Pair:
@@ -200,6 +209,19 @@ class Pair:
         """Packets pass again."""
         self._rig.heal()
 
+    def start_kernel_load(self) -> None:
+        """The kernel's side, which is Primary, writes at random places until `end_kernel_load`, or its end."""
+        place = "seek=$(($(hexdump -n 2 -e '\"%u\"' /dev/urandom) % 3800))"
+        dd = f"dd if=/dev/urandom of=/dev/drbd0 bs=12k count=2 {place} oflag=direct"
+        loop = f"until [ -e /tmp/enough ]; do {dd} && touch /tmp/begun; done; rm /tmp/enough"
+        self.kernel.run(
+            f"rm -f /tmp/enough /tmp/begun; ({loop}) > /dev/null 2>&1 & until [ -e /tmp/begun ]; do :; done"
+        )
+
+    def end_kernel_load(self) -> None:
+        """No more writes of that load are under way."""
+        self.kernel.run("touch /tmp/enough; while [ -e /tmp/enough ]; do sleep 0.1; done")
+
     def slow(self, rate: str | None) -> None:
         """Bound what passes to and from the guest (a rate of tc, such as `200kbit`); None: no bound."""
         self._rig.slow(rate)
@@ -299,7 +321,8 @@ class Pair:
 
     def tell(self) -> str:
         """Everything that helps to understand a failure."""
-        text = f"---- ours\n{self.ours.log()}\n---- the kernel\n{self.kernel.console()}\n"
+        mine = self.ours.log() if (self.ours.folder / "log").exists() else "(never started)"
+        text = f"---- ours\n{mine}\n---- the kernel\n{self.kernel.console()}\n"
         if self.kernel.running and not self.kernel.hung:
             with contextlib.suppress(AssertionError):
                 text += f"{self.kernel.run('cat /proc/drbd', check=False)}\n{self.kernel.messages()}"

@@ -97,8 +97,7 @@ def test_refused(make_pair: PairMaker, what: str) -> None:
 def test_refused_smaller_disk_than_before(make_pair: PairMaker) -> None:
     pair = make_pair()
     pair.start_in_sync()
-    pair.kernel.run("drbdadm down r0")
-    pair.kernel.run("drbdadm --force -- wipe-md r0 || drbdadm --force wipe-md r0", check=False)
+    pair.kernel.run("drbdadm down r0 && drbdmeta --force 0 v08 /dev/vda internal wipe-md")
     pair.configure_kernel(disk=("size 20M;",))
     pair.kernel.run("drbdadm --force create-md r0 && drbdadm up r0")
     pair.ours.wait_for(lambda status: "smaller" in status["problem"], "a sentence about the size", 20)
@@ -113,7 +112,7 @@ def test_disks_of_different_sizes(make_pair: PairMaker) -> None:
 
 def test_refused_unrelated_data(make_pair: PairMaker) -> None:
     pair = make_pair()
-    pair.kernel.run("drbdadm attach r0 && drbdadm primary --force r0 && drbdadm secondary r0")
+    pair.kernel.run("drbdadm up r0 && drbdadm disconnect r0 && drbdadm primary --force r0 && drbdadm secondary r0")
     pair.ours.start()
     pair.ours.promote(force=True)
     pair.ours.call("secondary")

@@ -14,15 +14,6 @@ from test_roles import write
 PairMaker = Callable[..., Pair]
 
 
-def start_load(pair: Pair) -> None:
-    """The kernel's Primary writes random places until its end."""
-    place = "seek=$(($(hexdump -n 2 -e '\"%u\"' /dev/urandom) % 3800))"
-    pair.kernel.run(
-        f"(while :; do dd if=/dev/urandom of=/dev/drbd0 bs=12k count=2 {place} oflag=direct || break; done)"
-        " > /dev/null 2>&1 & true"
-    )
-
-
 @pytest.mark.short
 def test_power_cut_of_the_kernel_as_primary(make_pair: PairMaker) -> None:
     pair = make_pair()
@@ -32,7 +23,7 @@ def test_power_cut_of_the_kernel_as_primary(make_pair: PairMaker) -> None:
         " && dd if=/tmp/data of=/dev/drbd0 bs=64k seek=3 oflag=direct,dsync 2>&1"
     )
     acknowledged = pair.kernel_data()[3 << 16 : 11 << 16]
-    start_load(pair)
+    pair.start_kernel_load()
     pair.cut_power_of_kernel()
     pair.ours.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer", 30)
     assert pair.ours.data_bytes()[3 << 16 : 11 << 16] == acknowledged
@@ -46,8 +37,7 @@ def test_power_cut_of_the_kernel_as_primary_which_goes_on(make_pair: PairMaker) 
     pair = make_pair()
     pair.start_in_sync()
     pair.kernel.run("drbdadm primary r0")
-    start_load(pair)
-    pair.kernel.run("sleep 1")
+    pair.start_kernel_load()
     pair.cut_power_of_kernel()
     pair.ours.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer", 30)
     pair.boot_kernel()
@@ -61,7 +51,6 @@ def test_power_cut_of_the_kernel_as_secondary(make_pair: PairMaker) -> None:
     pair.start_in_sync()
     device = pair.ours.promote()
     load = pair.ours.load(device)
-    pair.kernel.run("sleep 1")
     pair.cut_power_of_kernel()
     pair.ours.wait_for(lambda status: status["connection"] == "WFConnection", "the loss of its peer", 30)
     end(load)
@@ -81,7 +70,6 @@ def test_kill_9_of_ours_as_primary(make_pair: PairMaker, then: str) -> None:
     pair.start_in_sync()
     device = pair.ours.promote()
     load = pair.ours.load(device)
-    pair.kernel.run("sleep 1")
     pair.ours.kill()
     load.wait()
     pair.kernel.wait_for("cs:WFConnection")
@@ -98,11 +86,10 @@ def test_kill_9_of_ours_as_secondary(make_pair: PairMaker) -> None:
     pair = make_pair()
     pair.start_in_sync()
     writes = promote(pair, "the kernel")
-    start_load(pair)
-    pair.kernel.run("sleep 1")
+    pair.start_kernel_load()
     pair.ours.kill()
     pair.kernel.wait_for("cs:WFConnection")
-    pair.kernel.run("pkill -f 'while :' ; while pidof dd; do sleep 0.1; done", check=False)
+    pair.end_kernel_load()
     writes(5000, 20)
     pair.ours.start()
     pair.compare_whole()
@@ -112,8 +99,7 @@ def test_both_lose_power_under_load(make_pair: PairMaker) -> None:
     pair = make_pair()
     pair.start_in_sync()
     pair.kernel.run("drbdadm primary r0")
-    start_load(pair)
-    pair.kernel.run("sleep 1")
+    pair.start_kernel_load()
     pair.cut_power_of_kernel()
     pair.ours.kill()
     pair.ours.start()

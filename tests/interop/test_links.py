@@ -74,10 +74,8 @@ def test_cut_under_load_again_and_again(make_pair: PairMaker, primary: str) -> N
         device = pair.ours.promote()
         load = pair.ours.load(device)
     else:
-        place = "seek=$(($(hexdump -n 2 -e '\"%u\"' /dev/urandom) % 3800))"
-        dd = f"dd if=/dev/urandom of=/dev/drbd0 bs=12k count=3 {place} oflag=direct"
-        pair.kernel.run("drbdadm primary r0; rm -f /tmp/enough")
-        pair.kernel.run(f"(until [ -e /tmp/enough ]; do {dd}; done; rm /tmp/enough) > /dev/null 2>&1 &")
+        pair.kernel.run("drbdadm primary r0")
+        pair.start_kernel_load()
     for _ in range(4):
         pair.cut()
         pair.wait_lost()
@@ -87,7 +85,7 @@ def test_cut_under_load_again_and_again(make_pair: PairMaker, primary: str) -> N
         load.terminate()
         load.wait()
     else:
-        pair.kernel.run("touch /tmp/enough; while [ -e /tmp/enough ]; do sleep 0.1; done")
+        pair.end_kernel_load()
     pair.compare_whole()
 
 

@@ -137,3 +137,24 @@ def test_no_out_of_sync_while_connected() -> None:
     bench = secondary()
     bench.packet(p.OutOfSync(0, BLOCK))
     assert "OUT_OF_SYNC" in bench.one(e.DropConnection).reason
+
+
+def test_the_end_of_a_resync_behind_takes_the_generation_that_the_source_has_now() -> None:
+    """The source's generations changed since the handshake, by a resync in which it was the target."""
+    bench = Bench().attach()
+    bench.meet(uuids=(4, 0, 0, 0), disk=Disk.INCONSISTENT)
+    bench.meta_done()
+    bench.peer_bitmap()
+    bench.meta_done()
+    bench.core._s.bitmap.clear_all()
+    bench.peer_state(Role.SECONDARY, Disk.UP_TO_DATE, Connection.CONNECTED)
+    bench.meta_done()
+    current = bench.core._s.uuids.current
+    bench.peer_state(Role.PRIMARY, Disk.UP_TO_DATE, Connection.CONNECTED)
+    bench.peer_state(Role.PRIMARY, Disk.UP_TO_DATE, Connection.AHEAD)
+    bench.meta_done()
+    bench.packet(p.SyncUuid(0x7770))
+    bench.meta_done()
+    bench.packet(p.PingAck())
+    bench.meta_done()
+    assert (bench.core.status()["connection"], bench.core._s.uuids.current) == ("Connected", current)

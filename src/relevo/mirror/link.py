@@ -133,6 +133,7 @@ class Link:
     def announce_first_generation(self) -> None:
         """Two equal, just created copies come into use: the peer takes over the first generation."""
         self._s.out.append(e.SendData(self._uuids(int(p.UuidFlag.SKIP_INITIAL_SYNC))))
+        self._s.peer_uuids = self._s.uuids.copy()
 
     @property
     def begun(self) -> bool:
@@ -303,6 +304,7 @@ class Link:
         if found.direction is Direction.GIVE_UP_ROLE:
             self._give_up_role()
             return
+        s.size_agreed = True
         if found.corrected is not None:
             s.uuids = found.corrected
         s.peer_lost = False

@@ -274,6 +274,7 @@ class Resync:
         s = self._s
         assert s.peer_uuids is not None
         s.uuids.end_as_target(s.peer_uuids)
+        s.peer_uuids = s.uuids.copy()  # from here on the same: a later resync on this link starts from it
         s.disk = Disk.UP_TO_DATE
         s.crashed_primary = False
         s.peer_outdated = False
@@ -363,6 +364,7 @@ class Resync:
         if s.bitmap.count or self._serving:
             raise p.ProtocolError("The peer says that the resync is done, but blocks are left.")
         s.uuids.end_as_source()
+        s.peer_uuids = s.uuids.copy()
         s.crashed_primary = False
         s.peer_outdated = False
         s.peer_disk = Disk.UP_TO_DATE
