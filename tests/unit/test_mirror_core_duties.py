@@ -460,3 +460,33 @@ def test_a_primary_whose_disk_has_failed_does_not_complete_what_the_peer_has_not
     assert bench.completed() == {}
     bench.give(e.Disconnected(bench.now))
     assert bench.completed() == dict.fromkeys(tokens, 5)
+
+
+def test_a_secondary_outlives_the_disk_of_its_primary_in_a_generation_of_its_own() -> None:
+    """Else the disk, should it return as a crashed Primary's of the same generation, would overwrite this copy."""
+    bench = Bench().attach()
+    bench.meet(role=Role.PRIMARY)
+    bench.meta_done()
+    bench.sent()
+    bench.peer_state(Role.PRIMARY, Disk.DISKLESS, Connection.CONNECTED)
+    superblock = bench.one(e.WriteSuperblock)
+    assert superblock.meta.current != CURRENT
+    assert superblock.meta.bitmap & ~1 == CURRENT
+    assert not bench.sent()
+    bench.done(superblock)
+    assert [packet.current for packet in bench.sent() if isinstance(packet, p.Uuids)] == [superblock.meta.current]
+
+
+def test_a_peer_cannot_ask_for_more_at_once_than_a_packet_carries_nor_for_parts_of_sectors() -> None:
+    for wrong in (
+        p.DataRequest(0, 1, p.MAX_PAYLOAD_BYTES + 512),
+        p.DataRequest(0, 1, 100),
+        p.Trim(0, 1, 1, 0, 100),
+        p.ResyncRequest(0, p.SYNCER_ID, p.MAX_PAYLOAD_BYTES + 512),
+    ):
+        bench = Bench().attach()
+        bench.meet(role=Role.PRIMARY)
+        bench.meta_done()
+        bench.packet(wrong)
+        assert bench.one(e.DropConnection)
+        assert not bench.take(e.DiskRead) + bench.take(e.DiskDiscard)

@@ -242,6 +242,7 @@ class Link:
                 self.drop("the peer's disk has failed")
                 return
             s.peer_disk = Disk.DISKLESS
+            self._outlive_peer_disk()
             s.changed()
         elif s.conn is Connection.SYNC_SOURCE:
             if peer.conn is Connection.SYNC_TARGET and peer.disk is Disk.INCONSISTENT:
@@ -255,6 +256,23 @@ class Link:
             if disk is not s.peer_disk:
                 s.peer_disk = disk
                 s.changed()
+
+    def _outlive_peer_disk(self) -> None:
+        """The Primary has lost its disk: should that return, it is older than this copy, however it was left.
+
+        Without a generation of its own this copy would be overwritten by it, as by any crashed Primary's.
+        """
+        s = self._s
+        if s.peer_role is not Role.PRIMARY or s.disk is not Disk.UP_TO_DATE or not s.uuids.peer_may_have_current:
+            return
+        s.uuids.new_current(s.take_random(), primary=False)
+        number = s.link_number
+
+        def stable() -> None:
+            if s.link and s.link_number == number:
+                s.out.append(e.SendData(self._uuids(0)))
+
+        self._durable.superblock(stable)
 
     def target_marked(self) -> None:
         """The target is Inconsistent on its disk: it cannot become Primary, so this side may complete writes alone."""

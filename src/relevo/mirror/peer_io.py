@@ -77,9 +77,7 @@ class PeerIo:
         self._enter(write)
 
     def _check(self, sector: int, size_bytes: int) -> int:
-        if size_bytes <= 0 or sector * SECTOR_BYTES + size_bytes > self._s.size_sectors * SECTOR_BYTES:
-            raise p.ProtocolError(f"The peer wants {size_bytes} bytes at sector {sector}: outside of the device.")
-        return sector * SECTOR_BYTES
+        return check_range(sector, size_bytes, self._s.size_sectors)
 
     def _enter(self, write: PeerWrite) -> None:
         self.in_flight += 1
@@ -195,6 +193,12 @@ class PeerIo:
     def read(self, packet: p.DataRequest) -> None:
         """A Primary without a disk of its own reads."""
         offset = self._check(packet.sector, packet.size_bytes)
+        if packet.size_bytes > p.MAX_PAYLOAD_BYTES:
+            raise p.ProtocolError(f"The peer wants to read {packet.size_bytes} bytes at once.")
+        if self._s.disk <= Disk.FAILED:
+            refusal = p.NegDataReply(packet.sector, packet.block_id, packet.size_bytes, self._s.next_seq())
+            self._s.out.append(e.SendMeta(refusal))
+            return
         served = Served(self._read_done, offset, packet.size_bytes, packet.block_id)
         served.link = self._s.link_number
         self._s.out.append(e.DiskRead(served, offset, packet.size_bytes, None))
@@ -217,6 +221,19 @@ class PeerIo:
         self._hurry = False
         self._after_barrier = False
         self._s.clear_timer(Timer.BARRIER)
+
+
+def check_range(sector: int, size_bytes: int, size_sectors: int) -> int:
+    """The offset of whole sectors that lie on the device.
+
+    Raises:
+        ProtocolError: they do not.
+    """
+    if size_bytes <= 0 or size_bytes % SECTOR_BYTES:
+        raise p.ProtocolError(f"The peer wants {size_bytes} bytes at sector {sector}: not whole sectors.")
+    if sector + size_bytes // SECTOR_BYTES > size_sectors:
+        raise p.ProtocolError(f"The peer wants {size_bytes} bytes at sector {sector}: outside of the device.")
+    return sector * SECTOR_BYTES
 
 
 class ResyncWrite(PeerWrite):

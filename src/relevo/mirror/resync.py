@@ -13,7 +13,7 @@ from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.durable import Durable
-from relevo.mirror.peer_io import PeerIo
+from relevo.mirror.peer_io import PeerIo, check_range
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerWrite, Served
 from relevo.mirror.state import SECTOR_BYTES, Shared, Timer
@@ -299,11 +299,11 @@ class Resync:
             ProtocolError: not now, or outside of the device.
         """
         s = self._s
-        offset = packet.sector * SECTOR_BYTES
+        offset = check_range(packet.sector, packet.size_bytes, s.size_sectors)
         if s.conn is not Connection.SYNC_SOURCE or packet.sector in self._serving:
             raise p.ProtocolError("The peer asks for a block outside of a resync, or twice.")
-        if packet.size_bytes <= 0 or offset + packet.size_bytes > s.size_sectors * SECTOR_BYTES:
-            raise p.ProtocolError("The peer asks for a block outside of the device.")
+        if packet.size_bytes > p.MAX_PAYLOAD_BYTES:
+            raise p.ProtocolError(f"The peer asks for {packet.size_bytes} bytes at once.")
         self._target_marked()
         served = Served(self._read_done, offset, packet.size_bytes, packet.block_id)
         served.resync = True
