@@ -158,7 +158,17 @@ REFUSED = {
     "a sign that has no meaning": resource("net { timeout = 60; }"),
 }
 KEYWORD_NAME = 'resource "net" { ' + HOST_1 + HOST_2 + ' handlers { pri-lost "disk"; } }'
+OF_8_3 = {
+    "plain": resource("protocol C;"),
+    "8.3": "",
+    "old options in syncer": resource("protocol B; syncer { rate 10M; throttle-threshold 3; hold-off-threshold 4; }"),
+    "common": "common { protocol C; syncer { rate 33M; al-extents 511; } net { timeout 50; } handlers { pri-lost x; } }"
+    + resource("syncer { rate 5M; }"),
+    "inherited": "common { protocol A; startup { wfc-timeout 30; } disk { no-disk-flushes; } }" + resource(),
+}
+"""Files of 8.3."""
 MILDER = {
+    "forgotten options in syncer": resource("syncer { rate 10M; throttle-threshold 3; }"),
     "the section disk beside the disk": resource().replace(
         "disk /dev/sda6;", "disk /dev/sda6; disk { al-extents 67; }"
     ),
@@ -174,6 +184,8 @@ STRICTER = {
     "on nodo2 { address 10.0.0.2:1; volume 0 { device minor 1; disk /dev/a; meta-disk internal; } "
     "volume 0 { device minor 2; disk /dev/b; meta-disk internal; } } }",
 }
+
+OF_8_3["8.3"] = ACCEPTED["8.3"]
 
 # ---- generated -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -14,21 +15,23 @@ import drbd_conf_files as files
 from relevo.config.drbd.dump import dump
 from relevo.config.drbd.load import read
 from relevo.config.drbd.options import OPTIONS, Option, Takes, number
+from relevo.config.drbd.site import site_of
 from relevo.config.drbd.tree import Conf, Setting
 from relevo.config.errors import ConfigErrors
 
 DRBDADM = "/lib/drbd/drbdadm-84"
+DRBDADM_83 = "/lib/drbd/drbdadm-83"
 DRBDSETUP = "/lib/drbd/drbdsetup-84"
 HISTORIC = pathlib.Path(__file__).parent.parent / "data" / "historic"
 ME = "nodo1"
 ONLY_GLOBAL_TIMEOUTS = ("cmd-timeout-medium", "cmd-timeout-long")
 
 
-def judge(path: pathlib.Path) -> subprocess.CompletedProcess[bytes]:
+def judge(path: pathlib.Path, drbdadm: str = DRBDADM) -> subprocess.CompletedProcess[bytes]:
     """drbdadm's dump with everything inherited; a dry run asks neither the module nor the network."""
     environment = {**os.environ, "__DRBD_NODE__": ME, "DRBD_DONT_WARN_ON_VERSION_MISMATCH": "1"}
     return subprocess.run(
-        [DRBDADM, "-d", "-c", str(path), "dump"],
+        [drbdadm, "-d", "-c", str(path), "dump"],
         capture_output=True,
         env=environment,
         timeout=30,
@@ -168,6 +171,27 @@ def test_accepted_here_although_drbdadm_refuses_it(text: str, tmp_path: pathlib.
     path = written(tmp_path, text)
     assert their_dump(path) is None
     assert ours(path) is not None
+
+
+def as_8_3_reads_it(path: pathlib.Path) -> pathlib.Path:
+    """What drbdadm of 8.3 prints of a file."""
+    done = judge(path, DRBDADM_83)
+    assert done.returncode == 0, done
+    printed = path.with_name("as-8.3-reads-it.conf")
+    printed.write_bytes(done.stdout)
+    return printed
+
+
+@pytest.mark.parametrize("text", [*files.OF_8_3.values(), (HISTORIC / "drbd.d" / "r0.res").read_text()])
+def test_files_of_8_3_mean_what_they_meant_to_8_3(text: str, tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path, text)
+    sites = []
+    for each in (path, as_8_3_reads_it(path)):
+        conf = read(each, ME)
+        found = site_of(conf, conf.resources[0], ME, lambda _host: False)
+        assert found is not None
+        sites.append(msgspec.structs.replace(found, source=None))
+    assert sites[0] == sites[1]
 
 
 # ---- files that nobody has yet -------------------------------------------------------------------------------------

@@ -322,7 +322,7 @@ SECTIONS = ("options", "net", "disk", "startup", "proxy", "handlers")
 PROXY_ALSO = frozenset({"sndbuf-size", "rcvbuf-size", "ping-timeout"})
 """Options of the section net that the section proxy takes as well."""
 DEPRECATED = frozenset({"delay-probe-volume", "delay-probe-interval", "throttle-threshold", "hold-off-threshold"})
-"""Options that drbdadm 8.4 reads with their value and forgets."""
+"""Options that are read with their value and forgotten, since drbd 8.3.9."""
 OF_DRBD_9 = frozenset(
     (
         *("node-id", "connection", "connection-mesh", "path", "host", "hosts", "via", "peer-device-options"),

@@ -147,7 +147,7 @@ class OptionsParser:
         if token.kind is not Kind.WORD:
             raise stream.unexpected(token, f"an option of section {section}")
         place = stream.place(token)
-        if word in known.DEPRECATED and section != "syncer":
+        if word in known.DEPRECATED:
             stream.value(f"a value of {word}")
             stream.expect(";")
             self._found.warn(place, f"{word} means nothing since drbd 8.3.")
