@@ -16,7 +16,6 @@ from relevo.config.drbd_options import (
     AfterSb2,
     DrbdOptions,
     Fencing,
-    OnCongestion,
     OnIoError,
     RrConflict,
     words_of,
@@ -31,7 +30,6 @@ MAX_AL_EXTENTS = 6433
 MAX_BUFFERS = 131_072
 MAX_EPOCH_SIZE = 20_000
 MAX_KO_COUNT = 200
-MAX_CONGESTION_EXTENTS = 65_534
 _NONE = "none"
 
 
@@ -91,23 +89,17 @@ _CHOICES: dict[str, Any] = {
     "after_sb_1pri": words_of(AfterSb1),
     "after_sb_2pri": words_of(AfterSb2),
     "rr_conflict": words_of(RrConflict),
-    "on_congestion": words_of(OnCongestion),
     "on_io_error": words_of(OnIoError),
     "fencing": words_of(Fencing),
 }
 _DIGESTS = ("verify_alg", "csums_alg", "data_integrity_alg")
-_FLAGS = (
-    *("always_asbp", "csums_after_crash_only", "use_rle", "tcp_cork", "al_updates"),
-    *("disk_barrier", "disk_flushes", "disk_drain", "md_flushes"),
-)
+_FLAGS = ("always_asbp", "csums_after_crash_only", "use_rle", "tcp_cork", "al_updates")
 _NUMBERS = {
     "max_buffers": (32, MAX_BUFFERS),
     "max_epoch_size": (1, MAX_EPOCH_SIZE),
     "ko_count": (0, MAX_KO_COUNT),
-    "congestion_extents": (MIN_AL_EXTENTS, MAX_CONGESTION_EXTENTS),
 }
 _DURATIONS = {
-    "disk_timeout": "disk_timeout_ms",
     "c_plan_ahead": "c_plan_ahead_ms",
     "c_delay_target": "c_delay_target_ms",
     "wfc_timeout": "wfc_timeout_ms",
@@ -117,15 +109,13 @@ _DURATIONS = {
 _SIZES = {
     "sndbuf": "sndbuf_bytes",
     "rcvbuf": "rcvbuf_bytes",
-    "congestion_fill": "congestion_fill_bytes",
-    "size": "size_bytes",
     "c_fill_target": "c_fill_target_bytes",
     "c_max_rate": "c_max_rate_bytes",
     "c_min_rate": "c_min_rate_bytes",
 }
 """Key of relevo.toml -> field of `DrbdOptions`, where they are not spelled alike; the key takes a unit."""
 OPTION_KEYS = (*_CHOICES, *_DIGESTS, *_FLAGS, *_NUMBERS, *_DURATIONS, *_SIZES, "handlers")
-"""Every key that sets a field of `DrbdOptions`."""
+"""Every key that sets a field of `DrbdOptions`; what has no effect here has none."""
 _OWN_KEYS = (
     *("link", "port", "hmac", "timeout", "ping_interval", "ping_timeout", "connect_interval"),
     *("al_extents", "resync_rate"),

@@ -33,7 +33,8 @@ def risks(mirror: Mirror) -> Iterator[str]:
             f"{name} uses protocol {options.protocol} ({_PROTOCOLS[options.protocol]}): what was acknowledged last is "
             "lost when this server dies. Protocol C loses nothing."
         )
-    yield from _disk_risks(mirror)
+    if options.on_io_error == "pass_on":
+        yield f"{name} passes on errors of a disk (on-io-error pass_on): applications see them."
     yield from _split_brain_risks(mirror)
     for handler, command in sorted(options.handlers.items()):
         part = dangerous_part(command)
@@ -42,18 +43,6 @@ def risks(mirror: Mirror) -> Iterator[str]:
                 f"The handler {handler} of mirror {mirror.name!r} resets or switches off the whole machine at once "
                 f"({part}): nothing is stopped or written first."
             )
-
-
-def _disk_risks(mirror: Mirror) -> Iterator[str]:
-    options = mirror.options
-    off = [word for word, on in (("disk-flushes", options.disk_flushes), ("md-flushes", options.md_flushes)) if not on]
-    if off:
-        yield (
-            f"Mirror {mirror.name!r} has {' and '.join(off)} switched off: without a battery behind the disk's cache a "
-            "power cut loses what was acknowledged."
-        )
-    if options.on_io_error == "pass_on":
-        yield f"Mirror {mirror.name!r} passes on errors of a disk (on-io-error pass_on): applications see them."
 
 
 def _split_brain_risks(mirror: Mirror) -> Iterator[str]:

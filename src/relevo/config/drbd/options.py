@@ -160,6 +160,8 @@ def _flag(section: str, name: str, default: str, *, why: str = "", syncer: bool 
 
 
 _NO_QUEUES = "there are no queues of the kernel's block layer here"
+_NEVER_AHEAD = "writes wait for a full send buffer, as with block"
+_ALWAYS_FLUSHED = "order on the disk is always kept by flushes"
 _NO_START_SCRIPT = "the cluster decides who becomes Primary"
 _ONE_RESYNC = "each mirror is its own process and regulates its own resync"
 NO_PROXY = "there is no proxy here: the mirror connects to the peer itself"
@@ -205,9 +207,9 @@ _NET = (
     _number("net", "ping-timeout", 5, 1, 300, TENTHS, strict=False),
     _text("net", "data-integrity-alg"),
     _flag("net", "tcp-cork", "yes"),
-    _choice("net", "on-congestion", "block", "pull-ahead", "disconnect"),
-    _number("net", "congestion-fill", 0, 0, 10 << 21, SECTORS),
-    _number("net", "congestion-extents", 1237, 67, 65_534),
+    _choice("net", "on-congestion", "block", "pull-ahead", "disconnect", why=_NEVER_AHEAD),
+    _number("net", "congestion-fill", 0, 0, 10 << 21, SECTORS, why=_NEVER_AHEAD),
+    _number("net", "congestion-extents", 1237, 67, 65_534, why=_NEVER_AHEAD),
     _text("net", "csums-alg", syncer=True),
     _flag("net", "csums-after-crash-only", "no"),
     _text("net", "verify-alg", syncer=True),
@@ -217,15 +219,15 @@ _NET = (
     ),
 )
 _DISK = (
-    _number("disk", "size", 0, 0, 2 << 40, SECTORS),
+    _number("disk", "size", 0, 0, 2 << 40, SECTORS, why="the device is as large as the smaller disk allows"),
     _choice("disk", "on-io-error", "detach", "pass_on", "call-local-io-error"),
     _choice("disk", "fencing", "dont-care", "resource-only", "resource-and-stonith"),
     _number("disk", "max-bio-bvecs", 0, 0, 128, strict=False, why=_NO_QUEUES),
     _flag("disk", "use-bmbv", "no", why=_NO_QUEUES),
-    _flag("disk", "disk-barrier", "no"),
-    _flag("disk", "disk-flushes", "yes"),
-    _flag("disk", "disk-drain", "yes"),
-    _flag("disk", "md-flushes", "yes"),
+    _flag("disk", "disk-barrier", "no", why=_ALWAYS_FLUSHED),
+    _flag("disk", "disk-flushes", "yes", why=_ALWAYS_FLUSHED),
+    _flag("disk", "disk-drain", "yes", why=_ALWAYS_FLUSHED),
+    _flag("disk", "md-flushes", "yes", why=_ALWAYS_FLUSHED),
     _number("disk", "resync-rate", 250, 1, 4 << 20, KIB_PER_S, syncer=True, old="rate"),
     _text("disk", "resync-after", why=_ONE_RESYNC, syncer=True, old="after"),
     _number("disk", "al-extents", 1237, 67, 65_534, strict=False, syncer=True),
@@ -237,7 +239,7 @@ _DISK = (
     _number("disk", "c-fill-target", 100, 0, 1 << 20, SECTORS, syncer=True),
     _number("disk", "c-max-rate", 102_400, 250, 4 << 20, KIB_PER_S, syncer=True),
     _number("disk", "c-min-rate", 250, 0, 4 << 20, KIB_PER_S, syncer=True),
-    _number("disk", "disk-timeout", 0, 0, 6000, TENTHS, strict=False),
+    _number("disk", "disk-timeout", 0, 0, 6000, TENTHS, strict=False, why="a disk that hangs is waited for"),
     _choice(
         "disk",
         "read-balancing",
