@@ -16,9 +16,12 @@ from mirror_tear import Ring, torn, torn_superblock
 from relevo.mirror import events as e
 from relevo.mirror.activity_log import FREE
 from relevo.mirror.bitmap import PAGE_BYTES
+from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.uuids import JUST_CREATED
 
 BLOCK = 4096
 EIO = 5
+_ELSEWHERE = {e.PersistEpoch, e.PersistStale}
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -52,6 +55,7 @@ class SimDisk:
         self.ring = Ring()
         self.failing = False
         self.epoch = 0
+        self.stale = 0
         self.in_flight: list[Op] = []
         self.active: frozenset[int] = frozenset()
 
@@ -67,7 +71,7 @@ class SimDisk:
         self.in_flight.remove(op)
         effect = op.effect
         kind = type(effect)
-        if self.failing:
+        if self.failing and kind not in _ELSEWHERE:
             self._fail(effect)
             return None
         if kind is e.DiskRead:
@@ -75,11 +79,11 @@ class SimDisk:
             return [self.now.get(block, 0) for block in range(first, first + effect.length // BLOCK)]
         if kind is e.DiskWrite or kind is e.DiskDiscard:
             for block, value in written(effect):
-                self._write(block, value)
+                self.write(block, value)
         elif kind is e.DiskFlush:
             self._flush(op.mark)
         else:
-            if kind is e.WriteSuperblock or (kind is not e.PersistEpoch and effect.preflush):
+            if kind is e.WriteSuperblock or (kind not in _ELSEWHERE and effect.preflush):
                 self._flush(op.mark)
             self._meta(effect)
         return None
@@ -89,7 +93,7 @@ class SimDisk:
         if isinstance(effect, e.DiskWrite | e.DiskDiscard):
             for block, value in written(effect):
                 if self.rng.random() < 0.5:
-                    self._write(block, value)
+                    self.write(block, value)
 
     def is_stable(self, mark: int) -> bool:
         """Whether the first `mark` writes are."""
@@ -99,7 +103,7 @@ class SimDisk:
     def done(self) -> int:
         return self._done
 
-    def _write(self, block: int, value: int) -> None:
+    def write(self, block: int, value: int) -> None:
         self.now[block] = value
         self._log.append((block, value))
         self._done += 1
@@ -122,9 +126,18 @@ class SimDisk:
         elif isinstance(effect, e.WriteActivityLog):
             self.ring.write(effect.transaction)
             self.active = self.extents()
+        elif isinstance(effect, e.PersistStale):
+            self.stale = effect.generation
         else:
             assert isinstance(effect, e.PersistEpoch)
             self.epoch = effect.epoch
+
+    def blank(self) -> None:
+        """Another disk in its place, with new meta-data. What this server notes elsewhere stays."""
+        self.stable, self.now, self.pages, self.ring = {}, {}, {}, Ring()
+        self.active = frozenset()
+        self._reset()
+        self.superblock = e.MetaState(JUST_CREATED, 0, 0, 0, int(MetaFlag.AL_CLEAN), 0)
 
     # ------------------------------------------------------------ ends
 
@@ -144,7 +157,7 @@ class SimDisk:
         effect, rng = op.effect, self.rng
         if isinstance(effect, e.DiskWrite | e.DiskDiscard):
             rest.update((block, value) for block, value in written(effect) if rng.random() < 0.5)
-        elif isinstance(effect, e.WriteSuperblock | e.WriteBitmap | e.WriteActivityLog | e.PersistEpoch):
+        elif not isinstance(effect, e.DiskRead | e.DiskFlush):
             flushes = isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False)
             fate = rng.randrange(3)
             if fate and flushes and self.honest:
@@ -173,7 +186,7 @@ class SimDisk:
             if isinstance(effect, e.DiskWrite | e.DiskDiscard):
                 if self.rng.random() < 0.5:
                     for block, value in written(effect):
-                        self._write(block, value)
+                        self.write(block, value)
             elif not isinstance(effect, e.DiskRead | e.DiskFlush) and self.rng.random() < 0.5 and not self.failing:
                 if isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False):
                     self._flush(op.mark)
@@ -195,7 +208,7 @@ class SimDisk:
             held.update(transaction.updates)
         return frozenset(extent for extent in held.values() if extent != FREE)
 
-    def attach(self, now_ms: int, numbers: tuple[int, ...], resume_bytes: int) -> e.Attach:
+    def attach(self, now_ms: int, numbers: tuple[int, ...], resume_bytes: int = 0, token: Any = None) -> e.Attach:
         self.failing = False
         log = self.ring.read()
         pages = -(-self.blocks // (PAGE_BYTES * 8))
@@ -209,6 +222,8 @@ class SimDisk:
             self.epoch,
             numbers,
             resume_bytes,
+            token,
+            self.stale,
         )
 
     def bit(self, block: int) -> bool:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.durable import BITS_PER_EXTENT
+from relevo.mirror.metadata import MetaFlag
 from relevo.mirror.requests import PeerWrite, Write
 from relevo.mirror.states import Connection, Disk
+from relevo.mirror.uuids import JUST_CREATED
 
 if TYPE_CHECKING:
     from mirror_world import Node
@@ -72,6 +74,8 @@ class Duties:
         self.sent += 1
         if isinstance(packet, p.Data | p.Trim | p.Zeroes):
             self.position[packet.block_id] = self.sent
+            if self.node.core._local.detached:
+                return  # there is no disk whose activity log could hold it
             last = (packet.sector + packet.size_bytes // 512 - 1) // EXTENT_SECTORS
             self._in_log(packet.sector // EXTENT_SECTORS, last, "sent")
         elif isinstance(packet, p.Barrier):
@@ -102,6 +106,8 @@ class Duties:
             raise DutyBroken(f"{self.node}: an eviction without a flush before it")
         if bitmap.count == bitmap.bits:
             return  # a full resync begins: it will begin again whatever the bitmap says
+        if any(node.disk.superblock.flags & MetaFlag.FULL_SYNC for node in self.node.world.nodes):
+            return  # what a Primary without a disk changed there is marked in memory, and everything on the disk
         for extent in gone:
             first = extent * EXTENT_BLOCKS
             for begin, end in bitmap.runs(first, min(first + EXTENT_BLOCKS, bitmap.bits)):
@@ -123,6 +129,20 @@ class Duties:
             if mark is None or not self.node.disk.is_stable(mark):
                 raise DutyBroken(f"{self.node}: epoch {packet.number} acknowledged before it is stable")
 
+    def _completed_through_the_peer(self) -> None:
+        """Only the peer has it: that is a generation of its own, and this disk is known to be stale."""
+        node = self.node
+        if node.world.plan.on_io_error == "pass_on":
+            if node.disk.superblock.flags & MetaFlag.CONSISTENT:
+                raise DutyBroken(f"{node}: a write is completed with a broken copy that is not marked so")
+            return
+        peer = node.world.nodes[1 - node.number].disk
+        mine = node.disk.superblock.current & ~1
+        if mine not in {node.disk.stale, JUST_CREATED} and node.disk.superblock.flags & MetaFlag.CONSISTENT:
+            raise DutyBroken(f"{node}: a write is completed through the peer, but this disk is not known to be stale")
+        if peer.superblock.current & ~1 == mine:
+            raise DutyBroken(f"{node}: a write is completed through the peer in the generation of the lost disk")
+
     def _completed(self, effect: e.CompleteRequest) -> None:
         write = self.writes.pop(effect.token, None)
         if write is None:
@@ -131,7 +151,10 @@ class Duties:
         state, superblock = self.node.core._s, self.node.disk.superblock
         if state.link and at is not None and at > self.last_barrier:
             raise DutyBroken(f"{self.node}: a write is completed before its epoch is closed")
-        if superblock.current & ~1 != state.uuids.current & ~1:
+        if state.disk is not Disk.UP_TO_DATE:
+            self._completed_through_the_peer()
+            return
+        if superblock.current & ~1 != state.uuids.current & ~1 and state.conn is not Connection.SYNC_TARGET:
             raise DutyBroken(f"{self.node}: a write is completed before the new generation is stable")
         alone = state.conn < Connection.CONNECTED or state.peer_disk <= Disk.FAILED
         if alone and superblock.bitmap == 0:

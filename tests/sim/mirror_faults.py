@@ -159,6 +159,8 @@ class Story:
             self._worker(node)
             if kind == "worker and power":
                 self._down(world.nodes[1 - node.number], power=True, back_ms=rng.choice((20, 100, 400)))
+        elif kind == "bad disk" and node.alive and all(each.both_good for each in world.nodes):
+            node.trouble.begin(rng.choice(("read", "write", "write", "flush", "meta", "dead")), rng.randint(1, 3))
         elif kind == "disk" and node.alive and not node.disk.failing:
             node.disk.failing = True
             world.after(rng.choice((100, 400)), lambda: self._repair(node))

@@ -32,6 +32,7 @@ class Manager:
     def _look(self) -> None:
         world = self.world
         primaries = [node for node in world.nodes if node.is_primary]
+        self._look_at_disks(primaries)
         if world.plan.alone == "ask":
             for node in primaries:
                 if node.alive:
@@ -46,6 +47,15 @@ class Manager:
             self.hand_over = False
             self._demote(primaries[0])
         world.after(world.rng.randint(10, 60), self._look)
+
+    def _look_at_disks(self, primaries: list[Node]) -> None:
+        """A Primary without any data is taken down; a copy that is not whole is connected anew."""
+        for node in primaries:
+            if node.core._local.gate is Gate.NO_DATA and self.world.rng.random() < 0.1:
+                self._demote(node)
+        for node in self.world.nodes:
+            if node.alive and self.world.rng.random() < 0.1:
+                node.trouble.look()
 
     def _command(self, node: Node, make: Any, done: Any = lambda _: None) -> None:
         key = (node.number, node.incarnation)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mirror_client import DataLost, Model
 from mirror_disk import BLOCK, EIO, SimDisk
+from mirror_disk_faults import DiskTrouble
 from mirror_duties import Duties
 from mirror_manager import Manager
 
@@ -36,6 +37,11 @@ FAULTS = (
     *("worker", "worker", "worker and power", "slow", "disk"),
 )
 """What goes wrong in a run, by weight; `mirror_faults` says what each is."""
+BAD_DISKS = (
+    *("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"),
+    *("bad disk", "bad disk", "bad disk", "bad disk"),
+)
+"""Disks that fail under a running process, and are put in again, or replaced, without ending it."""
 FEATURES = int(p.Feature.TRIM | p.Feature.THIN_RESYNC | p.Feature.WSAME | p.Feature.WZEROES)
 
 
@@ -52,6 +58,7 @@ class Plan:
     trace: bool = False
     protocol: Literal["A", "B", "C"] = "C"
     faults: tuple[str, ...] = FAULTS
+    on_io_error: Literal["detach", "pass_on", "call-local-io-error"] = "detach"
 
 
 class Wire:
@@ -112,6 +119,7 @@ class Node:
         self.device: str | None = None  # "up", "waiting" (for the next process), "closing"
         self.requests: dict[int, Callable[[e.CompleteRequest], None]] = {}
         self.asked: dict[int, Callable[[], e.Event]] = {}
+        self.trouble = DiskTrouble(self)
 
     def __str__(self) -> str:
         return "AB"[self.number]
@@ -129,6 +137,8 @@ class Node:
         self.answers: dict[int, Callable[[Any], None]] = {}
         resume_bytes = BLOCKS * BLOCK if self.device == "waiting" else 0
         numbers = tuple(self.world.rng.getrandbits(64) for _ in range(8))
+        self.trouble.replace()
+        self.trouble.open = True
         self.give(self.disk.attach(self.world.now, numbers, resume_bytes))
 
     def stop(self, *, power: bool, keep_device: bool = False) -> None:
@@ -288,8 +298,15 @@ class Node:
             self._drop()
         elif kind is e.DeviceUp or kind is e.DeviceDown:
             self._device(effect)
-        elif kind is e.Resumed:
+        else:
+            self._carry_out_seldom(effect)
+
+    def _carry_out_seldom(self, effect: Any) -> None:
+        kind = type(effect)
+        if kind is e.Resumed:
             self._resumed(effect)
+        elif kind is e.CloseDisk:
+            self.trouble.gone(effect.token)
         elif kind is e.Stopped:
             self.later(0, lambda: self.stop(power=False))
 
@@ -304,9 +321,17 @@ class Node:
         op = self.disk.start(effect)
 
         def done() -> None:
-            found = self.disk.finish(op)
-            self.duties.disk_done(effect)
-            self.give(e.DiskDone(self.world.now, effect.token, EIO if self.disk.failing else 0, found))
+            errno = self.trouble.errno(effect)
+            found = None
+            if errno:
+                self.trouble.failed(op)
+            else:
+                found = self.disk.finish(op)
+                if isinstance(effect, e.PersistStale):
+                    self.world.moved_to = 1 - self.number
+                self.duties.disk_done(effect)
+                errno = EIO if self.disk.failing and not isinstance(effect, e.PersistEpoch | e.PersistStale) else 0
+            self.give(e.DiskDone(self.world.now, effect.token, errno, found))
 
         self.later(self.world.rng.randint(*DISK_MS), done)
 
@@ -369,7 +394,7 @@ class Node:
 
 _DISK_EFFECTS = {
     *(e.DiskRead, e.DiskWrite, e.DiskDiscard, e.DiskFlush),
-    *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch),
+    *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch, e.PersistStale),
 }
 
 
@@ -396,7 +421,7 @@ class World:
             al_extents=AL_SLOTS,
             suspend_ms=800,
             resume_peer_ms=200,
-            options=DrbdOptions(protocol=plan.protocol, ko_count=1),
+            options=DrbdOptions(protocol=plan.protocol, ko_count=1, on_io_error=plan.on_io_error),
         )
         self.cut = False
         self.slow_until = 0
@@ -406,6 +431,7 @@ class World:
         self.nodes = [Node(self, 0), Node(self, 1)]
         self.manager = Manager(self)
         self._connecting = False
+        self.moved_to: int | None = None
         self.leaders = {0, 1}  # who may have been Primary last
         self.after_event: Callable[[], None] = lambda: None
         self.before_packet: Callable[[], bool] = lambda: False
@@ -497,6 +523,9 @@ class World:
         """A write was completed: who has it? The peer as well, even if it has lost the link meanwhile."""
         self.holders = {(node.number, node.incarnation)}
         other = self.nodes[1 - node.number]
+        if node.state.disk is not Disk.UP_TO_DATE:  # through the peer
+            self.holders = {(other.number, other.incarnation)}
+            return
         replicated = node.state.conn in {Connection.CONNECTED, Connection.SYNC_SOURCE}
         linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
         if linked and node.wire.incarnations[other.number] == other.incarnation:
@@ -513,6 +542,8 @@ class World:
         if not (a.alive and b.alive) or a.wire is None or a.wire is not b.wire:
             return
         both = {(a.number, a.incarnation), (b.number, b.incarnation)}
+        if a.both_good and b.both_good:
+            self.moved_to = None
         if a.both_good and b.both_good and self.holders & both:
             self.holders |= both
 
@@ -545,9 +576,10 @@ class World:
         if not self.holders or mine in self.holders:
             return
         crashed = node.state.was_primary_at_start or node.state.crashed_primary
-        if not crashed or node.number not in self.leaders:
+        took_over = node.number == self.moved_to  # the Primary's disk failed, and it went on with this copy
+        if not took_over and (not crashed or node.number not in self.leaders):
             raise DataLost(f"{node}: a stale copy {what}")
-        self.say(f"{node}: a crashed Primary's copy {what}; what was not flushed may be lost")
+        self.say(f"{node}: the copy that was in use last {what}; what was not flushed may be lost")
         self.model.all_copies_lost_power()
         self.holders = {mine}
 

@@ -14,7 +14,7 @@ from mirror_client import DataLost
 from mirror_duties import DutyBroken
 from mirror_faults import NotSettled
 from mirror_steps import strikes, tell
-from mirror_world import Plan, run
+from mirror_world import BAD_DISKS, Plan, run
 
 from relevo.mirror import events as e
 from relevo.mirror.core import Mirror, Settings
@@ -55,6 +55,13 @@ def test_a_fault_at_every_step_of_a_short_story(alone: str, first: int) -> None:
         except Exception as error:
             error.add_note(f"python tests/sim/mirror_seed.py {plan.seed} --alone {alone} --strike {strike} --trace")
             raise
+
+
+@pytest.mark.parametrize("alone", ["ask", "risk"])
+@pytest.mark.parametrize("first", range(0, 60, SEEDS_PER_TEST))
+def test_disks_that_fail_and_are_replaced_under_a_running_device_lose_nothing(first: int, alone: str) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        run(Plan(seed, alone=alone, faults=BAD_DISKS))
 
 
 def test_a_seed_always_gives_the_same_run() -> None:

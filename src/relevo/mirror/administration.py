@@ -82,8 +82,11 @@ class Administration:
 
     def _detach(self, command: e.Detach) -> None:
         s = self._s
-        if s.role is Role.PRIMARY or self._link.changing:
-            self._refuse(command, errors.LastCopy())
+        if self._link.changing:
+            self._refuse(command, errors.CommandInProgress())
+            return
+        if s.role is Role.PRIMARY:
+            self._link.copy.detach(command)
             return
         if s.disk <= Disk.FAILED:
             self._done(command)

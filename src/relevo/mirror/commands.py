@@ -23,6 +23,8 @@ from relevo.mirror.state import SECTOR_BYTES, Shared
 from relevo.mirror.states import DISK_NAMES, ROLE_MASK, Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
 
+_UNDER_WAY = frozenset({Gate.WRITING, Gate.MOVING})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Own:
@@ -235,6 +237,7 @@ class Commands:
         s.disk = Disk.UP_TO_DATE
         s.al_clean = False
         s.size_agreed = True
+        self._local.begin()
         alone = not s.link or s.peer_disk <= Disk.FAILED or (forced and s.conn is Connection.CONNECTED)
         if created and not alone and s.peer_disk is Disk.UP_TO_DATE:
             s.uuids.first_current(s.take_random(), primary=True)
@@ -252,6 +255,7 @@ class Commands:
         self._link.changing = False
         if s.disk <= Disk.FAILED:
             s.role = Role.SECONDARY
+            self._local.close_down()
             self._give_up(command, errors.NoDisk(s.problem))
             return
         if s.link and s.conn >= Connection.CONNECTED:
@@ -296,10 +300,11 @@ class Commands:
 
     def _secondary_again(self, command: e.Command, error: RelevoError | None) -> None:
         """The device is gone: wait until everything is on both disks."""
+        s = self._s
         if not self._local.drained:
             self._local.hurry()
-        self._s.when(
-            lambda: self._local.drained and self._quiet() and self._local.gate is not Gate.WRITING,
+        s.when(
+            lambda: self._local.drained and s.settled and self._durable.idle and self._local.gate not in _UNDER_WAY,
             lambda: self._write_down(command, error),
         )
 
@@ -309,7 +314,8 @@ class Commands:
         s.role = Role.SECONDARY
         s.uuids.mark_primary(primary=False)
         if self._local.gate is not Gate.OPEN:
-            s.crashed_primary = True  # this copy may hold writes of its generation that the peer has not
+            if s.disk is Disk.UP_TO_DATE:
+                s.crashed_primary = True  # this copy may hold writes of its generation that the peer has not
             self._local.close_down()
         self._durable.bitmap(lambda: None)
         s.al_clean = True
@@ -349,7 +355,7 @@ class Commands:
 
     def _alone_now(self, command: e.AllowAlone) -> None:
         s = self._s
-        if s.role is Role.PRIMARY and s.disk > Disk.FAILED:
+        if s.role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
             if s.link:
                 self._link.drop("the vote has left the peer out")
             if self._local.gate in {Gate.ASKING, Gate.RESUMING, Gate.EXPIRED}:

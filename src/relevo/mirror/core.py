@@ -7,27 +7,25 @@ It puts the parts together: `local_io` (the application's requests), `peer_io` (
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror.activity_log import ActivityLog
 from relevo.mirror.administration import Administration
-from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
+from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.commands import Commands
-from relevo.mirror.durable import BITS_PER_EXTENT, Durable
+from relevo.mirror.durable import Durable
 from relevo.mirror.link import Link
+from relevo.mirror.local_copy import LocalCopy
 from relevo.mirror.local_io import Gate, LocalIo
-from relevo.mirror.metadata import MetaFlag
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.ranges import Ranged, RangeOrder
-from relevo.mirror.requests import PeerWrite, Served, Write
+from relevo.mirror.requests import PeerRead, PeerWrite, Served, Write
 from relevo.mirror.resume import Resume
 from relevo.mirror.resync import Resync
 from relevo.mirror.state import SECTOR_BYTES, SYNCING, Settings, Shared, Timer
-from relevo.mirror.states import CONNECTION_NAMES, DISK_NAMES, ROLE_NAMES, Connection, Disk
-from relevo.mirror.uuids import Generations
+from relevo.mirror.states import CONNECTION_NAMES, DISK_NAMES, ROLE_NAMES, Disk
 
 __all__ = ["Mirror", "Settings"]
 
@@ -61,8 +59,10 @@ class Mirror:
             self._refuse_resync,
         )
         self._link = Link(s, self._durable, self._local, self._peer_io, self._resync)
+        self._copy = self._link.copy = LocalCopy(s, self._durable, self._local, self._peer_io, self._link)
+        self._peer_io.serve_alone = self._copy.serve_alone
         self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
-        self._resume = Resume(s, self._local, self._link)
+        self._resume = self._copy.resume = Resume(s, self._local, self._link)
         self._events: dict[type, Handler] = {
             e.AppWrite: self._local.write,
             e.AppRead: self._local.read,
@@ -77,12 +77,12 @@ class Mirror:
             e.Disconnected: lambda event: self._link.disconnected(event.reason),
             e.Probe: lambda _: self._link.alive.suspect(),
             e.Random: lambda event: s.random.extend(event.values),
-            e.Attach: self._attach,
+            e.Attach: self._copy.attach,
             e.Configure: self._configure,
         }
         for command in (
             *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.Connect),
-            *(e.Disconnect, e.Discard, e.Keep, e.Down),
+            *(e.Disconnect, e.Discard, e.Keep, e.Detach, e.Down),
         ):
             self._events[command] = self._commands.handle
         admin = self._admin = Administration(s, self._durable, self._local, self._peer_io, self._link, self._events)
@@ -101,6 +101,7 @@ class Mirror:
             Timer.RESUME: self._resume.timer,
             Timer.LEAVE: self._link.leave_answered,
             Timer.CLOSE: self._link.close_timer,
+            Timer.MOVE: self._copy.move_timer,
         }
 
     def _packet_handlers(self) -> dict[type, PacketHandler]:
@@ -126,6 +127,8 @@ class Mirror:
             p.CompressedBitmap: lambda packet, _: resync.bitmap(packet),
             p.SyncUuid: lambda packet, _: resync.sync_uuid(packet),
             p.DataRequest: lambda packet, _: peer_io.read(packet),
+            p.DataReply: local.reads.reply,
+            p.NegDataReply: lambda packet, _: local.reads.refused(packet),
             p.NegAck: lambda packet, _: link.drop(f"the peer cannot write at sector {packet.sector}"),
             p.Ping: lambda _, __: self._s.out.append(e.SendMeta(p.PingAck())),
             p.PingAck: lambda _, __: link.alive.pong(),
@@ -162,6 +165,7 @@ class Mirror:
     def _configure(self, event: e.Configure) -> None:
         s = self._s
         s.settings = dataclasses.replace(event.settings, external_meta=s.settings.external_meta)
+        self._local.configured()
         s.changed()
 
     def _tick(self, _: e.Tick) -> None:
@@ -220,95 +224,20 @@ class Mirror:
             self._local.admit(entry)
         elif isinstance(entry, PeerWrite):
             self._peer_io.admit(entry)
+        elif isinstance(entry, PeerRead):
+            self._peer_io.admit_read(entry)
         else:
             assert isinstance(entry, Served)
             self._resync.admit(entry)
+
+    def _disk_failed(self, errno: int, *, whole: bool = False) -> None:
+        self._copy.failed(errno, whole=whole)
 
     def _refuse_resync(self, sentence: str) -> None:
         self._link.refuse_resync(sentence)
 
     def _target_marked(self) -> None:
         self._link.target_marked()
-
-    # ------------------------------------------------------------ the disk
-
-    def _attach(self, event: e.Attach) -> None:
-        """Take over what the disk says. After a crash everything in the activity log is out of sync."""
-        s, meta = self._s, event.meta
-        flags = MetaFlag(meta.flags)
-        if s.attached:
-            s.problem = ""
-            self._link.drop("a disk is there again: the copies have to be compared")
-        else:
-            s.degraded_at_start = bool(flags & MetaFlag.PRIMARY_IND) and not flags & MetaFlag.CONNECTED_IND
-        s.random.extend(event.random)
-        s.epoch = event.epoch
-        s.uuids = Generations(meta.current, meta.bitmap, meta.history0, meta.history1)
-        s.disk_sectors = event.disk_bytes // SECTOR_BYTES // _ALIGN_SECTORS * _ALIGN_SECTORS
-        s.size_agreed = meta.size_sectors != 0
-        s.size_sectors = meta.size_sectors or s.disk_sectors
-        s.bitmap = Bitmap(bits_for(s.size_sectors), event.bitmap)
-        self._local.al = ActivityLog(s.settings.al_extents, event.al_number)
-        if s.size_sectors > s.disk_sectors:
-            s.problem = "The disk is smaller than the mirror."
-            self._resume.attach(event)
-            self._in_use(event)
-            return
-        s.crashed_primary = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY))
-        s.peer_outdated = bool(flags & MetaFlag.PEER_OUTDATED)
-        s.was_primary_at_start = s.crashed_primary or s.peer_outdated
-        s.disk = _disk_from(flags, newest=s.was_primary_at_start)
-        self._mark_active(flags, event.al_extents)
-        self._resume.attach(event)
-        self._durable.bitmap(_nothing)
-        self._durable.superblock(lambda: self._attached(event))
-
-    def _mark_active(self, flags: MetaFlag, extents: Collection[int] | None) -> None:
-        """What may differ from the peer's copy. Only a Primary's activity log counts; it may be off, or unreadable."""
-        s = self._s
-        crashed = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY))
-        unknown = extents is None and bool(flags & MetaFlag.PRIMARY_IND)
-        if flags & MetaFlag.FULL_SYNC or (crashed and flags & MetaFlag.AL_DISABLED) or unknown:
-            s.log("warning", "everything_out_of_sync", flags=int(flags))
-            s.bitmap.set_all()
-        elif flags & MetaFlag.PRIMARY_IND:
-            for extent in extents or ():
-                first = extent * BITS_PER_EXTENT
-                if first < s.bitmap.bits:
-                    s.bitmap.set_range(first, min(first + BITS_PER_EXTENT, s.bitmap.bits))
-            s.log("info", "activity_log_applied", extents=len(extents or ()))
-
-    def _attached(self, event: e.Attach) -> None:
-        s = self._s
-        s.log("info", "attached", disk=DISK_NAMES[s.disk], current=f"{s.uuids.current:016x}")
-        self._in_use(event)
-
-    def _in_use(self, event: e.Attach) -> None:
-        """The first time the peer is looked for from now on; later that is as it was."""
-        s = self._s
-        if not s.attached:
-            s.attached = True
-            self._link.look_for_peer()
-            self._resume.attached()
-        if event.token is not None:
-            s.out.append(e.CommandDone(event.token))
-        s.changed()
-
-    def _disk_failed(self, errno: int) -> None:
-        """Detach: what is in flight fails, the peer is told."""
-        s = self._s
-        if s.disk <= Disk.FAILED:
-            return
-        s.disk = Disk.DISKLESS
-        s.problem = f"The backing disk failed (error {errno}); it is not used any more."
-        s.log("error", "disk_failed", errno=errno)
-        self._local.disk_failed()
-        if s.link:
-            if s.conn is Connection.CONNECTED:
-                s.out.append(e.SendData(p.StateWord(s.state_word())))
-            else:
-                self._link.drop("the disk of this side has failed")
-        s.changed()
 
     # ------------------------------------------------------------ status
 
@@ -335,7 +264,7 @@ class Mirror:
             "split_brain": s.split_brain,
             "split_brain_own_bytes": s.parted_bits[0] * BLOCK_BYTES if s.split_brain else 0,
             "split_brain_peer_bytes": s.parted_bits[1] * BLOCK_BYTES if s.split_brain else 0,
-            "suspended": self._local.gate in {Gate.ASKING, Gate.WRITING},
+            "suspended": self._local.gate in {Gate.ASKING, Gate.WRITING, Gate.MOVING},
             "io_suspended": s.io_suspended,
             "degraded_at_start": s.degraded_at_start,
             "was_primary_at_start": s.was_primary_at_start,
@@ -352,16 +281,3 @@ def _disk_done(event: e.DiskDone) -> None:
 
 def _handler_done(event: e.HandlerDone) -> None:
     event.token.done(event.status, None)
-
-
-def _disk_from(flags: MetaFlag, *, newest: bool) -> Disk:
-    """What the copy is worth before it has met its peer: UpToDate only if nobody can have a newer one."""
-    if not flags & MetaFlag.CONSISTENT:
-        return Disk.INCONSISTENT
-    if not flags & MetaFlag.WAS_UP_TO_DATE:
-        return Disk.OUTDATED
-    return Disk.UP_TO_DATE if newest else Disk.CONSISTENT
-
-
-def _nothing() -> None:
-    """Nothing has to follow."""

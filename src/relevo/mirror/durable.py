@@ -32,7 +32,7 @@ class Durable:
         disk_failed: told when the disk refuses (errno).
     """
 
-    def __init__(self, shared: Shared, disk_failed: Callable[[int], None]) -> None:
+    def __init__(self, shared: Shared, disk_failed: Callable[..., None]) -> None:
         self._s = shared
         self._disk_failed = disk_failed
         self._jobs: collections.deque[Next] = collections.deque()
@@ -121,7 +121,7 @@ class Durable:
     def _stage(self, following: Next, then: Next) -> Then:
         def done(errno: int, _: e.Buffer) -> None:
             if errno:
-                self._disk_failed(errno)
+                self._disk_failed(errno, whole=True)
             self._go_on(following, then)
 
         return Then(done)
@@ -129,7 +129,7 @@ class Durable:
     def _job(self, then: Next) -> Then:
         def done(errno: int, _: e.Buffer) -> None:
             if errno:
-                self._disk_failed(errno)
+                self._disk_failed(errno, whole=True)
             self._end(then)
 
         return Then(done)

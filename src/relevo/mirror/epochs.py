@@ -84,6 +84,10 @@ class TransferLog:
             raise ProtocolError(f"The peer acknowledged epoch {number} before all its writes.")
         return self._closed.popleft()
 
+    def epochs(self) -> list[SentEpoch]:
+        """All of them, oldest first."""
+        return [*self._closed, self.current]
+
     def drain(self) -> Iterator[SentEpoch]:
         """Take all epochs out, oldest first (the connection is lost)."""
         while self._closed:

@@ -135,3 +135,23 @@ class NeedStandAlone(MirrorRefused):
             "A new generation begins only without the peer.",
             "Disconnect first; two new copies that are connected need --clear-bitmap.",
         )
+
+
+class DiskOfAnotherSize(MirrorRefused):
+    """The disk that was put in does not hold the mirror."""
+
+    def __init__(self, mirror_bytes: int, disk_bytes: int) -> None:
+        super().__init__(
+            f"The mirror has {mirror_bytes} bytes, the disk that was put in {disk_bytes}.",
+            "Take a disk that is large enough, and write its meta-data anew: relevo mirror create NAME.",
+        )
+
+
+class NoDataToCompare(MirrorRefused):
+    """This Primary has no data: neither a disk nor a peer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server is Primary without data: nothing says whether the disk fits what was in use.",
+            "Connect to the peer first, or make this server Secondary.",
+        )

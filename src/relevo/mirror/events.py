@@ -82,6 +82,7 @@ class Attach:
         resume_bytes: size of the device that a dead process has left in use and this one shall serve on; 0: there is
             none. `Resumed` answers.
         token: `CommandDone` answers with it when the disk is in use; None: nobody waits.
+        stale: the generation that was noted last with `PersistStale`; 0: none.
     """
 
     now_ms: int
@@ -94,6 +95,7 @@ class Attach:
     random: tuple[int, ...]
     resume_bytes: int = 0
     token: Token | None = None
+    stale: int = 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -313,7 +315,7 @@ class Keep:
 
 @dataclasses.dataclass(slots=True)
 class Detach:
-    """Let go of the backing disk in order (`CloseDisk`) and go on without."""
+    """Let go of the backing disk in order (`CloseDisk`); a Primary goes on through the peer."""
 
     now_ms: int
     token: Token
@@ -484,6 +486,14 @@ class PersistEpoch:
 
     token: Token
     epoch: int
+
+
+@dataclasses.dataclass(slots=True)
+class PersistStale:
+    """Note, elsewhere than on the backing disk, that a copy of this generation is stale; done when that is stable."""
+
+    token: Token
+    generation: int
 
 
 @dataclasses.dataclass(slots=True)
@@ -669,6 +679,7 @@ Effect = (
     | WriteBitmap
     | MeasureDisk
     | PersistEpoch
+    | PersistStale
     | RunHandler
     | SaveTarget
     | SendData

@@ -7,6 +7,9 @@ order duties demand (`local_io.LocalIo.peer_lost`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from relevo.base.errors import RelevoError
 from relevo.mirror import events as e
@@ -25,11 +28,15 @@ from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, S
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
 from relevo.mirror.vitality import Vitality
 
+if TYPE_CHECKING:
+    from relevo.mirror.local_copy import LocalCopy
+
 SS_SUCCESS = 1
 SS_TWO_PRIMARIES = -1
 SS_CONCURRENT_CHANGE = -19
 LEAVE_PINGS = 4
 """A peer asked for its leave has that many ping-timeouts to answer."""
+OTHER_DATA = "The peer's copy is not the one that this Primary without a whole disk has used."
 _EARLY_LIMIT = 64
 _LIMITS = p.QueueLimits(BLOCK_BYTES, BLOCK_BYTES, 0, BLOCK_BYTES, 0, 1, 1, 0)
 
@@ -58,6 +65,10 @@ class Link:
         self._leaving: list[Callable[[], None]] = []
         self.changing = False
         """A change of role is being made stable: no link begins meanwhile."""
+        self.copy: LocalCopy
+        """What becomes of this side's disk; set once by the core."""
+        self._offered = False
+        self._generations_fresh = False
         self.become_secondary: Callable[[Callable[[RelevoError | None], None]], None] = _nobody
         """Demotes this side; tells the outcome (`commands`)."""
 
@@ -82,6 +93,7 @@ class Link:
         s.pings_sent = s.pings_answered = 0
         self._protocol_seen = self._sizes_seen = False
         self._goodbye = self._left_outdated = False
+        self._offered = self._generations_fresh = False
         self._early = []
         self.alive.begin()
         s.set_conn(Connection.WF_REPORT_PARAMS)
@@ -100,15 +112,19 @@ class Link:
         s = self._s
         s.out.append(e.SendData(self._told()))
         s.out.append(e.SendData(sync_param(s.settings)))
-        own = s.disk_sectors if s.disk > Disk.FAILED else 0
-        limits = _LIMITS if s.features & p.Feature.WSAME else None
-        s.out.append(e.SendData(p.Sizes(own, 0, s.size_sectors, p.MAX_PAYLOAD_BYTES, 0, 0, limits)))
+        self._say_sizes()
         if s.disk > Disk.FAILED:
             s.out.append(e.SendData(self._uuids(0)))
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         early, self._early = self._early or [], None
         for packet, buffer in early:
             self.late_packet(packet, buffer)
+
+    def _say_sizes(self) -> None:
+        s = self._s
+        own = s.disk_sectors if s.disk > Disk.FAILED else 0
+        limits = _LIMITS if s.features & p.Feature.WSAME else None
+        s.out.append(e.SendData(p.Sizes(own, 0, s.size_sectors, p.MAX_PAYLOAD_BYTES, 0, 0, limits)))
 
     def _told(self) -> p.Protocol:
         s = self._s
@@ -121,7 +137,7 @@ class Link:
             flags |= p.UuidFlag.DISCARD_MY_DATA
         if self._crashed_primary:
             flags |= p.UuidFlag.CRASHED_PRIMARY
-        if s.disk is Disk.INCONSISTENT:
+        if Disk.INCONSISTENT is (s.found_disk if s.disk is Disk.NEGOTIATING else s.disk):
             flags |= p.UuidFlag.INCONSISTENT
         return p.Uuids(u.current, u.bitmap, u.history0, u.history1, s.bitmap.count, int(flags))
 
@@ -129,6 +145,11 @@ class Link:
     def _crashed_primary(self) -> bool:
         """Crashed, or suspended: either way this copy may hold writes of its generation that the peer has not."""
         return self._s.crashed_primary or self._local.gate in {Gate.ASKING, Gate.EXPIRED}
+
+    def tell_generations(self) -> None:
+        """The generations have changed while connected, and with them perhaps what the disk is worth."""
+        self._s.out.append(e.SendData(self._uuids(0)))
+        self._s.out.append(e.SendData(p.StateWord(self._s.state_word())))
 
     def announce_first_generation(self) -> None:
         """Two equal, just created copies come into use: the peer takes over the first generation."""
@@ -179,6 +200,10 @@ class Link:
             self._s.changed()
         self.drop(sentence, stay_alone=not retry)
 
+    def turn_away(self, sentence: str) -> None:
+        """The peer cannot be used as it is; that may be gone by itself later."""
+        self._refuse(sentence, retry=True)
+
     def sizes(self, packet: p.Sizes) -> None:
         """Agree on the size of the device."""
         s = self._s
@@ -204,6 +229,10 @@ class Link:
         self._uuid_flags = packet.flags
         if first:
             s.peer_told_bits = packet.bits
+        elif s.disk is Disk.NEGOTIATING:
+            self._generations_fresh = self._offered
+        elif s.role is Role.PRIMARY and s.disk <= Disk.FAILED:
+            self.copy.generation_moved(packet.current)
         created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
         skip = packet.flags & p.UuidFlag.SKIP_INITIAL_SYNC
         if not first and s.conn is Connection.CONNECTED and created and skip:
@@ -232,17 +261,24 @@ class Link:
             s.peer_role = peer.role
             self._peer_io.hurry_up()
             s.changed()
-        self._peer_disk(peer)
+        if s.conn is Connection.CONNECTED and peer.disk is Disk.NEGOTIATING:
+            self._answer_offer(peer)
+        elif s.conn is Connection.CONNECTED and s.disk is Disk.NEGOTIATING:
+            self._offer_answered(peer)
+        else:
+            self._peer_disk(peer)
+            self._serve(peer)
 
     def _peer_disk(self, peer: State) -> None:
         s = self._s
         if peer.disk <= Disk.FAILED < s.peer_disk and s.peer_disk is not Disk.UNKNOWN:
             s.log("warning", "peer_disk_failed")
-            if s.role is Role.PRIMARY:
+            if s.role is Role.PRIMARY or s.conn is not Connection.CONNECTED:
                 self.drop("the peer's disk has failed")
                 return
             s.peer_disk = Disk.DISKLESS
-            self._outlive_peer_disk()
+            if s.peer_role is Role.PRIMARY:
+                self.copy.serve_alone()
             s.changed()
         elif s.conn is Connection.SYNC_SOURCE:
             if peer.conn is Connection.SYNC_TARGET and peer.disk is Disk.INCONSISTENT:
@@ -257,22 +293,44 @@ class Link:
                 s.peer_disk = disk
                 s.changed()
 
-    def _outlive_peer_disk(self) -> None:
-        """The Primary has lost its disk: should that return, it is older than this copy, however it was left.
+    def _serve(self, peer: State) -> None:
+        """A Primary without a disk says that it goes on with this copy (a kernel may just begin to read and write)."""
+        if peer.role is Role.PRIMARY and peer.disk <= Disk.FAILED and peer.pdsk is Disk.UP_TO_DATE:
+            self.copy.serve_alone()
 
-        Without a generation of its own this copy would be overwritten by it, as by any crashed Primary's.
-        """
+    # ------------------------------------------------------------ a disk comes while connected
+
+    def offer_disk(self) -> None:
+        """Tell the peer of a disk that was attached; it answers with its generations and its state."""
         s = self._s
-        if s.peer_role is not Role.PRIMARY or s.disk is not Disk.UP_TO_DATE or not s.uuids.peer_may_have_current:
-            return
-        s.uuids.new_current(s.take_random(), primary=False)
-        number = s.link_number
+        self._offered = True
+        self._generations_fresh = False
+        self._say_sizes()
+        s.out.append(e.SendData(self._uuids(0)))
+        s.out.append(e.SendData(p.StateWord(s.state_word())))
+        s.set_timer(Timer.HANDSHAKE, s.settings.timeout_ms)
 
-        def stable() -> None:
-            if s.link and s.link_number == number:
-                s.out.append(e.SendData(self._uuids(0)))
+    def _answer_offer(self, peer: State) -> None:
+        """The peer has attached a disk: say what is here, and decide as at the beginning."""
+        s = self._s
+        if s.disk > Disk.FAILED:
+            s.out.append(e.SendData(self._uuids(0)))
+        s.out.append(e.SendData(p.StateWord(s.state_word())))
+        if s.disk > Disk.FAILED:
+            inconsistent = self._uuid_flags & p.UuidFlag.INCONSISTENT
+            self._compare(msgspec.structs.replace(peer, disk=Disk.INCONSISTENT if inconsistent else Disk.CONSISTENT))
 
-        self._durable.superblock(stable)
+    def _offer_answered(self, peer: State) -> None:
+        s = self._s
+        if peer.disk <= Disk.FAILED:
+            s.disk = s.found_disk
+            s.out.append(e.SendData(p.StateWord(s.state_word())))
+        elif self._generations_fresh:
+            self._compare(peer)
+        else:
+            return  # said before it knew of the disk
+        self._offered = self._generations_fresh = False
+        s.clear_timer(Timer.HANDSHAKE)
 
     def target_marked(self) -> None:
         """The target is Inconsistent on its disk: it cannot become Primary, so this side may complete writes alone."""
@@ -286,9 +344,21 @@ class Link:
             raise p.ProtocolError("The peer sent its state before its parameters.")
         s.clear_timer(Timer.HANDSHAKE)
         s.peer_role = peer.role
+        self._compare(peer)
+
+    def _compare(self, peer: State) -> None:
+        """Who has the newer copy, and what follows from that. A Primary whose disk is not whole keeps to the peer's."""
+        s = self._s
+        served = s.conn is Connection.CONNECTED and s.peer_disk <= Disk.FAILED and peer.role is Role.PRIMARY
         s.peer_disk = peer.disk
+        depends = s.role is Role.PRIMARY and s.disk is not Disk.UP_TO_DATE
+        if depends and s.peer_uuids is not None and self.copy.stranger(s.peer_uuids.current):
+            self.copy.refuse_peer(OTHER_DATA)
+            return
+        if s.disk is Disk.NEGOTIATING:
+            s.disk = s.found_disk
         me = Copy(
-            Side(s.uuids, s.role is Role.PRIMARY, self._crashed_primary),
+            Side(s.uuids, s.role is Role.PRIMARY and not depends, self._crashed_primary),
             s.disk,
             s.discard_my_data,
             s.told_bits,
@@ -306,7 +376,12 @@ class Link:
             dry_run=s.dry_run or self._peer_dry_run,
         )
         s.log("info", "handshake", rule=found.rule, direction=found.direction.name, full=found.full)
-        self._carry_out(found, him)
+        if depends and s.disk > Disk.FAILED and found.direction is not Direction.TARGET:
+            self.copy.refuse_peer(found.sentence or OTHER_DATA)
+        elif served and found.direction is not Direction.SOURCE:
+            self.drop("the disk that the peer attached does not hold what it uses")
+        else:
+            self._carry_out(found, him)
 
     def _carry_out(self, found: Decision, peer: Copy) -> None:
         s = self._s
@@ -335,6 +410,8 @@ class Link:
             s.disk = Disk.UP_TO_DATE
             self._resync.start_source(full=found.full)
         elif found.direction is Direction.TARGET:
+            if s.role is Role.PRIMARY:
+                self.copy.use_as_target(peer.disk)
             self._resync.start_target(full=found.full, gives_up=found.gives_up)
         else:
             self._nothing_to_do(peer)
@@ -379,6 +456,8 @@ class Link:
             if s.bitmap.count:
                 s.log("warning", "bits_without_resync", bits=s.bitmap.count)
         s.set_conn(Connection.CONNECTED)
+        if s.role is Role.PRIMARY and s.disk <= Disk.FAILED:
+            self.copy.peer_is_back(peer.disk)
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         if s.disk > Disk.FAILED:
             self._durable.superblock(_nothing)
@@ -433,8 +512,9 @@ class Link:
             if buffer is not None:
                 s.out.append(e.ReleaseBuffer(buffer))
         self._early = None
-        good = self._resync.maybe_done or (s.conn is Connection.CONNECTED and s.peer_disk is Disk.UP_TO_DATE)
-        was_target_of_primary = good and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
+        whole = s.conn is Connection.CONNECTED or (s.conn is Connection.SYNC_TARGET and s.disk is Disk.UP_TO_DATE)
+        good = self._resync.maybe_done or (whole and s.peer_disk is Disk.UP_TO_DATE)
+        was_target_of_primary = (good or s.full_sync) and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
         if s.role is Role.SECONDARY and was_target_of_primary and not self._goodbye:
             s.peer_lost = True
         for timer in (Timer.PING, Timer.PONG, Timer.LATE, Timer.HANDSHAKE):
@@ -442,6 +522,7 @@ class Link:
         s.log("warning" if good else "info", "link_lost", reason=reason)
         self._resync.link_lost()
         self._peer_io.link_lost()
+        self.copy.link_lost()
         s.set_conn(Connection.WF_CONNECTION if s.want else Connection.STANDALONE)
         s.peer_role = Role.UNKNOWN
         s.peer_disk = Disk.OUTDATED if self._left_outdated else Disk.UNKNOWN
@@ -464,6 +545,13 @@ class Link:
 
     # ------------------------------------------------------------ leave-taking
 
+    @property
+    def _left_behind(self) -> bool:
+        """When the two part in order, the peer goes on alone as Primary, with a disk of its own."""
+        s = self._s
+        serves = s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY
+        return serves and s.disk is Disk.UP_TO_DATE and s.peer_disk > Disk.FAILED
+
     def leave(self, then: Callable[[], None]) -> None:
         """Take leave of the peer in order, then go on (in any case)."""
         s = self._s
@@ -474,7 +562,7 @@ class Link:
         self._leaving.append(then)
         if len(self._leaving) > 1:
             return
-        if s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
+        if self._left_behind:
             s.disk = Disk.OUTDATED
             self._durable.superblock(self._ask_for_leave)
         else:
@@ -527,7 +615,7 @@ class Link:
     def _peer_may_go(self) -> None:
         """It has an answer to each of its barriers: what it lost sight of it would take as out of sync."""
         s = self._s
-        if s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
+        if self._left_behind:
             s.disk = Disk.OUTDATED
             number = s.link_number
             self._durable.superblock(lambda: self._let_go() if s.link and s.link_number == number else None)

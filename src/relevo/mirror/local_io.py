@@ -8,7 +8,6 @@ permitted).
 
 from __future__ import annotations
 
-import enum
 import errno as errnos
 from collections.abc import Callable
 
@@ -17,9 +16,11 @@ from relevo.mirror import packets as p
 from relevo.mirror.activity_log import EXTENT_SHIFT, ActivityLog
 from relevo.mirror.agreement import ANSWER_FLAGS, WRITE_ACK
 from relevo.mirror.bitmap import BLOCK_BYTES
+from relevo.mirror.completion import CompletionGate, Gate
 from relevo.mirror.durable import Durable
 from relevo.mirror.epochs import SentEpoch, TransferLog
 from relevo.mirror.ranges import Ranged, RangeOrder
+from relevo.mirror.remote_reads import RemoteReads
 from relevo.mirror.requests import Discard, Flush, Reading, Write
 from relevo.mirror.state import SECTOR_BYTES, Shared, Timer
 from relevo.mirror.states import Connection, Disk, Role
@@ -30,27 +31,12 @@ _RW_SYNC = int(p.DataFlag.RW_SYNC)
 _DISCARD = int(p.DataFlag.DISCARD)
 _ZEROES = int(p.DataFlag.ZEROES)
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
-
-
-class Gate(enum.Enum):
-    """Whether writes and flushes may be completed."""
-
-    OPEN = enum.auto()
-    ASKING = enum.auto()
-    """The peer's copy is lost: permission to go on alone is awaited."""
-    WRITING = enum.auto()
-    """The new generation is on its way to the disk."""
-    RESUMING = enum.auto()
-    """A new process has taken over a device in use: the peer is awaited (`resume`)."""
-    EXPIRED = enum.auto()
-    """No permission came in time: errors."""
-
-
 _OPEN = Gate.OPEN
-_EXPIRED = Gate.EXPIRED
+_UP_TO_DATE = Disk.UP_TO_DATE
+__all__ = ["Gate", "LocalIo"]
 
 
-class LocalIo:
+class LocalIo(CompletionGate):
     """The application's side. `forward` takes what is not a `Write` when its range becomes free."""
 
     def __init__(
@@ -59,44 +45,66 @@ class LocalIo:
         durable: Durable,
         ranges: RangeOrder,
         forward: Callable[[Ranged], None],
-        disk_failed: Callable[[int], None],
+        disk_failed: Callable[..., None],
     ) -> None:
-        self._s = shared
+        super().__init__(shared, durable)
         self._disk_failed = disk_failed
-        self._durable = durable
         self._ranges = ranges
         self._forward = forward
         self._log = TransferLog()
         self._unanswered: dict[int, Write] = {}
         self._block_id = 0
-        self._answer = ANSWER_FLAGS[shared.settings.options.protocol]
-        self._early = self._answer != WRITE_ACK  # complete before the peer's disk has it
-        self._epoch_max = shared.settings.options.max_epoch_size
-        self._held: list[Write | Flush] = []
         self.al = ActivityLog(shared.settings.al_extents, 0)
         self.in_flight = 0
         """Writes, discard pieces and flushes not completed yet."""
-        self.gate = Gate.OPEN
+        self.detached = False
+        """The application's requests cannot use this disk; they go to the peer alone."""
+        self.silent = False
+        """The peer does not know yet that this disk is lost: nothing is sent that it would have to mark."""
+        self.configured()
+        self._writes_lost = False
+        self.reads = RemoteReads(shared)
+
+    def configured(self) -> None:
+        """The settings are new, or have changed."""
+        options = self._s.settings.options
+        self._answer = ANSWER_FLAGS[options.protocol]
+        self._early = self._answer != WRITE_ACK  # complete before the peer's disk has it
+        self._epoch_max = options.max_epoch_size
+        self._logless = self.detached or not options.al_updates
 
     # ------------------------------------------------------------ requests
 
     def read(self, event: e.AppRead) -> None:
-        """The application reads: always from the local disk."""
-        if not self._acceptable(event.offset, event.length):
-            self._s.out.append(e.CompleteRequest(event.token, errnos.EIO, event.buffer))
+        """The application reads: from the local disk, as long as that holds everything."""
+        s = self._s
+        if not self._fits(event.offset, event.length):
+            s.out.append(e.CompleteRequest(event.token, errnos.EIO, event.buffer))
             return
-        self._s.out.append(e.DiskRead(Reading(self, event.token), event.offset, event.length, event.buffer))
+        reading = Reading(self, event.token, event.offset, event.length)
+        if s.disk is _UP_TO_DATE or self._holds(event.offset, event.length):
+            s.out.append(e.DiskRead(reading, event.offset, event.length, event.buffer))
+        else:
+            self.reads.ask(reading)
+
+    def _holds(self, offset: int, length: int) -> bool:
+        """A copy that is not whole, but this part of it is in step with the peer's."""
+        s = self._s
+        if s.disk is not Disk.INCONSISTENT or s.conn not in {Connection.SYNC_TARGET, Connection.CONNECTED}:
+            return False
+        first, end = offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES)
+        return not 0 <= s.bitmap.next_set(first) < end
 
     def write(self, event: e.AppWrite) -> None:
         """The application writes."""
-        if self.gate is _EXPIRED or not self._acceptable(event.offset, event.length):
+        if self.failing or not self._fits(event.offset, event.length):
             self._s.out.append(e.CompleteRequest(event.token, errnos.EIO))
             return
         self._enter(Write(self, event.token, event.offset, event.length, event.buffer))
 
     def discard(self, event: e.AppDiscard) -> None:
         """The application discards."""
-        if self.gate is Gate.EXPIRED or not self._acceptable(event.offset, event.length):
+        if self.failing or not self._fits(event.offset, event.length):
             self._s.out.append(e.CompleteRequest(event.token, errnos.EIO))
             return
         if self._cannot_discard:
@@ -110,7 +118,8 @@ class LocalIo:
         return self._s.replicating and not self._s.features & (p.Feature.TRIM | p.Feature.WZEROES)
 
     def _more_pieces(self, discard: Discard) -> None:
-        while discard.offset < discard.end and discard.pieces < DISCARD_WINDOW:
+        discard.pieces += 1  # this loop: a piece may be done at once, and must not be the last one
+        while discard.offset < discard.end and discard.pieces <= DISCARD_WINDOW and not discard.errno:
             boundary = ((discard.offset >> EXTENT_SHIFT) + 1) << EXTENT_SHIFT
             offset, end = discard.offset, min(discard.end, boundary)
             discard.offset = end
@@ -118,24 +127,39 @@ class LocalIo:
             piece = Write(self, None, offset, end - offset, None)
             piece.discard = discard
             self._enter(piece)
+        self._piece_done(discard, 0)
+
+    def _piece_done(self, discard: Discard, errno: int) -> None:
+        discard.pieces -= 1
+        discard.errno = discard.errno or errno
+        if discard.errno or discard.offset == discard.end:
+            if not discard.pieces:
+                self._s.out.append(e.CompleteRequest(discard.token, discard.errno))
+        elif discard.pieces < DISCARD_WINDOW:
+            self._more_pieces(discard)
 
     def flush(self, event: e.AppFlush) -> None:
-        """The application flushes."""
-        if self.gate is Gate.EXPIRED or self._s.disk <= Disk.FAILED:
+        """The application flushes. The first one after completed writes were lost with both disks says so."""
+        if self.failing or self._writes_lost:
+            self._writes_lost = self._writes_lost and self.failing
             self._s.out.append(e.CompleteRequest(event.token, errnos.EIO))
             return
         flush = Flush(self, event.token)
         self.in_flight += 1
-        self._s.out.append(e.DiskFlush(flush))
+        if self.detached:
+            flush.local = False
+        else:
+            self._s.out.append(e.DiskFlush(flush))
         if self._log:
             newest = self.hurry()
             if newest is not None:
                 flush.epoch = newest
                 newest.flushes.append(flush)
+        if not flush.local and flush.epoch is None:
+            self._complete(flush)
 
-    def _acceptable(self, offset: int, length: int) -> bool:
-        s = self._s
-        return s.disk > Disk.FAILED and length > 0 and 0 <= offset <= s.size_sectors * SECTOR_BYTES - length
+    def _fits(self, offset: int, length: int) -> bool:
+        return length > 0 and 0 <= offset <= self._s.size_sectors * SECTOR_BYTES - length
 
     # ------------------------------------------------------------ the way of a write
 
@@ -146,7 +170,7 @@ class LocalIo:
 
     def admit(self, write: Write) -> None:
         """The range is the write's: now the activity log."""
-        if self.al.enter(write):
+        if self._logless or self.al.enter(write):
             self._submit(write)
         else:
             self._push_log()
@@ -170,9 +194,8 @@ class LocalIo:
 
     def _submit(self, write: Write) -> None:
         s = self._s
-        if s.disk <= Disk.FAILED:
-            write.errno = errnos.EIO
-            self._finish(write)
+        if self.detached:
+            self._submit_to_peer(write)
             return
         if write.discard is not None and self._cannot_discard:  # another peer came while it waited
             write.errno = errnos.EOPNOTSUPP
@@ -191,13 +214,24 @@ class LocalIo:
         else:
             s.out.append(e.DiskDiscard(write, write.offset, length, write.discard.unmap))
 
+    def _submit_to_peer(self, write: Write) -> None:
+        """This disk cannot be used. While a new one is compared with the peer's, writes wait: they would miss it."""
+        s = self._s
+        if self.silent or s.disk is Disk.NEGOTIATING:
+            s.when(lambda: not self.silent and s.disk is not Disk.NEGOTIATING, lambda: self.admit(write))
+        elif not self.reads.possible or (write.discard is not None and self._cannot_discard):
+            write.errno = errnos.EOPNOTSUPP if self.reads.possible else errnos.EIO
+            self._finish(write)
+        else:
+            self._send(write, write.end - write.offset)
+
     def _send(self, write: Write, length: int) -> None:
         s = self._s
         write.remote = True
         write.sent_ms = s.now
         self._block_id = block_id = self._block_id % (_U64 - 1) + 1
         write.block_id = block_id
-        answer = self._answer
+        answer = WRITE_ACK if self.detached else self._answer  # with one disk left, that one has to have it
         token = None
         if answer:
             self._unanswered[block_id] = write
@@ -223,10 +257,13 @@ class LocalIo:
         self._s.bitmap.set_range(write.offset // BLOCK_BYTES, -(-write.end // BLOCK_BYTES))
 
     def write_done(self, write: Write, errno: int) -> None:
-        """The local disk is done with a write."""
+        """The local disk is done with a write. One that only the peer has is good as long as that can be read."""
         if errno:
-            write.errno = errnos.EIO
+            write.failed = True
+            self._mark(write)
             self._disk_failed(errno)  # may drop the link, which must not find this write done on both sides
+            if not (write.remote or write.answered):
+                write.errno = errnos.EIO
         write.local = False
         if not write.remote:
             self._finish(write)
@@ -241,6 +278,7 @@ class LocalIo:
         if write is None:
             raise p.ProtocolError(f"The peer acknowledged a write that was not sent ({block_id:#x}).")
         write.remote = False
+        write.answered = True
         if not write.local:
             self._finish(write)
         return write
@@ -271,7 +309,7 @@ class LocalIo:
         """Tell the application, or hold it back."""
         errno = item.errno
         if self.gate is not _OPEN:
-            if self.gate is not Gate.EXPIRED and not errno:
+            if not self.failing and not errno:
                 self._held.append(item)
                 return
             errno = errno or errnos.EIO
@@ -285,12 +323,7 @@ class LocalIo:
         if discard is None:
             self._s.out.append(e.CompleteRequest(item.token, errno))
             return
-        discard.pieces -= 1
-        discard.errno = discard.errno or errno
-        if discard.offset < discard.end and not discard.errno:
-            self._more_pieces(discard)
-        elif not discard.pieces:
-            self._s.out.append(e.CompleteRequest(discard.token, discard.errno))
+        self._piece_done(discard, errno)
 
     # ------------------------------------------------------------ epochs and flushes
 
@@ -317,7 +350,7 @@ class LocalIo:
         epoch = self._log.acknowledge(packet.number, packet.set_size)
         for write in epoch.writes:
             write.epoch = None
-            if not write.local:
+            if not write.local and write.in_log:
                 self.al.leave(write)
         self._end_flushes(epoch)
         if self.al.wants:
@@ -333,17 +366,22 @@ class LocalIo:
     def flush_done(self, flush: Flush, errno: int) -> None:
         """The local disk is done with a flush."""
         if errno:
-            flush.errno = errnos.EIO
-            self._disk_failed(errno)  # as for a write
+            self._disk_failed(errno, whole=True)  # as for a write
+            if not self.detached:
+                flush.errno = errnos.EIO
         flush.local = False
         if flush.epoch is None:
             self._complete(flush)
 
     def read_done(self, reading: Reading, errno: int, buffer: e.Buffer) -> None:
-        """The local disk is done with a read."""
+        """The local disk is done with a read; what it cannot read, the peer may."""
         if errno:
             self._disk_failed(errno)
-        self._s.out.append(e.CompleteRequest(reading.token, errnos.EIO if errno else 0, buffer))
+            if buffer is not None:
+                self._s.out.append(e.ReleaseBuffer(buffer))
+            self.reads.ask(reading)
+            return
+        self._s.out.append(e.CompleteRequest(reading.token, 0, buffer))
 
     @property
     def drained(self) -> bool:
@@ -354,6 +392,9 @@ class LocalIo:
     def oldest_ms(self) -> int | None:
         """Since when the peer owes an answer; None: it owes none."""
         oldest = self._log.oldest_closed_ms
+        asked = self.reads.oldest_ms
+        if asked is not None:
+            oldest = asked if oldest is None else min(oldest, asked)
         for write in self._unanswered.values():
             return write.sent_ms if oldest is None else min(oldest, write.sent_ms)
         return oldest
@@ -367,7 +408,9 @@ class LocalIo:
             copy_was_good: the peer's copy was (or may have become) as good as this one.
             ask: permission is needed before anything is completed.
         """
-        if copy_was_good and self._s.role is Role.PRIMARY and self._s.disk > Disk.FAILED:
+        if self._s.role is Role.PRIMARY and self._s.disk is not _UP_TO_DATE:
+            self.no_data()
+        elif copy_was_good and self._s.role is Role.PRIMARY:
             if ask:
                 self._ask()
             else:
@@ -375,90 +418,59 @@ class LocalIo:
         self._unanswered.clear()
         for epoch in list(self._log.drain()):
             for write in epoch.writes:
-                self._mark(write)
-                write.epoch = None
-                if write.remote:
-                    write.remote = False
-                    if self._s.disk <= Disk.FAILED:
-                        write.errno = errnos.EIO  # it may be on no disk now
-                    if not write.local:
-                        self._finish(write)
-                elif not write.local:
-                    self.al.leave(write)
-            self._end_flushes(epoch, errnos.EIO if self._s.disk <= Disk.FAILED else 0)
+                self._forget_peer(write)
+            self._end_flushes(epoch)
+        self.reads.link_lost()
         if self.al.wants:
             self._push_log()
 
-    def wait_for_peer(self) -> None:
-        """A new process under a device in use: nothing is completed until the peer is back, or known to be lost."""
-        self.gate = Gate.RESUMING
+    def _forget_peer(self, write: Write) -> None:
+        """The peer may or may not have a write; if this disk has not, nobody is known to."""
+        self._mark(write)
+        write.epoch = None
+        if write.failed or self.detached:
+            write.errno = errnos.EIO
+        if write.remote:
+            write.remote = False
+            if not write.local:
+                self._finish(write)
+        elif not write.local and write.in_log:
+            self.al.leave(write)
 
-    def peer_has_gone_on(self) -> None:
-        """The peer was Primary while this process was away: what is written here will never be on another copy."""
-        if self.gate is Gate.RESUMING:
-            self.expire()
+    # ------------------------------------------------------------ without this disk
 
-    def go_on_without_peer(self, *, ask: bool) -> None:
-        """The peer of a device that was taken over does not return."""
-        if ask:
-            self._ask()
-        else:
-            self.go_alone()
-
-    def _ask(self) -> None:
-        self.gate = Gate.ASKING
-        self._s.set_timer(Timer.SUSPEND, self._s.settings.suspend_ms)
-        self._s.log("warning", "suspended", reason="the peer is lost; permission to go on alone is awaited")
-        self._s.changed()
-
-    def go_alone(self) -> None:
-        """The peer's copy may be left behind: a new generation, stable before anything is completed."""
+    def no_data(self) -> None:
+        """No copy can be used: errors, also for what is held back. What was completed and not flushed may be lost."""
         self._s.clear_timer(Timer.SUSPEND)
-        self.gate = Gate.WRITING
-        self._s.uuids.new_current(self._s.take_random(), primary=True)
-        self._s.peer_outdated = True
-        self._s.crashed_primary = False
-        self._durable.superblock(self._alone_stable)
-
-    def _alone_stable(self) -> None:
-        if self.gate is Gate.WRITING:
-            self._s.log("warning", "alone", current=f"{self._s.uuids.current:016x}")
-            self.open_gate()
-
-    def open_gate(self) -> None:
-        """Completions may go on."""
-        self._s.clear_timer(Timer.SUSPEND)
-        self.gate = Gate.OPEN
-        self._s.changed()
+        self._writes_lost = self._writes_lost or bool(self._log)
+        self.detach()
+        self._set_gate(Gate.NO_DATA)
         self._release()
 
-    def expire(self) -> None:
-        """No permission came in time: errors from now on."""
-        self._s.clear_timer(Timer.SUSPEND)
-        self.gate = Gate.EXPIRED
-        self._s.problem = "The peer is lost and no permission to go on alone came: writes fail."
-        self._s.log("error", "suspension_expired")
-        self._s.changed()
-        self._release()
-
-    def close_down(self) -> None:
-        """The device is gone: nobody waits for permission any more."""
-        assert not self._held
-        self._s.clear_timer(Timer.SUSPEND)
-        self._s.problem = ""
-        self.gate = Gate.OPEN
-
-    def _release(self) -> None:
-        held, self._held = self._held, []
-        for item in held:
-            self._complete(item)
-
-    def disk_failed(self) -> None:
-        """The local disk is gone: what waits for the activity log fails, and so does what is held back."""
+    def detach(self) -> None:
+        """The application cannot use this disk any more: what waits for its activity log goes to the peer alone."""
+        self.detached = self._logless = True
         for writer in self.al.forget_waiting():
             assert isinstance(writer, Write)
-            writer.errno = errnos.EIO
-            self._finish(writer)
-        for item in self._held:
-            item.errno = errnos.EIO
-        self._release()
+            self._submit(writer)
+
+    def new_log(self, al: ActivityLog) -> None:
+        """Another disk: its activity log knows nothing of what is under way."""
+        self.al = al
+        for entry in self._ranges.entries():
+            if isinstance(entry, Write):
+                entry.in_log = False
+        for epoch in self._log.epochs():
+            for write in epoch.writes:
+                write.in_log = False
+
+    def begin(self) -> None:
+        """A new device: nothing of an earlier one matters."""
+        assert self.gate is _OPEN
+        self._writes_lost = False
+        self.attach()
+
+    def attach(self) -> None:
+        """This disk takes part in the application's requests again."""
+        self.detached = False
+        self._logless = not self._s.settings.options.al_updates

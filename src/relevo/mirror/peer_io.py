@@ -12,9 +12,10 @@ from collections.abc import Callable
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.agreement import RECEIVE_ACK, WRITE_ACK
+from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.epochs import ReceivedEpochs
 from relevo.mirror.ranges import Ranged, RangeOrder
-from relevo.mirror.requests import PeerWrite, Served, Then
+from relevo.mirror.requests import PeerRead, PeerWrite, Served, Then
 from relevo.mirror.state import BARRIER_DELAY_MS, SECTOR_BYTES, Shared, Timer
 from relevo.mirror.states import Disk
 
@@ -27,7 +28,7 @@ class PeerIo:
         shared: Shared,
         ranges: RangeOrder,
         forward: Callable[[Ranged], None],
-        disk_failed: Callable[[int], None],
+        disk_failed: Callable[..., None],
     ) -> None:
         self._s = shared
         self._ranges = ranges
@@ -37,6 +38,8 @@ class PeerIo:
         self._flushing = False
         self._hurry = False
         self._after_barrier = False
+        self.serve_alone: Callable[[], None] = _nothing
+        """This copy is the only one that a Primary uses; set by the core."""
         self.in_flight = 0
         """The peer's writes that the disk does not have yet, of this link and earlier ones."""
 
@@ -48,8 +51,11 @@ class PeerIo:
         Raises:
             ProtocolError: it lies outside the device.
         """
-        self._check(packet.sector, packet.size_bytes)
+        offset = self._check(packet.sector, packet.size_bytes)
         write = PeerWrite(self, packet.sector, packet.size_bytes, buffer, packet.block_id, self._epochs)
+        if self._s.peer_disk <= Disk.FAILED:  # what it will need when it gets a disk
+            self.serve_alone()
+            self._s.bitmap.set_range(offset // BLOCK_BYTES, -(-(offset + packet.size_bytes) // BLOCK_BYTES))
         flags = packet.flags
         if not isinstance(packet, p.Data):
             self._without_data(write, packet)
@@ -76,6 +82,38 @@ class PeerIo:
         write.resync = True
         self._enter(write)
 
+    def reserve(
+        self, offset: int, length: int, finish: Callable[[PeerWrite, int], None], granted: Callable[[], None]
+    ) -> ResyncWrite:
+        """A Primary's own writes have to stay away from a block that it asks for: take the place of the answer now.
+
+        Args:
+            offset: where the block lies.
+            length: its size.
+            finish: told when the disk has the block.
+            granted: called when nothing else is under way there: now the block may be asked for.
+        """
+        write = ResyncWrite(self, offset // SECTOR_BYTES, length, None, p.SYNCER_ID, self._epochs)
+        write.finish = finish
+        write.granted = granted
+        write.resync = True
+        if self._ranges.enter(write):
+            granted()
+        return write
+
+    def reserved_block(self, write: ResyncWrite, buffer: e.Buffer) -> None:
+        """The block came for which a place was taken."""
+        write.granted = None
+        write.buffer = buffer
+        self.in_flight += 1
+        self.admit(write)
+
+    def give_up(self, write: ResyncWrite) -> None:
+        """The block will not come."""
+        write.granted = _nothing
+        for following in self._ranges.leave(write):
+            self._forward(following)
+
     def _check(self, sector: int, size_bytes: int) -> int:
         return check_range(sector, size_bytes, self._s.size_sectors)
 
@@ -87,7 +125,9 @@ class PeerIo:
     def admit(self, write: PeerWrite) -> None:
         """The range is the write's: to the disk."""
         offset, length = write.sector * SECTOR_BYTES, write.size_bytes
-        if self._s.disk <= Disk.FAILED:
+        if isinstance(write, ResyncWrite) and write.granted is not None:
+            write.granted()
+        elif self._s.disk <= Disk.FAILED:
             self.write_done(write, errnos.EIO)
         elif write.trim:
             self._s.out.append(e.DiskDiscard(write, offset, length, write.unmap))
@@ -181,7 +221,7 @@ class PeerIo:
     def _flushed(self, count: int, errno: int) -> None:
         self._flushing = False
         if errno:
-            self._disk_failed(errno)  # no acknowledgement: the peer takes these epochs as lost
+            self._disk_failed(errno, whole=True)  # no acknowledgement: the peer takes these epochs as lost
             return
         for epoch in self._epochs.take(count):
             self._s.out.append(e.SendMeta(p.BarrierAck(epoch.number, epoch.size)))
@@ -191,23 +231,36 @@ class PeerIo:
     # ------------------------------------------------------------ reads
 
     def read(self, packet: p.DataRequest) -> None:
-        """A Primary without a disk of its own reads."""
+        """A Primary without a whole disk of its own reads, after the writes that it has sent before.
+
+        Raises:
+            ProtocolError: it lies outside the device.
+        """
         offset = self._check(packet.sector, packet.size_bytes)
         if packet.size_bytes > p.MAX_PAYLOAD_BYTES:
             raise p.ProtocolError(f"The peer wants to read {packet.size_bytes} bytes at once.")
-        if self._s.disk <= Disk.FAILED:
-            refusal = p.NegDataReply(packet.sector, packet.block_id, packet.size_bytes, self._s.next_seq())
-            self._s.out.append(e.SendMeta(refusal))
-            return
-        served = Served(self._read_done, offset, packet.size_bytes, packet.block_id)
+        served = PeerRead(self._read_done, offset, packet.size_bytes, packet.block_id)
         served.link = self._s.link_number
-        self._s.out.append(e.DiskRead(served, offset, packet.size_bytes, None))
+        if self._ranges.enter(served):
+            self.admit_read(served)
+
+    def admit_read(self, served: PeerRead) -> None:
+        """The range is the read's."""
+        s = self._s
+        if s.disk <= Disk.FAILED or served.link != s.link_number or not s.link:
+            self._read_done(served, errnos.EIO, None)
+        else:
+            s.out.append(e.DiskRead(served, served.offset, served.end - served.offset, None))
 
     def _read_done(self, served: Served, errno: int, buffer: e.Buffer) -> None:
         sector, length = served.offset // SECTOR_BYTES, served.end - served.offset
+        for following in self._ranges.leave(served):
+            self._forward(following)
         if served.link != self._s.link_number or not self._s.link or errno:
             if buffer is not None:
                 self._s.out.append(e.ReleaseBuffer(buffer))
+            if errno and self._s.disk > Disk.FAILED:
+                self._disk_failed(errno)
             if errno and served.link == self._s.link_number and self._s.link:
                 self._s.out.append(e.SendMeta(p.NegDataReply(sector, served.block_id, length, self._s.next_seq())))
             return
@@ -239,6 +292,17 @@ def check_range(sector: int, size_bytes: int, size_sectors: int) -> int:
 class ResyncWrite(PeerWrite):
     """A block that a resync brought; `finish` is told when the disk has it."""
 
-    __slots__ = ("finish",)
+    __slots__ = ("finish", "granted")
 
     finish: Callable[[PeerWrite, int], None]
+
+    def __init__(
+        self, owner: PeerIo, sector: int, size_bytes: int, buffer: e.Buffer, block_id: int, epochs: ReceivedEpochs
+    ) -> None:
+        super().__init__(owner, sector, size_bytes, buffer, block_id, epochs)
+        self.granted: Callable[[], None] | None = None
+        """Of a place that was taken before the block was asked for: what to do when it is free."""
+
+
+def _nothing() -> None:
+    """Nothing has to follow."""

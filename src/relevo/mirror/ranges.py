@@ -61,6 +61,10 @@ class RangeOrder:
                 other.followers.append(entry)
                 entry.waits += 1
 
+    def entries(self) -> list[Ranged]:
+        """All that are here, running or waiting."""
+        return list({id(entry): entry for others in self._chunks.values() for entry in others}.values())
+
     def leave(self, entry: Ranged) -> list[Ranged]:
         """Give the place back. Returns those that may run now."""
         chunks = self._chunks

@@ -56,13 +56,16 @@ class Discard:
 
 
 class Reading:
-    """An application's read."""
+    """An application's read; `sent_ms`: when the peer was asked, if it was."""
 
-    __slots__ = ("owner", "token")
+    __slots__ = ("length", "offset", "owner", "sent_ms", "token")
 
-    def __init__(self, owner: WriteOwner, token: Token) -> None:
+    def __init__(self, owner: WriteOwner, token: Token, offset: int, length: int) -> None:
         self.owner = owner
         self.token = token
+        self.offset = offset
+        self.length = length
+        self.sent_ms = 0
 
     def done(self, errno: int, buffer: Buffer) -> None:
         """The local disk is done."""
@@ -72,10 +75,12 @@ class Reading:
 class Write(Ranged):
     """An application's write, or a piece of its discard (`discard` set).
 
-    `local` and `remote`: that side has not answered yet. `epoch`: where it stands in the transfer log.
+    `local` and `remote`: that side has not answered yet. `failed`: this disk could not. `answered`: the peer did.
+    `epoch`: where it stands in the transfer log.
     """
 
     __slots__ = (
+        "answered",
         "block_id",
         "buffer",
         "discard",
@@ -83,6 +88,7 @@ class Write(Ranged):
         "errno",
         "extent_first",
         "extent_last",
+        "failed",
         "in_log",
         "local",
         "owner",
@@ -105,6 +111,8 @@ class Write(Ranged):
         self.in_log = False
         self.local = False
         self.remote = False
+        self.failed = False
+        self.answered = False
         self.errno = 0
         self.epoch: SentEpoch | None = None
         self.block_id = 0
@@ -183,6 +191,12 @@ class Served(Ranged):
     def done(self, errno: int, buffer: Buffer) -> None:
         """The local disk is done."""
         self.finish(self, errno, buffer)
+
+
+class PeerRead(Served):
+    """A read of a Primary without a whole disk."""
+
+    __slots__ = ()
 
 
 class Then:

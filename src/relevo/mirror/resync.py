@@ -13,11 +13,11 @@ from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.durable import Durable
-from relevo.mirror.peer_io import PeerIo, check_range
+from relevo.mirror.peer_io import PeerIo, ResyncWrite, check_range
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerWrite, Served
 from relevo.mirror.state import SECTOR_BYTES, Shared, Timer
-from relevo.mirror.states import Connection, Disk
+from relevo.mirror.states import Connection, Disk, Role
 from relevo.mirror.target_guard import TargetGuard
 from relevo.mirror.vli import BitmapReceiver, BitmapSender
 
@@ -56,6 +56,8 @@ class Resync:
         self._receiver = BitmapReceiver(shared.bitmap)
         self._serving: dict[int, Served] = {}
         self._asked: dict[int, int] = {}
+        self._places: dict[int, ResyncWrite] = {}
+        """Sector -> the place that the answer will have among the writes, on a Primary."""
         self._asked_bytes = 0
         self._cursor = 0
         self._slice_bytes = 0
@@ -224,7 +226,14 @@ class Resync:
         self._asked[sector] = length
         self._asked_bytes += length
         self._slice_bytes -= length
-        s.out.append(e.SendData(p.ResyncRequest(sector, p.SYNCER_ID, length)))
+        request = e.SendData(p.ResyncRequest(sector, p.SYNCER_ID, length))
+        if s.role is Role.PRIMARY:
+            offset = first * BLOCK_BYTES
+            self._places[sector] = self._peer_io.reserve(
+                offset, length, self._block_written, lambda: s.out.append(request)
+            )
+        else:
+            s.out.append(request)
         if not s.has_timer(Timer.LATE):
             s.set_timer(Timer.LATE, s.settings.ping_timeout_ms)
 
@@ -237,7 +246,11 @@ class Resync:
         if self._asked.get(packet.sector) != packet.size_bytes:
             raise p.ProtocolError(f"The peer sent a block at sector {packet.sector} that was not asked for.")
         self._progress_ms = self._s.now
-        self._peer_io.resync_block(packet, buffer, self._block_written)
+        place = self._places.pop(packet.sector, None)
+        if place is not None:
+            self._peer_io.reserved_block(place, buffer)
+        else:
+            self._peer_io.resync_block(packet, buffer, self._block_written)
 
     def _block_written(self, write: PeerWrite, errno: int) -> None:
         s = self._s
@@ -255,12 +268,18 @@ class Resync:
         """The source cannot read a block (or not now)."""
         length = self._asked.pop(packet.sector, 0)
         self._asked_bytes -= length
+        self._leave_place(packet.sector)
         if isinstance(packet, p.NegResyncReply):
             self._s.problem = f"The peer cannot read {length} bytes at sector {packet.sector}: the resync cannot end."
             self._s.log("error", "resync_refused", sector=packet.sector, length=length)
             self._s.changed()
         else:
             self._pull()
+
+    def _leave_place(self, sector: int) -> None:
+        place = self._places.pop(sector, None)
+        if place is not None:
+            self._peer_io.give_up(place)
 
     def pong(self) -> None:
         """The source has seen every acknowledgement: make the end stable."""
@@ -275,6 +294,7 @@ class Resync:
         assert s.peer_uuids is not None
         s.uuids.end_as_target(s.peer_uuids)
         s.peer_uuids = s.uuids.copy()  # from here on the same: a later resync on this link starts from it
+        s.uuids.mark_primary(primary=s.role is Role.PRIMARY)
         s.disk = Disk.UP_TO_DATE
         s.crashed_primary = False
         s.peer_outdated = False
@@ -365,6 +385,7 @@ class Resync:
             raise p.ProtocolError("The peer says that the resync is done, but blocks are left.")
         s.uuids.end_as_source()
         s.peer_uuids = s.uuids.copy()
+        s.full_sync = False
         s.crashed_primary = False
         s.peer_outdated = False
         s.peer_disk = Disk.UP_TO_DATE
@@ -396,6 +417,8 @@ class Resync:
         self._finishing = False
         self._asked.clear()
         self._asked_bytes = 0
+        for sector in list(self._places):
+            self._leave_place(sector)
         serving, self._serving = self._serving, {}
         for served in serving.values():
             if not served.resync:

@@ -79,6 +79,7 @@ class Timer(enum.Enum):
     RESUME = enum.auto()
     LEAVE = enum.auto()
     CLOSE = enum.auto()
+    MOVE = enum.auto()
 
 
 SETTLING = frozenset(
@@ -92,6 +93,8 @@ SETTLING = frozenset(
 """Between the first packet and a settled state: roles and generations must not change meanwhile."""
 SYNCING = frozenset({Connection.SYNC_SOURCE, Connection.SYNC_TARGET})
 _CONNECTED, _SYNC_SOURCE, _INCONSISTENT = Connection.CONNECTED, Connection.SYNC_SOURCE, Disk.INCONSISTENT
+_WF_BITMAP_T, _WF_SYNC_UUID = Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID
+_SYNC_TARGET = Connection.SYNC_TARGET
 
 TRANSITIONS: dict[Connection, frozenset[Connection]] = {
     Connection.STANDALONE: frozenset({Connection.WF_CONNECTION}),
@@ -110,7 +113,12 @@ TRANSITIONS: dict[Connection, frozenset[Connection]] = {
     Connection.WF_SYNC_UUID: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
     Connection.SYNC_SOURCE: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
     Connection.SYNC_TARGET: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.CONNECTED: frozenset({Connection.BEHIND, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.CONNECTED: frozenset(
+        {
+            *(Connection.WF_BITMAP_S, Connection.WF_BITMAP_T, Connection.BEHIND),
+            *(Connection.WF_CONNECTION, Connection.STANDALONE),
+        }
+    ),
     Connection.BEHIND: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
 }
 """Which connection state may follow which."""
@@ -133,6 +141,10 @@ class Shared:
         self.stopping = False
         self.role = Role.SECONDARY
         self.disk = Disk.DISKLESS
+        self.found_disk = Disk.DISKLESS
+        """What a disk that is being compared with the peer's (Negotiating) is worth by itself."""
+        self.exposed = 0
+        """The generation that the applications of a Primary without a whole disk have seen."""
         self.uuids = Generations(0, 0, 0, 0)
         self.size_sectors = 0
         self.size_agreed = False
@@ -283,7 +295,9 @@ class Shared:
     def replicating(self) -> bool:
         """A write goes to the peer as well: where it is connected and has a disk."""
         conn = self.conn  # `is`, not `in`: an enum's hash is slow, and this is asked for every write
-        return (conn is _CONNECTED or conn is _SYNC_SOURCE) and self.peer_disk >= _INCONSISTENT
+        if conn is _CONNECTED or conn is _SYNC_SOURCE:
+            return self.peer_disk >= _INCONSISTENT
+        return conn is _SYNC_TARGET or conn is _WF_BITMAP_T or conn is _WF_SYNC_UUID  # a Primary whose disk is new
 
     def state_word(self) -> int:
         """What P_STATE says of this side."""
@@ -298,9 +312,10 @@ class Shared:
     def meta_flags(self) -> int:
         """The superblock's flags."""
         flags = MetaFlag(0)
-        if self.disk > Disk.INCONSISTENT:
+        disk = self.found_disk if self.disk is Disk.NEGOTIATING else self.disk
+        if disk > Disk.INCONSISTENT:
             flags |= MetaFlag.CONSISTENT
-        if self.disk >= Disk.CONSISTENT:
+        if disk >= Disk.CONSISTENT:
             flags |= MetaFlag.WAS_UP_TO_DATE
         if self.role is Role.PRIMARY:
             flags |= MetaFlag.PRIMARY_IND
@@ -311,6 +326,7 @@ class Shared:
             (self.peer_outdated, MetaFlag.PEER_OUTDATED),
             (self.crashed_primary, MetaFlag.CRASHED_PRIMARY),
             (self.al_clean, MetaFlag.AL_CLEAN),
+            (not self.settings.options.al_updates, MetaFlag.AL_DISABLED),
         ):
             if on:
                 flags |= flag

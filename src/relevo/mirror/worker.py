@@ -80,6 +80,7 @@ class Worker:
         name = site.mirror.name
         self._loop = Loop(after=self._after)
         self._epochs = EpochStore(self._loop, paths.state / f"mirror-{name}.epoch", self._done)
+        self._stale = EpochStore(self._loop, paths.state / f"mirror-{name}.stale", self._done)
         self._loop.on_alarm(lambda: self.step(ev.Tick(self._loop.now_ms)))
         self._core: Mirror | None = None
         self._disk: ShellDisk | None = None
@@ -179,6 +180,7 @@ class Worker:
                 _random(RANDOM_NUMBERS),
                 resume_bytes=self._resume[0].size if self._resume is not None else 0,
                 token=token,
+                stale=self._stale.read(),
             )
         )
         self._changed()
@@ -197,8 +199,6 @@ class Worker:
         status = self._core.status()
         if status["disk"] != diskless.STATUS["disk"]:
             raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
-        if status["role"] == "Primary":
-            raise errors.StillPrimary
         if self._disk is None:
             self._open_disk(token)
         else:
@@ -309,6 +309,7 @@ class Worker:
             ev.NeedRandom: lambda effect: self.step(ev.Random(self._loop.now_ms, _random(effect.count))),
             ev.CloseDisk: self._close_disk,
             ev.PersistEpoch: self._epochs.persist,
+            ev.PersistStale: lambda effect: self._stale.persist(ev.PersistEpoch(effect.token, effect.generation)),
             ev.RunHandler: self._errands.run_handler,
             ev.SaveTarget: self._errands.save_target,
             ev.Resumed: self._resumed,
