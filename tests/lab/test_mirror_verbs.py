@@ -70,6 +70,24 @@ def test_states_are_printed_as_drbdadm_prints_them(pair: Pair) -> None:
     assert cli(one, "secondary", "all") == (0, "")
 
 
+def test_what_scripts_ask_for(pair: Pair) -> None:
+    one = pair.one
+    assert cli(one, "sh-resources") == (0, "r0\n")
+    assert cli(one, "sh-dev", "r0") == (0, f"{one.device}\n")
+    assert cli(one, "sh-ll-dev", "all") == (0, f"{one.disk}\n")
+    assert cli(one, "sh-md-idx", "r0") == (0, "internal\n")
+    assert cli(one, "drbdadm", "--", "status", "r0") == (
+        0,
+        "r0 role:Secondary\n  disk:UpToDate\n  peer role:Secondary\n    replication:Established peer-disk:UpToDate\n\n",
+    )
+    code, text = cli(one, "drbdadm", "--", "sh-status", "r0")
+    assert code == 0
+    read = subprocess.run(
+        ["sh", "-c", f"_sh_status_process() {{ echo $_minor $_cstate $_role $_pdsk; }}; {text}"], capture_output=True
+    )
+    assert read.stdout == b"0 Connected Secondary UpToDate\n"
+
+
 def test_what_cannot_be_meant_ends_as_with_drbdadm(pair: Pair) -> None:
     one = pair.one
     assert cli(one, "nonsense", "r0")[0] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -13,6 +14,8 @@ from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.outcome import Names, ask, over
 from relevo.config.model import MirrorSite
 from relevo.config.site import configured_by_drbd, sites_here
+
+Ignored = Annotated[list[str] | None, typer.Argument(hidden=True, help="Ignored, as drbdadm does.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -63,19 +66,19 @@ def _udev(context: Context, site: MirrorSite) -> str:
     return f"RESOURCE={site.mirror.name}\nDEVICE={device}\nDISK={str(site.disk).removeprefix('/dev/')}"
 
 
-def sh_resources(ctx: typer.Context) -> None:
+def sh_resources(ctx: typer.Context, _names: Ignored = None) -> None:
     """Print the names of all mirrors of this node in one line."""
     context = of(ctx)
     typer.echo(" ".join(site.mirror.name for site in sites_here(context.paths, context.node)))
 
 
-def sh_nop(ctx: typer.Context) -> None:
+def sh_nop(ctx: typer.Context, _names: Ignored = None) -> None:
     """Read the configuration; an error in it is told."""
     context = of(ctx)
     sites_here(context.paths, context.node)
 
 
-def sh_mod_parms(ctx: typer.Context) -> None:
+def sh_mod_parms(ctx: typer.Context, _names: Ignored = None) -> None:
     """Print `minor_count=N`: at least 32, as drbdadm does."""
     context = of(ctx)
     last = max((site.minor or 0 for site in sites_here(context.paths, context.node)), default=0)
@@ -87,7 +90,7 @@ def sh_b_pri(ctx: typer.Context, names: Names) -> None:
     over(ctx, names, lambda _: None)
 
 
-def sh_status(ctx: typer.Context) -> None:
+def sh_status(ctx: typer.Context, _names: Ignored = None) -> None:
     """Print the states of all mirrors as shell variables, with the name of a function to call after each."""
     context = of(ctx)
     origin = context.paths.drbd if configured_by_drbd(context.paths) else context.paths.config
