@@ -153,7 +153,6 @@ def test_disconnect_connect_and_waiting(pair: Pair) -> None:
 def test_a_disk_is_let_go_of_and_taken_again(pair: Pair) -> None:
     one, two = pair.one, pair.two
     device = two.promote()
-    assert cli(two, "detach", "r0")[0] == 17
     assert cli(one, "attach", "r0")[0] == 10
     assert cli(one, "detach", "r0") == (0, "")
     two.wait_for(lambda status: status["peer_disk"] == "Diskless", "a peer without a disk")
@@ -171,6 +170,25 @@ def test_a_disk_is_let_go_of_and_taken_again(pair: Pair) -> None:
     assert one.data_bytes() == two.data_bytes()
     assert cli(one, "detach", "r0") == (0, "")
     assert one.stop() == 0
+
+
+def test_a_primary_lets_go_of_its_disk_while_its_peer_has_a_good_one(pair: Pair) -> None:
+    one, two = pair.one, pair.two
+    device = one.promote()
+    assert cli(one, "detach", "r0") == (0, "")
+    assert cli(one, "dstate", "r0") == (0, "Diskless/UpToDate\n")
+    written = random.Random(3).randbytes(64 * BLOCK)
+    with device.open("r+b", buffering=0) as file:
+        file.write(written)
+        os.fsync(file.fileno())
+    assert two.data_bytes()[: len(written)] == written
+    assert cli(one, "attach", "r0") == (0, "")
+    pair.wait_in_sync()
+    one.call("secondary")
+    assert one.data_bytes() == two.data_bytes()
+    assert cli(two, "disconnect", "r0")[0] == 0
+    one.promote()
+    assert cli(one, "detach", "r0")[0] == 17
 
 
 def test_suspended_io_waits_and_goes_on(pair: Pair) -> None:

@@ -190,7 +190,7 @@ class Worker:
 
         Raises:
             AlreadySet: there is one in use.
-            StillPrimary: a Primary without a disk works with the peer's copy, which is newer.
+            CommandInProgress: one is being attached.
             RelevoError, OSError: it cannot be used.
         """
         if self._core is None:
@@ -199,12 +199,16 @@ class Worker:
         status = self._core.status()
         if status["disk"] != diskless.STATUS["disk"]:
             raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
+        closed = self._when_idle
         if self._disk is None:
             self._open_disk(token)
+        elif closed is not None:
+            self._when_idle = lambda: self._open_after(closed, token)
         else:
-            self._when_idle = lambda: self._open_disk_for(token)
+            raise errors.CommandInProgress
 
-    def _open_disk_for(self, token: ev.Token) -> None:
+    def _open_after(self, closed: Callable[[], None], token: ev.Token) -> None:
+        closed()
         try:
             self._open_disk(token)
         except (RelevoError, OSError) as error:
