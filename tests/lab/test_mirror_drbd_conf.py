@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import pytest
 from labtools import PairMaker
 
 from mirror_pair import ADDRESSES, Pair, run
+from relevo.base import sysrq
 
 HISTORIC = pathlib.Path(__file__).parent.parent / "data" / "historic" / "drbd.d" / "r0.res"
 
@@ -98,3 +100,24 @@ def test_over_ipv6(pair: Pair) -> None:
     write(pair.one.promote(epoch=0), b"seis")
     pair.one.call("secondary")
     assert pair.two.data_bytes()[:4] == b"seis"
+
+
+def test_named_by_relevo_toml(pair: Pair) -> None:
+    nodes = "".join(f'[nodes.{name}]\naddresses = {{ cross = "{ip}" }}\n' for name, ip in ADDRESSES.items())
+    for side in pair.sides.values():
+        side.paths.drbd.write_text(historic(pair))
+        (side.paths.etc / "relevo.toml").write_text(
+            f'[cluster]\nname = "{pair.cluster}"\n[links.cross]\ninterface = "eth1"\nnetwork = "10.27.0.0/24"\n'
+            f'{nodes}[mirrors.r0]\ndrbd = "{side.paths.drbd}"\n'
+        )
+        side.environment = {**os.environ, sysrq.MASK_VARIABLE: sysrq.REQUIRED}  # its handlers may end this machine
+    pair.start()
+    write(pair.one.promote(), b"ambos")
+    pair.two.kill()
+    pair.one.wait_for(lambda status: bool(status["suspended"]), "the wait for permission", 40)  # alone = "ask", as here
+    pair.one.call("allow_alone", epoch=2)
+    pair.one.wait_for(lambda status: not status["suspended"], "writes that go on")
+    pair.two.start()
+    pair.wait_in_sync(60)
+    pair.one.call("secondary")
+    assert pair.two.data_bytes() == pair.one.data_bytes()
