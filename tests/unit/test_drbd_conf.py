@@ -331,6 +331,14 @@ def test_volume_options_that_lose_against_the_resource_are_named(tmp_path: pathl
     assert any("al-extents of volume 0 has no effect" in note for note in notes(path))
 
 
+def test_suffixes_of_ports_and_indexes_count(tmp_path: pathlib.Path) -> None:
+    text = files.resource().replace(":7793", ":7K").replace("meta-disk internal", "meta-disk /dev/m [100]")
+    found = site(written(tmp_path, text))
+    assert (found.own.port, found.mirror.port, found.meta.index) == (7168, 7168, 100)
+    (said,) = mistakes(written(tmp_path, files.resource('handlers { pri-lost "a\0b"; }')))[:1]
+    assert "NUL" in said
+
+
 def test_each_host_has_its_own_disk_options(tmp_path: pathlib.Path) -> None:
     first, second = files.HOST_1, files.HOST_2.replace("disk /dev/sda6;", "disk /dev/sda6; disk { al-extents 301; }")
     path = written(tmp_path, f"resource r0 {{ {first} {second} disk {{ al-extents 201; }} }}")
@@ -382,6 +390,8 @@ def test_ipv6_and_floating(tmp_path: pathlib.Path) -> None:
         (files.ACCEPTED["three hosts"], "Resource 'r0' has 3 hosts, a mirror has two."),
         (files.ACCEPTED["other families"], "The address family sdp is not supported here."),
         (files.ACCEPTED["documented"].replace("alice", "nodo1"), "nodo1 has 2 volumes, a mirror has one."),
+        (files.resource(name="a/b"), "'a/b' cannot be the name of a mirror: it becomes part of file names."),
+        (files.resource(name='".."'), "'..' cannot be the name of a mirror: it becomes part of file names."),
         (files.ACCEPTED["no volumes"], "nodo1 has 0 volumes, a mirror has one."),
         (
             files.resource().replace("disk /dev/sda6", "disk sda6"),

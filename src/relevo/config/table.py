@@ -14,12 +14,11 @@ from typing import Any
 from relevo.base import units
 from relevo.config.errors import ConfigError
 from relevo.config.locate import KeyPath, line_numbers
+from relevo.config.names import MAX_NAME_LENGTH, is_name
 
-MAX_NAME_LENGTH = 64
 MAX_CONFIG_BYTES = 1 << 20
 MAX_DURATION_MS = 366 * 86_400_000
 MAX_SIZE_BYTES = 1 << 50
-_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 _SYNTAX_LINE = re.compile(r" \(at line (\d+), column \d+\)")
 
 
@@ -113,7 +112,7 @@ class Table:
         """The keys, for tables whose keys are names; those that cannot be names are written down."""
         for key in self._values:
             self._asked.add(key)
-            if not _NAME.fullmatch(key):
+            if not is_name(key):
                 self.wrong(key, "is not a name.", f"Use up to {MAX_NAME_LENGTH} letters, digits, dots, _ and -.")
         return tuple(self._values)
 
@@ -144,7 +143,7 @@ class Table:
     def name(self, key: str, default: str | None = None, example: str = '"…"') -> str:
         """A text that can be part of a file name."""
         value = self.text(key, default, example)
-        if value and not _NAME.fullmatch(value):
+        if value and not is_name(value):
             self.wrong(
                 key, f"is not a name: {value!r}.", f"Use up to {MAX_NAME_LENGTH} letters, digits, dots, _ and -."
             )

@@ -122,6 +122,8 @@ def _quoted(text: str, at: int) -> Token:
         rest = text[at : line_end if line_end >= 0 else len(text)]
         return Token(Kind.BAD, rest, "This quoted text does not end on its line.", at)
     escapes = len(_ESCAPED.findall(match[1]))
+    if "\0" in match[1]:
+        return Token(Kind.BAD, match[0], "This quoted text has a NUL character.", at)
     if _NOT_UTF8.search(match[1]) is not None:
         return Token(Kind.BAD, match[0], "This quoted text is not UTF-8.", at)
     if len(match[1].encode()) - escapes > MAX_QUOTED_LENGTH:

@@ -21,7 +21,7 @@ MAX_VOLUMES = 256
 MAX_VOLUME = 65_535
 MAX_MINOR = (1 << 20) - 1
 _FAMILIES = frozenset({"ipv4", "ipv6", "ssocks", "sdp", "sci"})
-_DEVICE = re.compile(r"/dev/drbd(?:(?P<minor>[0-9]{1,8})|_.*)")
+_DEVICE = re.compile(r"/dev/drbd(?:(?P<minor>[0-9]{1,8})|_[^/]*)")
 _OF_VOLUME = ("device", "disk", "meta-disk", "flexible-meta-disk")
 _OF_HOST = (*_OF_VOLUME, "address", "alternate-link-address", "volume", "options", "proxy")
 

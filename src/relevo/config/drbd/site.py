@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from relevo.config.drbd.options import HANDLERS
+from relevo.config.drbd.options import COUNT, HANDLERS, number
 from relevo.config.drbd.parse_options import DISCARD_NODE
 from relevo.config.drbd.places import Findings, Place, nearest, quoted
 from relevo.config.drbd.tree import Address, Conf, Host, Resource, Volume
@@ -18,6 +18,7 @@ from relevo.config.drbd_options import DIGESTS, DrbdOptions
 from relevo.config.errors import ConfigErrors
 from relevo.config.meta_disk import INTERNAL, MAX_INDEX, MetaDisk
 from relevo.config.model import Endpoint, Mirror, MirrorSite, Side
+from relevo.config.names import MAX_NAME_LENGTH, is_name
 
 HOSTS = 2
 MAX_SECRET_BYTES = 64
@@ -48,6 +49,9 @@ def two_sides(resource: Resource, own: Host | None = None) -> TwoSides:
     found = Findings()
     for place, what, remedy in resource.refusals:
         found.wrong(place, what, remedy)
+    if not is_name(resource.name):
+        what = f"{quoted(resource.name)} cannot be the name of a mirror: it becomes part of file names."
+        found.wrong(resource.place, what, f"Use up to {MAX_NAME_LENGTH} letters, digits, dots, _ and -.")
     hosts = [host for host in resource.hosts if host.kind != "stacked"]
     if len(hosts) != HOSTS and not resource.refusals:
         what = f"Resource {quoted(resource.name)} has {len(hosts)} hosts, a mirror has two."
@@ -141,7 +145,7 @@ def _end(address: Address | None, found: Findings) -> Endpoint | None:
         found.wrong(address.place, what, "Use ipv4 or ipv6.")
         return None
     parsed: IPv4Address | IPv6Address = ip_address(address.address)
-    return Endpoint(address=parsed, port=int(address.port))
+    return Endpoint(address=parsed, port=number(address.port, COUNT))
 
 
 def _meta(volume: Volume, found: Findings) -> MetaDisk | None:
@@ -153,7 +157,7 @@ def _meta(volume: Volume, found: Findings) -> MetaDisk | None:
         return None
     if volume.meta_index == "flexible":
         return MetaDisk(kind="flexible", path=path)
-    index = int(volume.meta_index or "0")
+    index = number(volume.meta_index or "0", COUNT)
     if index > MAX_INDEX:
         found.wrong(volume.place, f"The index {index} of the meta-disk is too high.", f"Write 0 to {MAX_INDEX}.")
         return None
@@ -177,11 +181,11 @@ def _mirror(resource: Resource, hosts: list[Host], found: Findings) -> Mirror:
     if setting is not None and len(secret.encode()) > MAX_SECRET_BYTES:
         what = f"shared-secret is longer than {MAX_SECRET_BYTES} bytes."
         found.wrong(setting.place, what, "Write a shorter secret.")
-    port = hosts[0].address.port if hosts and hosts[0].address is not None else "0"
+    port = number(hosts[0].address.port, COUNT) if hosts and hosts[0].address is not None else 0
     return Mirror(
         name=resource.name,
         link="",
-        port=int(port),
+        port=port,
         secret=secret,
         hmac=_hmac(net, found),
         alone="risk",
