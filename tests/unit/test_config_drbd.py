@@ -209,6 +209,14 @@ def test_check_reads_a_drbd_conf(tmp_path: pathlib.Path) -> None:
         assert not any("pri-lost" in line for line in named)
 
 
+def test_a_drbd_conf_that_says_nothing_is_no_configuration(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "drbd.conf").write_text("global { usage-count no; }")
+    status, _, err = command(tmp_path, "check")
+    assert (status, f"{tmp_path}/etc/relevo.toml: There is no such file." in err) == (1, True)
+    status, out, _ = command(tmp_path, "check", "--drbd", str(tmp_path / "drbd.conf"))
+    assert (status, "has no resource" in out) == (0, True)
+
+
 def test_check_refuses_a_wrong_drbd_conf_for_people_and_programs(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "drbd.conf"
     path.write_text(DRBD.replace("timeout 50", "timeuot 50"))

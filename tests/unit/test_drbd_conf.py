@@ -496,6 +496,9 @@ def test_nothing_but_a_result_or_a_clear_error(tmp_path: pathlib.Path, text: str
     else:
         unclear = []
         dump(conf, "nodo1")
+        for resource in conf.resources:
+            with contextlib.suppress(ConfigErrors):
+                two_sides(resource)
     assert unclear == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -212,6 +213,9 @@ def test_damaged_files_are_judged_alike(tmp_path: pathlib.Path, text: str) -> No
         assert conf is None
     elif conf is not None:
         assert plain(dump(conf, ME)) == plain(theirs)
+        for resource in conf.resources:
+            with contextlib.suppress(ConfigErrors):
+                site_of(conf, resource, ME, lambda _host: True)
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------

@@ -25,11 +25,12 @@ def check(
 ) -> None:
     """Say whether the configuration is right, every mistake with its line; nothing is started."""
     context = of(ctx)
-    if drbd is None and configured_by_drbd(context.paths):
-        drbd = context.paths.drbd
-    if drbd is not None:
-        _check_drbd(report(drbd, context.node), as_json=as_json)
-        return
+    alone = drbd is None and configured_by_drbd(context.paths)
+    if drbd is not None or alone:
+        found = report(drbd or context.paths.drbd, context.node)
+        if not alone or found.summary or found.mistakes:  # one that says nothing came with drbd's tools
+            _check_drbd(found, as_json=as_json)
+            return
     try:
         config = load(context.paths.config)
     except ConfigErrors as errors:

@@ -49,7 +49,8 @@ def find_site(paths: Paths, me: str, name: str) -> MirrorSite:
     resource = conf.resource(name)
     if resource is None:
         known = ", ".join(resource.name for resource in conf.resources) or "none"
-        raise NoSuchMirror(f"There is no resource {name!r} in {paths.drbd}.", f"Known: {known}.")
+        what = f"There is no resource {name!r} in {paths.drbd}, and no {paths.config}."
+        raise NoSuchMirror(what, f"Known: {known}.")
     site = drbd_site_of(conf, resource, me, _is_here)
     if site is None:
         hosts = ", ".join(name for host in resource.hosts for name in host.names) or "none"
