@@ -112,6 +112,8 @@ class Side:
                 for last in watch(self.paths.socket("mirror-r0"), timeout_s=max(0.1, end - time.monotonic())):
                     if wanted(last):
                         return last
+                    if time.monotonic() > end:
+                        break
             except (RelevoError, OSError):
                 assert self.process is None or self.process.poll() is None, self.log()
                 time.sleep(0.02)  # the socket is not there yet, which nothing announces

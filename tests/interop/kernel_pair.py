@@ -246,6 +246,16 @@ class Pair:
         self.configure_kernel()
         self.start_kernel()
 
+    def replace_kernel_disk(self, disk_bytes: int) -> None:
+        """The guest is switched off and gets a new, empty disk; its resource does not come up by itself."""
+        self.kernel.cut_power()
+        self._rig.replace_disk(disk_bytes)
+        self._rig.start_guest()
+        ip = self._addresses[KERNEL_NAME]
+        self.kernel.run(f"ip addr flush dev eth0; ip addr add {ip}/24 dev eth0")
+        self.configure_kernel()
+        self.kernel.run("drbdadm --force create-md r0")
+
     # ---- judging -----------------------------------------------------------------------------------------------
 
     def kernel_data(self) -> bytes:

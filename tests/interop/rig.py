@@ -41,7 +41,7 @@ class Rig:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_FOLDERS))
         self._cable()
         disk = self.folder / "kernel.disk"
-        _empty(disk, disk_bytes)
+        empty(disk, disk_bytes)
         self.guest = Guest(image, self.folder, self._switch, "guest", KERNEL_NAME, f"{HIGH}/{NETWORK_BITS}", disk)
 
     def _cable(self) -> None:
@@ -78,6 +78,11 @@ class Rig:
             else:
                 run(*tc, "replace", "dev", card, "root", "tbf", "rate", rate, "burst", "8kb", "latency", "60s")
 
+    def replace_disk(self, disk_bytes: int) -> None:
+        """Another, empty disk for the guest, which is off."""
+        self.disk_bytes = disk_bytes
+        empty(self.guest.disk, disk_bytes)
+
     def begin(self, *, ours_is_lower: bool) -> None:
         """Ready for a case: the guest runs, knows nothing of drbd, both have their addresses, its disk is empty."""
         if not self.guest.running:
@@ -88,7 +93,7 @@ class Rig:
         )
         run("ip", "-n", self.ours, "addr", "flush", "dev", "eth1")
         run("ip", "-n", self.ours, "addr", "add", f"{ours}/{NETWORK_BITS}", "dev", "eth1")
-        _empty(self.guest.disk, self.disk_bytes)
+        empty(self.guest.disk, self.disk_bytes)
 
     def end(self) -> bool:
         """After a case: whether the rig can be used again."""
@@ -110,7 +115,8 @@ class Rig:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _empty(path: pathlib.Path, size: int) -> None:
+def empty(path: pathlib.Path, size: int) -> None:
+    """A file of that size, all holes."""
     with path.open("r+b" if path.exists() else "wb") as file:
         file.truncate(0)
         file.truncate(size)

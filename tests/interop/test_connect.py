@@ -94,12 +94,11 @@ def test_refused(make_pair: PairMaker, what: str) -> None:
     assert not pair.kernel.drbd().in_sync
 
 
-def test_refused_smaller_disk_than_before(make_pair: PairMaker) -> None:
+def test_refused_a_new_disk_that_is_smaller(make_pair: PairMaker) -> None:
     pair = make_pair()
     pair.start_in_sync()
-    pair.kernel.run("drbdadm down r0 && drbdmeta --force 0 v08 /dev/vda internal wipe-md")
-    pair.configure_kernel(disk=("size 20M;",))
-    pair.kernel.run("drbdadm --force create-md r0 && drbdadm up r0")
+    pair.replace_kernel_disk(DISK_BYTES // 2)
+    pair.start_kernel()
     pair.ours.wait_for(lambda status: "smaller" in status["problem"], "a sentence about the size", 20)
 
 
