@@ -8,7 +8,7 @@ APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
 
-.PHONY: help setup demo test lint unit sim lab interop interop-short bench bench-mirror bench-failover clean
+.PHONY: help setup demo test lint unit sim lab interop interop-short bench bench-mirror bench-failover torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ sim: setup ## seeded simulations of the pure cores
 lab: setup ## real processes in namespaces, power cuts included
 	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab test with the original is skipped"
 	@$(BIN)/pytest -q tests/lab
+
+torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets; stops at the first failure
+	@$(BIN)/python tests/torture/simulation.py
+	@$(BIN)/python tests/torture/cuts.py
+	@RELEVO_FUZZ_EXAMPLES=5000 $(BIN)/pytest -q tests/unit/test_mirror_wire_fuzz.py --timeout 3600
+	@if $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/torture/requirements.lock; \
+	then $(BIN)/python tests/torture/wire_fuzz.py; \
+	else echo "atheris cannot be installed here: the coverage-guided part is left out"; fi
 
 interop: setup ## the kernel's drbd as the peer, every case; prints their list and writes it into the docs
 	@$(BIN)/pytest -q tests/interop --interop-table docs/internals/interop.md

@@ -138,6 +138,10 @@ class Cluster:
         return [node for node in ("nodo1", "nodo2") if self._holds(node)]
 
 
+def _count(cluster: Cluster, node: str, what: str) -> int:
+    return cluster.lab.logs(node).count(what)
+
+
 def _lines(log: pathlib.Path) -> int:
     return log.read_bytes().count(b"\n")
 
@@ -296,6 +300,21 @@ def test_the_node_daemon_dies_and_nobody_notices(cluster: Cluster) -> None:
     polls = poll.read_polls(log)
     assert len(polls) > 0
     assert [found.why for found in polls if not found.good] == []
+    cluster.judge()
+
+
+def test_a_mirror_process_dies_and_nobody_notices(cluster: Cluster) -> None:
+    """Its device waits for the next one; neither the agent nor the node takes that for a failure."""
+    log = cluster.scratch / "mirror-worker.jsonl"
+    resumed = _count(cluster, "nodo1", '"event": "resumed"')
+    with polling(cluster.lab, log, URL + PROBE, limit_ms=PATIENT_MS), cluster.one_address(), cluster.load():
+        for node in ("nodo1", "nodo2"):
+            cluster.lab.run(node, ["pkill", "-KILL", "-f", "relevo.mirror.worker"], check=True)
+            cluster.story.await_both_current("nodo1")
+    polls = poll.read_polls(log)
+    assert len(polls) > 0
+    assert [found.why for found in polls if not found.good] == []
+    assert _count(cluster, "nodo1", '"event": "resumed"') == resumed + 1
     cluster.judge()
 
 
