@@ -229,6 +229,8 @@ class Node:
         world, state = self.world, self.state
         if state.conn is Connection.SYNC_SOURCE and conn is not Connection.SYNC_SOURCE:
             world.takes_lead(self, "overwrites another")
+        elif state.disk <= Disk.FAILED < disk:
+            world.disk_lost(self)
         elif disk is Disk.INCONSISTENT and state.disk is Disk.UP_TO_DATE and world.holders:
             world.holders.add((self.number, self.incarnation))  # complete, whether the source knows or not
 
@@ -303,7 +305,9 @@ class Node:
 
     def _carry_out_seldom(self, effect: Any) -> None:
         kind = type(effect)
-        if kind is e.Resumed:
+        if kind is e.Log and effect.event == "peer_disk_failed":
+            self.world.outlived = True
+        elif kind is e.Resumed:
             self._resumed(effect)
         elif kind is e.CloseDisk:
             self.trouble.gone(effect.token)
@@ -425,6 +429,8 @@ class World:
         )
         self.cut = False
         self.slow_until = 0
+        self.outlived = False
+        """A Secondary has begun a generation of its own when its Primary lost its disk: no vote was asked for that."""
         self.held: list[tuple[Wire, tuple[int, bool], p.Packet, Any]] = []
         self.model = Model()
         self.holders: set[tuple[int, int]] = set()
@@ -530,6 +536,14 @@ class World:
         linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
         if linked and node.wire.incarnations[other.number] == other.incarnation:
             self.holders.add((other.number, other.incarnation))
+            if node.state.disk <= Disk.FAILED:
+                self.disk_lost(node)
+
+    def disk_lost(self, node: Node) -> None:
+        """If another copy holds everything it is that one which counts from now on."""
+        mine = (node.number, node.incarnation)
+        if self.holders - {mine}:
+            self.holders.discard(mine)
 
     def lead_may_move(self) -> None:
         """Protocols A and B: the peer may not have what was acknowledged, save what a flush covered."""
