@@ -239,7 +239,7 @@ class Story:
             for node in world.nodes:
                 if not node.alive:
                     self._start(node)
-                elif node.state.split_brain and world.plan.alone == "ask" and not world.outlived:
+                elif node.state.split_brain and world.plan.alone == "ask":
                     raise DataLost(f"{node}: split brain although every step was voted for")
                 elif node.state.conn is Connection.STANDALONE and not node.state.split_brain and node.state.attached:
                     node.command(lambda token: e.Connect(world.now, token))

@@ -37,12 +37,10 @@ class Manager:
             for node in primaries:
                 if node.alive:
                     self._watch(node)
-        if world.plan.alone == "risk" or world.outlived:
+        if world.plan.alone == "risk":
             self._resolve(primaries)
         if not primaries:
             self._choose()
-        elif any(node.alive and node.state.disk <= Disk.FAILED for node in primaries):
-            self._disk_lost(primaries[0])
         elif self.hand_over and all(node.both_good for node in world.nodes):
             self.hand_over = False
             self._demote(primaries[0])
@@ -92,13 +90,6 @@ class Manager:
                 self._command(node, lambda token: e.AllowAlone(world.now, token, epoch))
         elif node.both_good:
             self.in_sync = {0, 1}
-
-    def _disk_lost(self, node: Node) -> None:
-        """A Primary without a disk: its copy is voted out before the other one takes over."""
-        other = self.world.nodes[1 - node.number]
-        if other.alive and other.wire is not None and other.state.disk is Disk.UP_TO_DATE and node.wire is other.wire:
-            self.in_sync = {other.number}
-        self._demote(node)
 
     def _choose(self) -> None:
         """No Primary: who may become it?"""

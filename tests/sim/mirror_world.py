@@ -194,7 +194,7 @@ class Node:
         """The process serves the device: what was in flight comes again, in any order and at any time."""
         assert self.device == "waiting"
         if effect.error is not None:
-            assert self.disk.failing, f"{self}: {effect.error}"
+            assert self.disk.failing or self.state.disk is not Disk.UP_TO_DATE, f"{self}: {effect.error}"
             self.later(0, self._cannot_resume)
             return
         self.device = "up"
@@ -305,9 +305,7 @@ class Node:
 
     def _carry_out_seldom(self, effect: Any) -> None:
         kind = type(effect)
-        if kind is e.Log and effect.event == "peer_disk_failed":
-            self.world.outlived = True
-        elif kind is e.Resumed:
+        if kind is e.Resumed:
             self._resumed(effect)
         elif kind is e.CloseDisk:
             self.trouble.gone(effect.token)
@@ -429,8 +427,6 @@ class World:
         )
         self.cut = False
         self.slow_until = 0
-        self.outlived = False
-        """A Secondary has begun a generation of its own when its Primary lost its disk: no vote was asked for that."""
         self.held: list[tuple[Wire, tuple[int, bool], p.Packet, Any]] = []
         self.model = Model()
         self.holders: set[tuple[int, int]] = set()
@@ -536,8 +532,6 @@ class World:
         linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
         if linked and node.wire.incarnations[other.number] == other.incarnation:
             self.holders.add((other.number, other.incarnation))
-            if node.state.disk <= Disk.FAILED:
-                self.disk_lost(node)
 
     def disk_lost(self, node: Node) -> None:
         """If another copy holds everything it is that one which counts from now on."""

@@ -1,4 +1,4 @@
-"""Packets that a coverage-guided fuzzer (atheris) makes up, against a real core: what must never happen is an exception.
+"""Packets that a coverage-guided fuzzer (atheris) makes up, against a real core: what must not happen is an exception.
 
 
 python tests/torture/wire_fuzz.py [--seconds N] makes them up; with a FILE that a run has left, that one again.
