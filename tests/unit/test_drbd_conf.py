@@ -89,6 +89,7 @@ def test_the_historic_resource_means_what_it_says() -> None:
             rr_conflict="disconnect",
             on_io_error="detach",
             c_max_rate_bytes=100 << 20,
+            rs_discard_granularity_bytes=0,
             degr_wfc_timeout_ms=60_000,
             handlers={
                 "pri-on-incon-degr": halt,
@@ -284,7 +285,7 @@ def test_what_is_not_said_is_as_in_drbd(tmp_path: pathlib.Path) -> None:
         hmac="none",
         alone="risk",
         connect_interval_ms=10_000,
-        options=DrbdOptions(c_max_rate_bytes=100 << 20),
+        options=DrbdOptions(c_max_rate_bytes=100 << 20, rs_discard_granularity_bytes=0),
     )
 
 

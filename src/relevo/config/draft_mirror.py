@@ -112,6 +112,7 @@ _SIZES = {
     "c_fill_target": "c_fill_target_bytes",
     "c_max_rate": "c_max_rate_bytes",
     "c_min_rate": "c_min_rate_bytes",
+    "rs_discard_granularity": "rs_discard_granularity_bytes",
 }
 """Key of relevo.toml -> field of `DrbdOptions`, where they are not spelled alike; the key takes a unit."""
 OPTION_KEYS = (*_CHOICES, *_DIGESTS, *_FLAGS, *_NUMBERS, *_DURATIONS, *_SIZES, "handlers")

@@ -67,6 +67,8 @@ class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
         c_plan_ahead_ms: look-ahead of the resync controller; 0 switches it off: the fixed rate holds.
         c_delay_target_ms, c_fill_target_bytes: what the controller aims at: delay, or data on its way.
         c_max_rate_bytes, c_min_rate_bytes: bounds per second; 0 is no bound.
+        rs_discard_granularity_bytes: runs of that length are asked for thinly: zeroes are not sent but discarded on the
+            target. 0 switches it off (drbd's default).
         wfc_timeout_ms, degr_wfc_timeout_ms, outdated_wfc_timeout_ms: how long the start waits for the peer; 0 for ever.
         handlers: name of the handler -> shell command.
     """
@@ -106,6 +108,7 @@ class DrbdOptions(msgspec.Struct, frozen=True, kw_only=True):
     c_fill_target_bytes: int = 100 * 512
     c_max_rate_bytes: int = 0
     c_min_rate_bytes: int = 250 << 10
+    rs_discard_granularity_bytes: int = 1 << 20
     wfc_timeout_ms: int = 0
     degr_wfc_timeout_ms: int = 0
     outdated_wfc_timeout_ms: int = 0

@@ -251,16 +251,7 @@ _DISK = (
         *(f"{stripe}-striping" for stripe in ("32K", "64K", "128K", "256K", "512K", "1M")),
         why="reads are always local while the disk here is good",
     ),
-    _number(
-        "disk",
-        "rs-discard-granularity",
-        0,
-        0,
-        1 << 20,
-        BYTES,
-        strict=False,
-        why="zeroes travel as blocks during a resync",
-    ),
+    _number("disk", "rs-discard-granularity", 0, 0, 1 << 20, BYTES, strict=False),
 )
 _RESOURCE = (
     _text("options", "cpu-mask", why="systemd's CPUAffinity= does this", syncer=True),

@@ -278,6 +278,7 @@ def _options(resource: Resource, net: Values, disk: Values) -> DrbdOptions:
         c_fill_target_bytes=disk.scaled("c-fill-target"),
         c_max_rate_bytes=disk.scaled("c-max-rate"),
         c_min_rate_bytes=disk.scaled("c-min-rate"),
+        rs_discard_granularity_bytes=disk.scaled("rs-discard-granularity"),
         wfc_timeout_ms=startup.scaled("wfc-timeout"),
         degr_wfc_timeout_ms=startup.scaled("degr-wfc-timeout"),
         outdated_wfc_timeout_ms=startup.scaled("outdated-wfc-timeout"),
