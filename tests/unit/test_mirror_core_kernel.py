@@ -10,7 +10,7 @@ from mirror_core_support import BLOCK, Bench
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.parameters import MAX_RATE_KIB
-from relevo.mirror.states import CONN_MASK, Connection, Disk, Role
+from relevo.mirror.states import CONN_MASK, DISK_MASK, ROLE_MASK, Connection, Disk, Role
 
 FLAGS = int(p.DataFlag.SEND_WRITE_ACK)
 SECTOR = 512
@@ -158,3 +158,22 @@ def test_the_end_of_a_resync_behind_takes_the_generation_that_the_source_has_now
     bench.packet(p.PingAck())
     bench.meta_done()
     assert (bench.core.status()["connection"], bench.core._s.uuids.current) == ("Connected", current)
+
+
+@pytest.mark.parametrize(
+    ("mine", "mask", "value", "answer"),
+    [
+        (Disk.UP_TO_DATE, DISK_MASK, Disk.FAILED << 9, 1),
+        (Disk.OUTDATED, DISK_MASK, Disk.FAILED << 9, -2),
+        (Disk.OUTDATED, DISK_MASK | ROLE_MASK, Role.PRIMARY | Disk.UP_TO_DATE << 9, 1),
+        (Disk.UP_TO_DATE, 1 << 17, 1 << 17, -17),
+        (Disk.UP_TO_DATE, 0, 0, -17),
+    ],
+)
+def test_what_the_peer_asks_for_is_answered(mine: Disk, mask: int, value: int, answer: int) -> None:
+    bench = secondary()
+    bench.core._s.disk = mine
+    bench.packet(p.StateChangeRequest(mask, int(value)))
+    (reply,) = [packet for packet in bench.meta_sent() if isinstance(packet, p.StateChangeReply)]
+    assert reply.retcode == answer
+    assert not bench.take(e.DropConnection)

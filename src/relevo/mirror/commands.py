@@ -15,12 +15,20 @@ from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.durable import Durable
-from relevo.mirror.link import SS_CONCURRENT_CHANGE, SS_SUCCESS, SS_TWO_PRIMARIES, Link
+from relevo.mirror.link import (
+    SS_CONCURRENT_CHANGE,
+    SS_IN_TRANSIENT_STATE,
+    SS_NO_UP_TO_DATE_DISK,
+    SS_NOT_SUPPORTED,
+    SS_SUCCESS,
+    SS_TWO_PRIMARIES,
+    Link,
+)
 from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.requests import Then
 from relevo.mirror.state import SECTOR_BYTES, Shared
-from relevo.mirror.states import DISK_NAMES, ROLE_MASK, Connection, Disk, Role
+from relevo.mirror.states import DISK_MASK, DISK_NAMES, DISK_SHIFT, ROLE_MASK, Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
 
 _UNDER_WAY = frozenset({Gate.WRITING, Gate.MOVING})
@@ -196,26 +204,36 @@ class Commands:
         self._refuse(command, error)
 
     def peer_asks(self, packet: p.StateChangeRequest) -> None:
-        """The peer wants to become Primary.
+        """The peer wants to become Primary (by force: with an UpToDate disk), or to let go of its disk."""
+        if not packet.mask or packet.mask & ~(ROLE_MASK | DISK_MASK):
+            self._s.log("warning", "change_not_known", mask=packet.mask, value=packet.value)
+            retcode = SS_NOT_SUPPORTED
+        elif packet.mask == DISK_MASK:
+            retcode = self._judge_disk(packet.value)
+        else:
+            retcode = self._judge_role(packet.value)
+        self._s.out.append(e.SendMeta(p.StateChangeReply(retcode)))
 
-        Raises:
-            ProtocolError: it asks for something else.
-        """
+    def _judge_disk(self, value: int) -> int:
+        """A Primary may do without its disk while this copy is good."""
+        leaves = (value & DISK_MASK) >> DISK_SHIFT <= Disk.FAILED
+        if leaves and self._s.peer_role is Role.PRIMARY and self._s.disk is not Disk.UP_TO_DATE:
+            return SS_NO_UP_TO_DATE_DISK
+        return SS_SUCCESS
+
+    def _judge_role(self, value: int) -> int:
         s = self._s
-        if packet.mask & ROLE_MASK == 0 or packet.mask & ~ROLE_MASK:
-            raise p.ProtocolError(
-                f"The peer asks for a change of state ({packet.mask:#x}) that is not one of its role."
-            )
-        retcode = SS_SUCCESS
-        if packet.value & ROLE_MASK == Role.PRIMARY:
-            if s.role is Role.PRIMARY or self._link.changing:
-                retcode = SS_TWO_PRIMARIES
-            elif self._asked_link and s.resolve_conflicts:
-                retcode = SS_CONCURRENT_CHANGE
-            else:
-                s.peer_role = Role.PRIMARY
-                s.changed()
-        s.out.append(e.SendMeta(p.StateChangeReply(retcode)))
+        if value & ROLE_MASK != Role.PRIMARY:
+            return SS_SUCCESS
+        if s.role is Role.PRIMARY or self._link.changing:
+            return SS_TWO_PRIMARIES
+        if not s.settled:
+            return SS_IN_TRANSIENT_STATE
+        if self._asked_link and s.resolve_conflicts:
+            return SS_CONCURRENT_CHANGE
+        s.peer_role = Role.PRIMARY
+        s.changed()
+        return SS_SUCCESS
 
     def peer_answers(self, packet: p.StateChangeReply) -> None:
         """The peer's consent, or not."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 SS_SUCCESS = 1
 SS_TWO_PRIMARIES = -1
+SS_NO_UP_TO_DATE_DISK = -2
+SS_NOT_SUPPORTED = -17
+SS_IN_TRANSIENT_STATE = -18
 SS_CONCURRENT_CHANGE = -19
 LEAVE_PINGS = 4
 """A peer asked for its leave has that many ping-timeouts to answer."""

@@ -158,5 +158,6 @@ ROLE_MASK = 0x3
 """Bits of `role` in a state change request."""
 CONN_MASK = 0x1F << 4
 """Bits of `conn` in a state change request."""
-DISK_MASK = 0xF << 9
+DISK_SHIFT = 9
+DISK_MASK = 0xF << DISK_SHIFT
 """Bits of `disk` in a state change request."""
