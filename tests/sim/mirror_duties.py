@@ -132,13 +132,11 @@ class Duties:
     def _completed_through_the_peer(self) -> None:
         """Only the peer has it: that is a generation of its own, and this disk is known to be stale."""
         node = self.node
-        if node.world.plan.on_io_error == "pass_on":
-            if node.disk.superblock.flags & MetaFlag.CONSISTENT:
-                raise DutyBroken(f"{node}: a write is completed with a broken copy that is not marked so")
-            return
         peer = node.world.nodes[1 - node.number].disk
         mine = node.disk.superblock.current & ~1
-        if mine not in {node.disk.stale, JUST_CREATED} and node.disk.superblock.flags & MetaFlag.CONSISTENT:
+        if not node.disk.superblock.flags & MetaFlag.CONSISTENT:
+            return  # nobody can take it for a good copy
+        if mine not in {node.disk.stale, JUST_CREATED}:
             raise DutyBroken(f"{node}: a write is completed through the peer, but this disk is not known to be stale")
         if peer.superblock.current & ~1 == mine:
             raise DutyBroken(f"{node}: a write is completed through the peer in the generation of the lost disk")

@@ -527,6 +527,8 @@ class World:
         other = self.nodes[1 - node.number]
         if node.state.disk is not Disk.UP_TO_DATE:  # through the peer
             self.holders = {(other.number, other.incarnation)}
+            if node.wire is None or node.wire.incarnations[other.number] != other.incarnation:
+                self.model.all_copies_lost_power()  # its answer was on the way when it lost its power
             return
         replicated = node.state.conn in {Connection.CONNECTED, Connection.SYNC_SOURCE}
         linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None

@@ -64,6 +64,18 @@ def test_disks_that_fail_and_are_replaced_under_a_running_device_lose_nothing(fi
         run(Plan(seed, alone=alone, faults=BAD_DISKS))
 
 
+@pytest.mark.parametrize("policy", ["pass_on", "call-local-io-error"])
+def test_what_an_error_of_the_disk_leads_to_loses_nothing(policy: Literal["pass_on", "call-local-io-error"]) -> None:
+    for seed in range(2 * SEEDS_PER_TEST):
+        run(Plan(seed, faults=BAD_DISKS, on_io_error=policy))
+
+
+@pytest.mark.parametrize("protocol", ["A", "B"])
+def test_failing_disks_with_protocols_a_and_b(protocol: Literal["A", "B"]) -> None:
+    for seed in range(2 * SEEDS_PER_TEST):
+        run(Plan(seed, faults=BAD_DISKS, protocol=protocol))
+
+
 def test_a_seed_always_gives_the_same_run() -> None:
     first, second = (run(Plan(7, trace=True)) for _ in range(2))
     assert [line[:40] for line in first.lines] == [line[:40] for line in second.lines]

@@ -292,7 +292,9 @@ class Link:
             self._resync.fall_behind()
         elif s.conn is Connection.CONNECTED:
             disk = Disk.UP_TO_DATE if peer.disk >= Disk.OUTDATED and s.disk is Disk.UP_TO_DATE else peer.disk
-            if disk is not s.peer_disk:
+            if s.role is Role.PRIMARY and s.peer_disk is Disk.UP_TO_DATE and disk is Disk.INCONSISTENT:
+                self.drop("the peer's copy is not whole any more: it has to be made so by a resync")
+            elif disk is not s.peer_disk:
                 s.peer_disk = disk
                 s.changed()
 

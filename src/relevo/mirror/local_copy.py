@@ -42,6 +42,8 @@ class LocalCopy:
         self._moved = False
         self._stale_stored = False
         self._lost_generation = 0
+        self._marked = False
+        """This disk itself says, for good, that it is Inconsistent."""
 
     # ------------------------------------------------------------ the first disk
 
@@ -76,6 +78,7 @@ class LocalCopy:
         s.uuids = Generations(meta.current, meta.bitmap, meta.history0, meta.history1)
         s.disk_sectors = _whole(event.disk_bytes)
         s.bitmap = Bitmap(bits_for(s.size_sectors), event.bitmap)
+        self._marked = False
         self._local.new_log(ActivityLog(s.settings.al_extents, event.al_number))
         stale = event.stale != 0 and event.stale == meta.current & ~PRIMARY_BIT
         s.crashed_primary = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY)) and not stale
@@ -162,15 +165,16 @@ class LocalCopy:
         s.problem = f"The backing disk failed (error {errno}): what is on it is not whole any more."
         s.disk = Disk.INCONSISTENT
         s.exposed = s.uuids.current & ~PRIMARY_BIT
-        self._moved = self._stale_stored = True
+        self._moved = self._stale_stored = self._marked = False
         if s.role is Role.PRIMARY and self._local.gate is Gate.OPEN:
             self._local.hold()
         self._durable.superblock(self._passed_on)
-        self._tell_peer("this side's disk is not whole any more")
         s.changed()
 
     def _passed_on(self) -> None:
         if self._s.disk is Disk.INCONSISTENT:
+            self._marked = True
+            self._tell_peer("this side's disk is not whole any more")
             self._go_on()
 
     def _detach(self, problem: str) -> None:
@@ -184,13 +188,15 @@ class LocalCopy:
             self._tell_peer("the disk of this side has failed")
         elif good and was is Disk.UP_TO_DATE and self._local.gate is Gate.OPEN:
             self._move_to_peer()
-        elif good and was is Disk.INCONSISTENT and self._moved:
+        elif good and was is Disk.INCONSISTENT and self._known:
             self._local.detach()
             self._tell_peer("")
+        elif good and was is Disk.INCONSISTENT:
+            self._move_to_peer()
         else:
-            if was is Disk.UP_TO_DATE:
+            if was is Disk.UP_TO_DATE or not self._known:
                 self._lost_generation = s.exposed = s.uuids.current & ~PRIMARY_BIT
-                self._moved = self._stale_stored = False
+                self._moved = self._stale_stored = self._marked = False
             self._local.no_data()
             if s.link:
                 self._link.drop("the disk of this side has failed")
@@ -213,7 +219,7 @@ class LocalCopy:
         s = self._s
         s.log("warning", "through_the_peer")
         self._lost_generation = s.exposed = s.uuids.current & ~PRIMARY_BIT
-        self._moved = self._stale_stored = False
+        self._moved = self._stale_stored = self._marked = False
         self._local.hold()
         s.set_timer(Timer.MOVE, s.settings.timeout_ms)
         self._note_stale()
@@ -246,9 +252,14 @@ class LocalCopy:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._local.gate is Gate.MOVING and self._moved and self._stale_stored:
+        if self._local.gate is Gate.MOVING and self._known:
             self._s.clear_timer(Timer.MOVE)
             self._local.open_gate()
+
+    @property
+    def _known(self) -> bool:
+        """Nobody can take this side's copy for a good one any more."""
+        return self._marked or (self._moved and self._stale_stored)
 
     def move_timer(self) -> None:
         """The peer does not say that its copy is a generation of its own."""
@@ -269,7 +280,7 @@ class LocalCopy:
         if self._local.gate is Gate.NO_DATA:
             self._local.hold()
             s.set_timer(Timer.MOVE, s.settings.timeout_ms)
-        if self._stale_stored:
+        if self._stale_stored or self._marked:
             s.peer_disk = Disk.UP_TO_DATE
             self._go_on()
         else:
