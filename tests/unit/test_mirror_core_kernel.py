@@ -177,3 +177,13 @@ def test_what_the_peer_asks_for_is_answered(mine: Disk, mask: int, value: int, a
     (reply,) = [packet for packet in bench.meta_sent() if isinstance(packet, p.StateChangeReply)]
     assert reply.retcode == answer
     assert not bench.take(e.DropConnection)
+
+
+def test_a_peer_that_was_forced_is_compared_with_again() -> None:
+    bench = Bench().attach(flags=0)
+    bench.meet(disk=Disk.INCONSISTENT)
+    bench.meta_done()
+    assert bench.core.status()["connection"] == "Connected"
+    bench.packet(p.StateChangeRequest(DISK_MASK | ROLE_MASK, Role.PRIMARY | Disk.UP_TO_DATE << 9))
+    bench.peer_state(Role.PRIMARY, Disk.UP_TO_DATE, Connection.CONNECTED)
+    assert "compared again" in bench.one(e.DropConnection).reason

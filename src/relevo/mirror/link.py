@@ -290,6 +290,8 @@ class Link:
                 self._resync.peer_done()
         elif s.conn is Connection.CONNECTED and peer.conn is Connection.AHEAD:
             self._resync.fall_behind()
+        elif s.conn is Connection.CONNECTED and s.disk is Disk.INCONSISTENT and peer.disk is Disk.UP_TO_DATE:
+            self.drop("the peer's copy was forced to be UpToDate: the copies have to be compared again")
         elif s.conn is Connection.CONNECTED:
             disk = Disk.UP_TO_DATE if peer.disk >= Disk.OUTDATED and s.disk is Disk.UP_TO_DATE else peer.disk
             if s.role is Role.PRIMARY and s.peer_disk is Disk.UP_TO_DATE and disk is Disk.INCONSISTENT:
