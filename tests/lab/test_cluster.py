@@ -285,8 +285,13 @@ def test_both_links_cut_is_a_split_brain_that_keeps_everything_until_it_is_resol
     serving = state["services"]["web"]["node"]
     assert cluster.holders() == [serving]
     resolve = ["relevo", "mirror", "resolve", MIRROR, "--keep", "nodo2", "--yes"]
+    shown = cluster.lab.run("nodo1", ["relevo", "mirror", "status", MIRROR], check=True).stdout.decode()
+    assert "apart since 20" in shown, "since when, and how much each side wrote"
+    assert "changed here" in shown
     cluster.lab.run("nodo2", resolve, check=True, capture=True)
     cluster.story.await_service_on("nodo1")
+    listed = cluster.lab.run("nodo1", ["relevo", "mirror", "saved", "list", MIRROR], check=True).stdout.decode()
+    assert "split-brain" in listed, "what nodo1 gave up was kept"
     cluster.acknowledged = kept
     cluster.judge()
 
