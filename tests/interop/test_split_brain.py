@@ -232,3 +232,24 @@ def test_a_split_brain_is_resolved_by_hand(make_pair: PairMaker, loser: str) -> 
         pair.kernel.run("drbdadm disconnect r0; drbdadm connect --discard-my-data r0")
         pair.ours.call("keep")
     expect(pair, "kernel" if loser == "ours" else "ours", ours=4, kernel=9)
+
+
+def test_a_dry_run_from_either_side_changes_nothing(make_pair: PairMaker) -> None:
+    pair = with_policies(make_pair)
+    pair.ours.promote()
+    pair.kernel.run("drbdadm disconnect r0")
+    write_ours(pair, 4)
+    pair.kernel.run("drbdadm connect --tentative r0")
+    pair.kernel.wait_for("cs:StandAlone", STAND_ALONE_LIMIT_S)
+    assert "dry-run connect: Would become WFBitMapT" in pair.kernel.messages()
+    assert pair.ours.events("dry_run"), "this side has said what it would have become"
+    pair.ours.wait_for(lambda found: found["connection"] == "WFConnection", "the next link", STAND_ALONE_LIMIT_S)
+    pair.ours.call("disconnect")
+    pair.kernel.run("drbdadm connect r0")
+    pair.ours.call("connect", dry_run=True)
+    told = pair.ours.wait_for(lambda found: "Dry run" in found["problem"], "the end of its dry run")
+    assert "source of a resync of the blocks marked" in told["problem"]
+    assert told["connection"] == "StandAlone"
+    pair.kernel.wait_for("cs:WFConnection", STAND_ALONE_LIMIT_S)
+    pair.ours.call("connect")
+    pair.compare_whole()

@@ -84,6 +84,20 @@ def test_fencing_is_as_good_as_a_permission() -> None:
     assert found.completed() == {"write": 0}
 
 
+@pytest.mark.parametrize("alone", ["risk", "ask"])
+def test_no_vote_replaces_fencing_but_the_administrator_does(alone: str) -> None:
+    found = primary(HOLDING, alone=alone)
+    (fencing,) = lose(found)
+    found.give(e.AllowAlone(found.now, "vote", 0))
+    assert isinstance(found.one(e.CommandDone).error, errors.PeerNotFenced)
+    answer(found, fencing, 1)
+    assert found.completed() == {}
+    found.give(e.ResumeIo(found.now, "resume"))
+    found.meta_done()
+    assert found.one(e.CommandDone).error is None
+    assert found.completed() == {"write": 0}
+
+
 def test_an_answer_that_comes_after_the_peer_is_not_obeyed() -> None:
     found = primary(HOLDING, alone="ask")
     (fencing,) = lose(found)

@@ -377,6 +377,9 @@ class Commands:
             if s.link:
                 self._link.drop("the vote has left the peer out")
             if self._local.gate in {Gate.ASKING, Gate.RESUMING, Gate.EXPIRED}:
+                if self._link.fencing.holds_back:
+                    self._refuse(command, errors.PeerNotFenced())
+                    return
                 s.problem = ""
                 self._local.go_alone()
         s.when(lambda: self._local.gate is not Gate.WRITING, lambda: self._done(command))

@@ -95,7 +95,8 @@ class PeerNotFenced(MirrorRefused):
 
     def __init__(self) -> None:
         super().__init__(
-            "The handler fence-peer has not fenced the peer.", "See the log; to start in spite of that: relevo force."
+            "The handler fence-peer has not fenced the peer.",
+            "See the log; to go on in spite of that: relevo force, or relevo mirror resume-io where I/O is suspended.",
         )
 
 

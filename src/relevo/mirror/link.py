@@ -486,6 +486,11 @@ class Link:
 
     # ------------------------------------------------------------ the end
 
+    @property
+    def asks(self) -> bool:
+        """Nothing is completed without the peer before somebody has permitted it, or the peer is fenced."""
+        return self._s.settings.alone == "ask" or self.fencing.holds_back
+
     def handshake_timer(self) -> None:
         """The peer has not told its parameters."""
         if self._s.link:
@@ -534,7 +539,7 @@ class Link:
         s.peer_role = Role.UNKNOWN
         s.peer_disk = Disk.OUTDATED if self._left_outdated else Disk.UNKNOWN
         s.peer_outdated = s.peer_outdated or self._left_outdated
-        ask = (s.settings.alone == "ask" or self.fencing.holds_back) and not self._left_outdated
+        ask = self.asks and not self._left_outdated
         self._local.peer_lost(copy_was_good=good, ask=ask)
         if good and s.role is Role.PRIMARY and s.disk > Disk.FAILED and not self._left_outdated:
             self.fencing.peer_lost()

@@ -81,4 +81,5 @@ class Resume:
         if on_its_way:
             self._link.drop("the peer did not become the target of the resync in time")
         s.problem = ""
-        self._local.go_on_without_peer(ask=s.settings.alone == "ask")
+        self._local.go_on_without_peer(ask=self._link.asks)
+        self._link.fencing.peer_lost()
