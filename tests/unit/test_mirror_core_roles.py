@@ -11,6 +11,7 @@ from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.state import CLOSE_LIMIT_MS
 from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, State
 from relevo.mirror.uuids import JUST_CREATED
 
@@ -312,8 +313,10 @@ def test_outdate_is_stable_before_it_is_answered() -> None:
 def test_a_split_brain_leaves_both_alone_until_one_discards() -> None:
     bench = Bench().attach(bitmap_uuid=0x9900)
     bench.meet(uuids=(0xABCD00, 0x9900, 0, 0))
-    assert bench.one(e.DropConnection)
     assert not bench.one(e.WantConnection).wanted
+    assert not bench.take(e.DropConnection), "the peer has to find out by itself"
+    bench.tick(CLOSE_LIMIT_MS)
+    assert bench.one(e.DropConnection)
     assert bench.status["split_brain"]
     assert bench.status["connection"] == "StandAlone"
     assert bench.status["problem"]

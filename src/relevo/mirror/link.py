@@ -198,10 +198,22 @@ class Link:
             raise p.ProtocolError("The peer repeats the beginning of the conversation.")
 
     def _refuse(self, sentence: str, *, retry: bool = False) -> None:
-        if self._s.problem != sentence:
-            self._s.problem = sentence
-            self._s.changed()
-        self.drop(sentence, stay_alone=not retry)
+        """The copies are not put together. A peer that is still comparing them shall find out by itself, and why."""
+        s = self._s
+        if s.problem != sentence:
+            s.problem = sentence
+            s.changed()
+        if s.link and s.conn is Connection.WF_REPORT_PARAMS:
+            if not retry:
+                self._want_no_more()
+            self._await_close(sentence)
+        else:
+            self.drop(sentence, stay_alone=not retry)
+
+    def _want_no_more(self) -> None:
+        if self._s.want:
+            self._s.want = False
+            self._s.out.append(e.WantConnection(wanted=False))
 
     def turn_away(self, sentence: str) -> None:
         """The peer cannot be used as it is; that may be gone by itself later."""
@@ -430,8 +442,11 @@ class Link:
             self._handler(found.handler)
         if s.dry_run or self._peer_dry_run:
             s.log("info", "dry_run", sentence=found.sentence)
-            own, s.dry_run = s.dry_run, False
-            self._refuse(found.sentence, retry=not own)
+            if s.dry_run:
+                s.dry_run = False
+                self._refuse(found.sentence)
+            else:
+                self._await_close("the peer wanted to know only what would be done")
             return
         self._local.peer_has_gone_on()
         if found.split_brain:
@@ -499,9 +514,8 @@ class Link:
     def drop(self, reason: str, *, stay_alone: bool = False) -> None:
         """Close the link; it is lost at once."""
         s = self._s
-        if stay_alone and s.want:
-            s.want = False
-            s.out.append(e.WantConnection(wanted=False))
+        if stay_alone:
+            self._want_no_more()
         if s.link:
             s.out.append(e.DropConnection(reason))
             self.lost(reason)
@@ -636,15 +650,19 @@ class Link:
 
     def _let_go(self) -> None:
         self._s.out.append(e.SendMeta(p.ConnStateChangeReply(SS_SUCCESS)))
+        self._await_close("the peer took its leave")
+
+    def _await_close(self, reason: str) -> None:
+        """The link is over, but it is the peer that closes it: a close from here could overtake what it has to read."""
         self._closing = True
         self._s.set_timer(Timer.CLOSE, CLOSE_LIMIT_MS)
-        self.lost("the peer took its leave")
+        self.lost(reason)
 
     def close_timer(self) -> None:
-        """A peer that took its leave keeps the sockets open."""
+        """A peer that has to close the sockets keeps them open."""
         if self._closing:
             self._closing = False
-            self._s.out.append(e.DropConnection("the peer took its leave"))
+            self._s.out.append(e.DropConnection("the peer did not close the link in time"))
 
 
 def _no_packet(_packet: p.Packet, _buffer: e.Buffer) -> None:
