@@ -1,8 +1,9 @@
 """A disk that answers reads only when it is told to: `python held_disk.py FILE`, orders on standard input.
 
 It serves FILE at its own place. Each line on standard input is an order: `hold` (reads wait from now on), `release`
-(those that wait are answered, and so are later ones). Each change of the number of reads that wait is a line on
-standard output. Writes and flushes are answered at once. It ends when its file is unmounted.
+(those that wait are answered, and so are later ones), `fail` (every request is an error from now on). Each change of
+the number of reads that wait is a line on standard output. Writes and flushes are answered at once. It ends when its
+file is unmounted.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ class HeldDisk:
         self._image = image
         self._frontend = frontend
         self._holding = False
+        self._failing = False
         self._held: list[FuseRead] = []
 
     def obey(self, order: str) -> None:
-        """Hold or release."""
+        """Hold, release or fail."""
         self._holding = order == "hold"
+        self._failing = order == "fail"
         held, self._held = self._held, []
         for request in held:
             self._read(request)
@@ -38,6 +41,8 @@ class HeldDisk:
     def serve(self, request: Request) -> None:
         """One request."""
         match request:
+            case _ if self._failing:
+                self._frontend.reply_error(request.unique, errno.EIO)
             case FuseRead() if self._holding:
                 self._held.append(request)
                 print(len(self._held), flush=True)

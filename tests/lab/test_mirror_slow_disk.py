@@ -53,7 +53,9 @@ class Held:
         self._read_until(str(count))
 
     def close(self) -> None:
-        """Answer what hangs, and end."""
+        """Answer what hangs, and end; harmless when it has ended."""
+        if self._process.returncode is not None:
+            return
         with contextlib.suppress(OSError, AssertionError):
             self.order("release")
         umount(self.path, lazy=True)
