@@ -17,7 +17,7 @@ EXTENTS = 16
 GOOD = int(MetaFlag.CONSISTENT | MetaFlag.WAS_UP_TO_DATE | MetaFlag.AL_CLEAN)
 CURRENT = 0x1111_2222_3333_4440
 FEATURES = int(p.Feature.TRIM | p.Feature.WSAME)
-META = (e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch, e.PersistStale)
+META = (e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch, e.PersistStale, e.SaveTarget)
 
 
 class Bench:

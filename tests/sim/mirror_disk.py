@@ -22,6 +22,7 @@ from relevo.mirror.uuids import JUST_CREATED
 BLOCK = 4096
 EIO = 5
 _ELSEWHERE = {e.PersistEpoch, e.PersistStale}
+_HARMLESS = (e.DiskRead, e.DiskReadThin, e.DiskDigest, e.DiskFlush)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -74,9 +75,8 @@ class SimDisk:
         if self.failing and kind not in _ELSEWHERE:
             self._fail(effect)
             return None
-        if kind is e.DiskRead:
-            first = effect.offset // BLOCK
-            return [self.now.get(block, 0) for block in range(first, first + effect.length // BLOCK)]
+        if kind is e.DiskRead or kind is e.DiskReadThin or kind is e.DiskDigest:
+            return self._read(effect)
         if kind is e.DiskWrite or kind is e.DiskDiscard:
             for block, value in written(effect):
                 self.write(block, value)
@@ -94,6 +94,15 @@ class SimDisk:
             for block, value in written(effect):
                 if self.rng.random() < 0.5:
                     self.write(block, value)
+
+    def _read(self, effect: Any) -> Any:
+        first = effect.offset // BLOCK
+        found = [self.now.get(block, 0) for block in range(first, first + effect.length // BLOCK)]
+        if isinstance(effect, e.DiskDigest):
+            return f"{effect.algorithm} of {found}".encode()
+        if isinstance(effect, e.DiskReadThin) and not any(found):
+            return None
+        return found
 
     def is_stable(self, mark: int) -> bool:
         """Whether the first `mark` writes are."""
@@ -157,7 +166,7 @@ class SimDisk:
         effect, rng = op.effect, self.rng
         if isinstance(effect, e.DiskWrite | e.DiskDiscard):
             rest.update((block, value) for block, value in written(effect) if rng.random() < 0.5)
-        elif not isinstance(effect, e.DiskRead | e.DiskFlush):
+        elif not isinstance(effect, _HARMLESS):
             flushes = isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False)
             fate = rng.randrange(3)
             if fate and flushes and self.honest:
@@ -187,7 +196,7 @@ class SimDisk:
                 if self.rng.random() < 0.5:
                     for block, value in written(effect):
                         self.write(block, value)
-            elif not isinstance(effect, e.DiskRead | e.DiskFlush) and self.rng.random() < 0.5 and not self.failing:
+            elif not isinstance(effect, _HARMLESS) and self.rng.random() < 0.5 and not self.failing:
                 if isinstance(effect, e.WriteSuperblock) or getattr(effect, "preflush", False):
                     self._flush(op.mark)
                 self._meta(effect)

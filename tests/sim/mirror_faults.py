@@ -42,6 +42,7 @@ class Story:
         for node in world.nodes:
             node.start()
         world.manager.start()
+        world.administrator.start()
         world.after(5, self._work)
         world.after(self.rng.randint(60, 300), self._fault)
         world.run_until(world.plan.duration_ms)
@@ -233,9 +234,11 @@ class Story:
         world = self.world
         self.faults = False
         self._heal()
+        world.administrator.active = False
         end = world.now + SETTLE_MS
         while world.now < end:
             world.run_until(world.now + 100)
+            world.administrator.rest()
             for node in world.nodes:
                 if not node.alive:
                     self._start(node)
@@ -243,7 +246,7 @@ class Story:
                     raise DataLost(f"{node}: split brain although every step was voted for")
                 elif node.state.conn is Connection.STANDALONE and not node.state.split_brain and node.state.attached:
                     node.command(lambda token: e.Connect(world.now, token))
-            if self._at_rest():
+            if self._at_rest() and not world.administrator.busy():
                 self.working = False
                 if not any(node.requests for node in world.nodes):
                     break

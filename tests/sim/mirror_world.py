@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+from mirror_admin import Administrator
 from mirror_client import DataLost, Model
 from mirror_disk import BLOCK, EIO, SimDisk
 from mirror_disk_faults import DiskTrouble
@@ -23,6 +24,7 @@ from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.core import Mirror, Settings
 from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.state import SOURCE, STEADY
 from relevo.mirror.states import Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED
 
@@ -216,6 +218,7 @@ class Node:
         effects = self.core.step(event)
         if self.state.conn is not conn or self.state.disk is not disk:
             self._state_changed(conn, disk)
+            world.administrator.look(self)
         if self.state.role is Role.PRIMARY:
             world.leaders.add(self.number)
         effects = world.shuffled(effects)
@@ -227,10 +230,12 @@ class Node:
 
     def _state_changed(self, conn: Connection, disk: Disk) -> None:
         world, state = self.world, self.state
-        if state.conn is Connection.SYNC_SOURCE and conn is not Connection.SYNC_SOURCE:
+        if state.conn in SOURCE and conn not in SOURCE:
             world.takes_lead(self, "overwrites another")
         elif state.disk <= Disk.FAILED < disk:
             world.disk_lost(self)
+        elif state.disk is Disk.INCONSISTENT and disk is Disk.UP_TO_DATE:
+            world.gives_up(self)
         elif disk is Disk.INCONSISTENT and state.disk is Disk.UP_TO_DATE and world.holders:
             world.holders.add((self.number, self.incarnation))  # complete, whether the source knows or not
 
@@ -386,15 +391,11 @@ class Node:
     @property
     def both_good(self) -> bool:
         s = self.state
-        return (
-            self.alive
-            and s.conn is Connection.CONNECTED
-            and s.disk is Disk.UP_TO_DATE
-            and s.peer_disk is Disk.UP_TO_DATE
-        )
+        return self.alive and s.conn in STEADY and s.disk is Disk.UP_TO_DATE and s.peer_disk is Disk.UP_TO_DATE
 
 
 _DISK_EFFECTS = {
+    *(e.DiskReadThin, e.DiskDigest),
     *(e.DiskRead, e.DiskWrite, e.DiskDiscard, e.DiskFlush),
     *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch, e.PersistStale),
 }
@@ -415,6 +416,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self.lines: list[str] = []
+        taste = random.Random(plan.seed)
         self.settings = Settings(
             alone="risk" if plan.alone == "risk" else "ask",
             timeout_ms=600,
@@ -423,7 +425,17 @@ class World:
             al_extents=AL_SLOTS,
             suspend_ms=800,
             resume_peer_ms=200,
-            options=DrbdOptions(protocol=plan.protocol, ko_count=1, on_io_error=plan.on_io_error),
+            options=DrbdOptions(
+                protocol=plan.protocol,
+                ko_count=1,
+                on_io_error=plan.on_io_error,
+                verify_alg="any",
+                csums_alg=taste.choice(("", "any")),
+                csums_after_crash_only=taste.random() < 0.5,
+                rs_discard_granularity_bytes=taste.choice((0, 1 << 20, 1 << 16)),
+                c_fill_target_bytes=taste.choice((0, 50 << 10, 1 << 20)),
+                c_plan_ahead_ms=taste.choice((0, 500)),
+            ),
         )
         self.cut = False
         self.slow_until = 0
@@ -432,6 +444,7 @@ class World:
         self.holders: set[tuple[int, int]] = set()
         self.nodes = [Node(self, 0), Node(self, 1)]
         self.manager = Manager(self)
+        self.administrator = Administrator(self)
         self._connecting = False
         self.moved_to: int | None = None
         self.leaders = {0, 1}  # who may have been Primary last
@@ -530,8 +543,9 @@ class World:
             if node.wire is None or node.wire.incarnations[other.number] != other.incarnation:
                 self.model.all_copies_lost_power()  # its answer was on the way when it lost its power
             return
-        replicated = node.state.conn in {Connection.CONNECTED, Connection.SYNC_SOURCE}
-        linked = replicated and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
+        linked = (
+            node.state.replicating and other.alive and other.state.disk is Disk.UP_TO_DATE and node.wire is not None
+        )
         if linked and node.wire.incarnations[other.number] == other.incarnation:
             self.holders.add((other.number, other.incarnation))
 
@@ -579,6 +593,15 @@ class World:
             self.model.all_copies_lost_power()
         elif self.model.unflushed():
             self.holders.discard(following)
+
+    def gives_up(self, node: Node) -> None:
+        """A good copy is going to be overwritten; one that the administrator gives up must not be the only one."""
+        self.share()
+        mine = (node.number, node.incarnation)
+        if self.holders - {mine}:
+            self.holders.discard(mine)
+        elif self.holders and node.state.conn is Connection.STARTING_SYNC_T:
+            raise DataLost(f"{node}: the only complete copy is given up")
 
     def takes_lead(self, node: Node, what: str) -> None:
         """A copy is promoted or becomes a resync's source: it has to hold everything, or be a crashed Primary's."""

@@ -9,7 +9,7 @@ import pytest
 from mirror_core_support import BLOCK, Bench
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror.parameters import MAX_RATE_KIB
+from relevo.mirror.pace import UNBOUNDED_KIB
 from relevo.mirror.states import CONN_MASK, DISK_MASK, ROLE_MASK, Connection, Disk, Role
 
 FLAGS = int(p.DataFlag.SEND_WRITE_ACK)
@@ -91,7 +91,7 @@ def test_no_bound_on_the_rate_is_told_as_the_highest() -> None:
     bench = Bench().attach()
     bench.give(e.Connected(bench.now, 0, resolve_conflicts=False))
     (told,) = [packet for packet in bench.sent() if isinstance(packet, p.SyncParam)]
-    assert (told.rate, told.c_max_rate) == (MAX_RATE_KIB, MAX_RATE_KIB)
+    assert (told.rate, told.c_max_rate) == (UNBOUNDED_KIB, UNBOUNDED_KIB)
 
 
 def test_a_peer_that_leaves_gets_its_barriers_acknowledged_first() -> None:

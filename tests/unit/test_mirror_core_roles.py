@@ -356,6 +356,8 @@ def test_a_target_is_inconsistent_on_disk_before_the_source_may_send_and_uptodat
     bench.packet(p.OutOfSync(8, BLOCK))
     bench.sent()
     bench.peer_bitmap()
+    assert not bench.take(e.WriteSuperblock), "a good copy is saved before it is given up"
+    bench.done(bench.one(e.SaveTarget))
     bench.done(bench.one(e.WriteBitmap))
     superblock = bench.one(e.WriteSuperblock)
     assert not superblock.meta.flags & MetaFlag.CONSISTENT

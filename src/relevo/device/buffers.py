@@ -20,6 +20,18 @@ def address_of(view: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
+_libc = ctypes.CDLL(None)
+_libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
+
+def all_zero(view: memoryview) -> bool:
+    """Whether a writable view holds nothing but zeroes: it does if it begins with one and equals itself one further."""
+    if not view:
+        return True
+    address = address_of(view)
+    return view[0] == 0 and _libc.memcmp(address, address + 1, len(view) - 1) == 0
+
+
 class _Arena:
     __slots__ = ("mapping", "users", "view")
 

@@ -48,10 +48,10 @@ _FIXED: dict[str, tuple[type[p.Packet], ...]] = {
     "II": (p.BarrierAck, p.StateChangeRequest, p.ConnStateChangeRequest, p.DelayProbe),
     "Q": (p.SyncUuid,),
     "QI4x": (p.OutOfSync, p.ResyncDeallocated),
-    "QQI4x": (p.DataRequest, p.ResyncRequest, p.ThinRequest),
+    "QQI4x": (p.DataRequest, p.ResyncRequest, p.ThinRequest, p.VerifyRequest),
     "QQII": (
         *(p.ReceiveAck, p.WriteAck, p.ResyncWriteAck, p.Superseded, p.RetryWrite),
-        *(p.NegAck, p.NegDataReply, p.NegResyncReply, p.ResyncCancel, p.ResyncInSync),
+        *(p.NegAck, p.NegDataReply, p.NegResyncReply, p.ResyncCancel, p.ResyncInSync, p.VerifyResult),
     ),
     "QQIII": (p.Trim, p.Zeroes),
     "6Q": (p.Uuids,),
@@ -176,14 +176,17 @@ def _parse_sizes(body: bytes) -> p.Packet:
 _BLOCK_REQUEST = struct.Struct(">QQI4x")
 
 
-def _encode_checksum_request(packet: p.ChecksumRequest) -> bytes:
+def _encode_with_digest(packet: p.ChecksumRequest | p.VerifyReply) -> bytes:
     return _BLOCK_REQUEST.pack(packet.sector, packet.block_id, packet.size_bytes) + packet.digest
 
 
-def _parse_checksum_request(body: bytes) -> p.Packet:
-    if not _BLOCK_REQUEST.size < len(body) <= _BLOCK_REQUEST.size + p.MAX_DIGEST_BYTES:
-        raise p.BadLength(f"The peer sent a checksum request of {len(body)} bytes.", p.UPGRADE_REMEDY)
-    return p.ChecksumRequest(*(*_BLOCK_REQUEST.unpack_from(body), body[_BLOCK_REQUEST.size :]))
+def _digest_parser(cls: type[p.ChecksumRequest | p.VerifyReply]) -> Parser:
+    def parse(body: bytes) -> p.Packet:
+        if not _BLOCK_REQUEST.size < len(body) <= _BLOCK_REQUEST.size + p.MAX_DIGEST_BYTES:
+            raise p.BadLength(f"The peer sent {cls.__name__} with {len(body)} bytes.", p.UPGRADE_REMEDY)
+        return cls(*(*_BLOCK_REQUEST.unpack_from(body), body[_BLOCK_REQUEST.size :]))
+
+    return parse
 
 
 def _parse_challenge(body: bytes) -> p.Packet:
@@ -219,7 +222,8 @@ _ENCODERS.update(
         p.ProtocolUpdate: _encode_protocol,
         p.SyncParam: _encode_sync_param,
         p.Sizes: _encode_sizes,
-        p.ChecksumRequest: _encode_checksum_request,
+        p.ChecksumRequest: _encode_with_digest,
+        p.VerifyReply: _encode_with_digest,
         p.AuthChallenge: lambda packet: packet.challenge,
         p.AuthResponse: lambda packet: packet.response,
         p.BitmapWords: lambda packet: packet.words,
@@ -232,7 +236,8 @@ _PARSERS.update(
         p.Command.PROTOCOL_UPDATE: _protocol_parser(p.ProtocolUpdate),
         p.Command.SYNC_PARAM89: _parse_sync_param,
         p.Command.SIZES: _parse_sizes,
-        p.Command.CSUM_RS_REQUEST: _parse_checksum_request,
+        p.Command.CSUM_RS_REQUEST: _digest_parser(p.ChecksumRequest),
+        p.Command.OV_REPLY: _digest_parser(p.VerifyReply),
         p.Command.AUTH_CHALLENGE: _parse_challenge,
         p.Command.AUTH_RESPONSE: _parse_response,
         p.Command.BITMAP: _parse_bitmap,

@@ -27,7 +27,7 @@ from relevo.mirror.link import (
 from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.requests import Then
-from relevo.mirror.state import SECTOR_BYTES, Shared
+from relevo.mirror.state import SECTOR_BYTES, TARGET, Shared
 from relevo.mirror.states import DISK_MASK, DISK_NAMES, DISK_SHIFT, ROLE_MASK, Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
 
@@ -129,7 +129,7 @@ class Commands:
             self._with_epoch(command, lambda: self._s.when(self._quiet, lambda: self._promote_now(command)))
 
     def _quiet(self) -> bool:
-        return self._s.settled and self._durable.idle and not self._peer_io.in_flight
+        return self._s.settled and not self._s.asking and self._durable.idle and not self._peer_io.in_flight
 
     def _promote_now(self, command: e.Promote, *, fencing_tried: bool = False) -> None:
         s = self._s
@@ -139,7 +139,7 @@ class Commands:
             self._refuse_if_alive(command)
         elif self._link.fencing.due and not fencing_tried:
             self._link.fencing.run(lambda fenced: s.when(self._quiet, lambda: self._fenced(command, fenced=fenced)))
-        elif (s.disk is not Disk.UP_TO_DATE and not command.force) or s.conn is Connection.SYNC_TARGET:
+        elif (s.disk is not Disk.UP_TO_DATE and not command.force) or s.conn in TARGET:
             self._give_up(command, errors.DataNotUpToDate(DISK_NAMES[s.disk]))
         elif not s.link and not command.force and s.uuids.current & ~PRIMARY_BIT == JUST_CREATED:
             self._give_up(command, errors.NeverInUse())
@@ -242,7 +242,10 @@ class Commands:
             return
         self._asked_link = 0
         if packet.retcode < SS_SUCCESS or self._s.peer_role is Role.PRIMARY:
-            self._give_up(command, errors.PeerIsPrimary())
+            transient = packet.retcode == SS_IN_TRANSIENT_STATE
+            self._give_up(command, errors.ResyncBegins() if transient else errors.PeerIsPrimary())
+        elif not self._s.settled:
+            self._give_up(command, errors.ResyncBegins())
         else:
             self._become_primary(command)
 
@@ -256,7 +259,7 @@ class Commands:
         s.al_clean = False
         s.size_agreed = True
         self._local.begin()
-        alone = not s.link or s.peer_disk <= Disk.FAILED or (forced and s.conn is Connection.CONNECTED)
+        alone = not s.link or s.peer_disk <= Disk.FAILED or (forced and s.steady)
         if created and not alone and s.peer_disk is Disk.UP_TO_DATE:
             s.uuids.first_current(s.take_random(), primary=True)
         elif (alone and s.uuids.peer_may_have_current) or forced:
@@ -396,7 +399,7 @@ class Commands:
         s = self._s
         if not s.want:
             self._link.look_for_peer()
-        elif s.link and s.conn is Connection.CONNECTED and s.disk is Disk.OUTDATED:
+        elif s.link and s.steady and s.disk is Disk.OUTDATED:
             self._link.drop("the copies have to be compared again")
 
     def _disconnect(self, command: e.Disconnect) -> None:
@@ -411,7 +414,7 @@ class Commands:
         if s.role is Role.PRIMARY:
             self._refuse(command, errors.StillPrimary())
             return
-        if not s.link or s.conn is not Connection.CONNECTED:
+        if not s.link or not s.steady:
             s.discard_my_data = True
             if s.link:
                 self._link.drop("this side gives up its changes: the copies have to be compared again")

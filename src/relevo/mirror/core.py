@@ -13,6 +13,7 @@ from typing import Any
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.administration import Administration
+from relevo.mirror.agreed import AgreedChanges
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.commands import Commands
 from relevo.mirror.durable import Durable
@@ -24,8 +25,9 @@ from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerRead, PeerWrite, Served, Write
 from relevo.mirror.resume import Resume
 from relevo.mirror.resync import Resync
-from relevo.mirror.state import SECTOR_BYTES, SYNCING, Settings, Shared, Timer
-from relevo.mirror.states import CONNECTION_NAMES, DISK_NAMES, ROLE_NAMES, Disk
+from relevo.mirror.state import SECTOR_BYTES, Settings, Shared, Timer
+from relevo.mirror.states import CONN_MASK, CONNECTION_NAMES, DISK_NAMES, ROLE_NAMES, Disk
+from relevo.mirror.verify import Verify
 
 __all__ = ["Mirror", "Settings"]
 
@@ -48,19 +50,18 @@ class Mirror:
         self._local = LocalIo(s, self._durable, ranges, self._admit, self._disk_failed)
         self._peer_io = PeerIo(s, ranges, self._admit, self._disk_failed)
         self._resync = Resync(
-            s,
-            self._durable,
-            self._peer_io,
-            ranges,
-            self._admit,
-            self._disk_failed,
-            s.changed,
-            self._target_marked,
-            self._refuse_resync,
+            *(s, self._durable, self._peer_io, ranges, self._admit, self._disk_failed),
+            *(self._target_marked, self._refuse_resync, lambda: self._local.in_flight),
         )
         self._link = Link(s, self._durable, self._local, self._peer_io, self._resync)
         self._copy = self._link.copy = LocalCopy(s, self._durable, self._local, self._peer_io, self._link)
         self._peer_io.serve_alone = self._copy.serve_alone
+        self._agreed = AgreedChanges(s, self._link, self._resync)
+        self._verify = self._link.verify = self._agreed.verify = Verify(
+            *(s, self._durable, ranges, self._resync.activity, self._resync.pace),
+            *(self._admit, self._disk_failed, self._agreed.repair),
+        )
+        self._link.alive.verify_since = self._verify.waiting_since_ms
         self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
         self._resume = self._copy.resume = Resume(s, self._local, self._link)
         self._events: dict[type, Handler] = {
@@ -88,6 +89,8 @@ class Mirror:
         admin = self._admin = Administration(s, self._durable, self._local, self._peer_io, self._link, self._events)
         self._events |= dict.fromkeys(admin.commands, admin.handle)
         self._events[e.Demote] = self._demote
+        for change in (e.Invalidate, e.Resync, e.PauseResync, e.ResyncSpeed, e.Verify, e.StopVerify):
+            self._events[change] = self._agreed.handle
         self._packets = self._packet_handlers()
         self._link.late_packet = self._late_packet
         self._timers: dict[Timer, Callable[[], None]] = {
@@ -97,6 +100,10 @@ class Mirror:
             Timer.LATE: self._link.alive.late_timer,
             Timer.HANDSHAKE: self._link.handshake_timer,
             Timer.RESYNC: self._resync.next_slice,
+            Timer.BITMAP: self._resync.portion,
+            Timer.SAVE: self._resync.snapshot.go_on,
+            Timer.CONSENT: self._agreed.unanswered,
+            Timer.VERIFY: self._verify.next_slice,
             Timer.SUSPEND: self._local.expire,
             Timer.RESUME: self._resume.timer,
             Timer.LEAVE: self._link.leave_answered,
@@ -105,7 +112,7 @@ class Mirror:
         }
 
     def _packet_handlers(self) -> dict[type, PacketHandler]:
-        local, peer_io, resync, link, commands = self._local, self._peer_io, self._resync, self._link, self._commands
+        local, peer_io, resync, link = self._local, self._peer_io, self._resync, self._link
         return {
             p.Data: peer_io.data,
             p.WriteAck: lambda packet, _: local.acknowledged(packet.block_id),
@@ -118,10 +125,13 @@ class Mirror:
             p.WriteSame: peer_io.data,
             p.ResyncRequest: lambda packet, _: resync.request(packet),
             p.ThinRequest: lambda packet, _: resync.request(packet),
-            p.ResyncReply: resync.block,
+            p.ChecksumRequest: lambda packet, _: resync.request(packet),
+            p.ResyncReply: resync.target.block,
+            p.ResyncDeallocated: resync.target.block,
+            p.ResyncInSync: lambda packet, _: resync.target.in_sync(packet),
             p.ResyncWriteAck: self._resync_write_ack,
-            p.NegResyncReply: lambda packet, _: resync.refused(packet),
-            p.ResyncCancel: lambda packet, _: resync.refused(packet),
+            p.NegResyncReply: lambda packet, _: resync.target.refused(packet),
+            p.ResyncCancel: lambda packet, _: resync.target.refused(packet),
             p.OutOfSync: lambda packet, _: resync.out_of_sync(packet),
             p.BitmapWords: lambda packet, _: resync.bitmap(packet),
             p.CompressedBitmap: lambda packet, _: resync.bitmap(packet),
@@ -133,12 +143,15 @@ class Mirror:
             p.Ping: lambda _, __: self._s.out.append(e.SendMeta(p.PingAck())),
             p.PingAck: lambda _, __: link.alive.pong(),
             p.Protocol: lambda packet, _: link.protocol(packet),
+            p.VerifyRequest: lambda packet, _: self._verify.request(packet),
+            p.VerifyReply: lambda packet, _: self._verify.reply(packet),
+            p.VerifyResult: lambda packet, _: self._verify.result(packet),
             p.SyncParam: lambda packet, _: link.sync_param(packet),
             p.Sizes: lambda packet, _: link.sizes(packet),
             p.Uuids: lambda packet, _: link.uuids(packet),
             p.StateWord: lambda packet, _: link.state(packet),
-            p.StateChangeRequest: lambda packet, _: commands.peer_asks(packet),
-            p.StateChangeReply: lambda packet, _: commands.peer_answers(packet),
+            p.StateChangeRequest: lambda packet, _: self._peer_asks(packet),
+            p.StateChangeReply: lambda packet, _: self._peer_answers(packet),
             p.ConnStateChangeRequest: lambda packet, _: link.peer_leaves(packet),
             p.ConnStateChangeReply: lambda _, __: link.leave_answered(),
             p.DelayProbe: lambda _, __: None,
@@ -211,12 +224,24 @@ class Mirror:
     def _resync_write_ack(self, packet: p.ResyncWriteAck, _: e.Buffer) -> None:
         """Of a resynchronised block, or of a write that made its blocks equal."""
         if packet.block_id == p.SYNCER_ID:
-            self._resync.written(packet)
+            self._resync.source.written(packet)
             return
         write = self._local.acknowledged(packet.block_id)
         if (write.offset, write.end - write.offset) != (packet.sector * SECTOR_BYTES, packet.size_bytes):
             raise p.ProtocolError(f"The peer acknowledged another range than that of the write at {write.offset}.")
         self._s.bitmap.clear_range(-(-write.offset // BLOCK_BYTES), write.end // BLOCK_BYTES)
+
+    def _peer_asks(self, packet: p.StateChangeRequest) -> None:
+        if packet.mask & CONN_MASK and not packet.mask & ~CONN_MASK:
+            self._agreed.peer_asks(packet)
+        else:
+            self._commands.peer_asks(packet)
+
+    def _peer_answers(self, packet: p.StateChangeReply) -> None:
+        if self._agreed.asked:
+            self._agreed.peer_answers(packet)
+        else:
+            self._commands.peer_answers(packet)
 
     def _admit(self, entry: Ranged) -> None:
         """A range became free for somebody else than the one who left it."""
@@ -228,7 +253,8 @@ class Mirror:
             self._peer_io.admit_read(entry)
         else:
             assert isinstance(entry, Served)
-            self._resync.admit(entry)
+            assert entry.admitted is not None
+            entry.admitted(entry)
 
     def _disk_failed(self, errno: int, *, whole: bool = False) -> None:
         self._copy.failed(errno, whole=whole)
@@ -245,8 +271,6 @@ class Mirror:
         """What the control socket shows, without name and device."""
         s = self._s
         left = s.bitmap.count * BLOCK_BYTES
-        total = s.resync_total_bits * BLOCK_BYTES
-        resync = {"done_bytes": max(0, total - left), "total_bytes": total} if s.conn in SYNCING else None
         return {
             "role": ROLE_NAMES[s.role],
             "peer_role": ROLE_NAMES[s.peer_role],
@@ -255,7 +279,10 @@ class Mirror:
             "peer_disk": DISK_NAMES[s.peer_disk],
             "size_bytes": s.size_sectors * SECTOR_BYTES,
             "out_of_sync_bytes": min(left, s.size_sectors * SECTOR_BYTES),
-            "resync": resync,
+            "resync": self._resync.status(),
+            "verify": self._verify.status(),
+            "last_verify": self._verify.last,
+            "counters": self._counters(),
             "resync_total_bytes": s.resync_bytes,
             "current_uuid": f"{s.uuids.current:016x}",
             "bitmap_uuid": f"{s.uuids.bitmap:016x}",
@@ -272,6 +299,26 @@ class Mirror:
             "outdated": s.disk is Disk.OUTDATED,
             "epoch": s.epoch,
             "problem": s.problem,
+        }
+
+    def _counters(self) -> dict[str, object]:
+        """What `cat /proc/drbd` counts: KiB, numbers, and the letter of the order that writes are kept in."""
+        s, c = self._s, self._s.counters
+        local, peer, resync, verify = self._local, self._peer_io, self._resync, self._verify
+        return {
+            "ns": c.sent >> 10,
+            "nr": c.received >> 10,
+            "dw": c.disk_written >> 10,
+            "dr": (c.disk_read + c.application_read) >> 10,
+            "al": c.log_writes,
+            "bm": c.bitmap_writes,
+            "lo": local.at_disk + peer.in_flight,
+            "pe": local.unanswered + resync.target.pending + verify.pending,
+            "ua": peer.in_flight + resync.source.pending,
+            "ap": local.in_flight,
+            "ep": local.epochs,
+            "wo": "f",
+            "oos": s.bitmap.count * BLOCK_BYTES >> 10,
         }
 
 

@@ -8,7 +8,7 @@ from relevo.base.control import Message
 from relevo.mirror import events as ev
 
 DISK_EFFECTS: tuple[type[Any], ...] = (
-    *(ev.DiskRead, ev.DiskWrite, ev.DiskDiscard, ev.DiskFlush),
+    *(ev.DiskRead, ev.DiskReadThin, ev.DiskDigest, ev.DiskWrite, ev.DiskDiscard, ev.DiskFlush),
     *(ev.WriteSuperblock, ev.WriteActivityLog, ev.WriteBitmap),
 )
 """What needs a backing disk."""
@@ -21,6 +21,9 @@ STATUS: Message = {
     "size_bytes": 0,
     "out_of_sync_bytes": 0,
     "resync": None,
+    "verify": None,
+    "last_verify": None,
+    "counters": None,
     "resync_total_bytes": 0,
     "current_uuid": "0000000000000000",
     "bitmap_uuid": "0000000000000000",

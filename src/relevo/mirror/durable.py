@@ -68,6 +68,7 @@ class Durable:
             return
         end = at + PIECE_PAGES
         pages = self._take_pages(numbers[at:end])
+        self._s.counters.bitmap_writes += 1
         if end >= len(numbers):
             self._s.out.append(e.WriteBitmap(self._job(then), pages, preflush=True))
         else:
@@ -89,12 +90,14 @@ class Durable:
                 first = extent * BITS_PER_EXTENT
                 found.update(self._s.bitmap.dirty_pages(first, min(first + BITS_PER_EXTENT, self._s.bitmap.bits)))
             if found:
+                self._s.counters.bitmap_writes += 1
                 content = self._take_pages(sorted(found))
                 self._s.out.append(e.WriteBitmap(self._stage(block, then), content, preflush=True))
             else:
                 block()
 
         def block() -> None:
+            self._s.counters.log_writes += 1
             self._s.out.append(e.WriteActivityLog(self._job(then), transaction, preflush=bool(evicted)))
 
         self._queue(data_flush, then)

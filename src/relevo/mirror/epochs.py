@@ -61,6 +61,11 @@ class TransferLog:
         return epoch
 
     @property
+    def count(self) -> int:
+        """How many there are, the open one included."""
+        return len(self._closed) + 1
+
+    @property
     def newest_closed(self) -> SentEpoch | None:
         """The youngest epoch that waits for its acknowledgement."""
         return self._closed[-1] if self._closed else None

@@ -156,3 +156,60 @@ class NoDataToCompare(MirrorRefused):
             "This server is Primary without data: nothing says whether the disk fits what was in use.",
             "Connect to the peer first, or make this server Secondary.",
         )
+
+
+class NotNow(MirrorRefused):
+    """The connection is not in the state for it."""
+
+    def __init__(self, connection: str) -> None:
+        super().__init__(
+            f"That needs two connected copies at rest; the connection is {connection}.", "Wait for it and try again."
+        )
+
+
+class PeerRefused(MirrorRefused):
+    """The peer did not agree."""
+
+    def __init__(self, retcode: int) -> None:
+        reason = _RETCODES.get(retcode, f"answer {retcode}")
+        super().__init__(f"The peer does not agree: {reason}.", "Look into the peer's log and try again.")
+
+
+class PeerNotUpToDate(MirrorRefused):
+    """The copy of the peer is not one to compare with, or to take over."""
+
+    def __init__(self, disk: str) -> None:
+        super().__init__(f"The peer's copy is {disk}, not UpToDate.", "Wait for its resync and try again.")
+
+
+class NoVerifyAlgorithm(MirrorRefused):
+    """Copies are compared by digests, and no algorithm is configured."""
+
+    def __init__(self) -> None:
+        super().__init__("No algorithm is configured to compare the copies with.", 'Set verify_alg, such as "sha256".')
+
+
+class NothingToVerify(MirrorRefused):
+    """The part of the device that was named is empty."""
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing to compare between these places.", "Name a start before the stop.")
+
+
+class ResyncBegins(MirrorRefused):
+    """A resync has begun while the peer was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("A resync has begun meanwhile.", "Wait for it and try again.")
+
+
+_RETCODES = {
+    -1: "both servers would be Primary",
+    -2: "it needs access to an UpToDate copy",
+    -4: "it has no disk",
+    -8: "a resync or verify is running there",
+    -14: "no algorithm is configured there to compare the copies with",
+    -18: "its state is changing",
+    -19: "it is about to change its state, too",
+}
+"""What drbd's state change replies mean."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 from relevo.base.errors import RelevoError
 from relevo.mirror.packets import Packet
@@ -347,6 +347,63 @@ class NewGeneration:
 
 
 @dataclasses.dataclass(slots=True)
+class Invalidate:
+    """Give up this copy (`peer` False) or the peer's: all of it comes anew from the other side."""
+
+    now_ms: int
+    token: Token
+    peer: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class Resync:
+    """Send the marked blocks from this copy to the peer, without a break in the link (after a verify)."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
+class PauseResync:
+    """Pause whatever resync runs or will run, or (`paused` False) let it go on."""
+
+    now_ms: int
+    token: Token
+    paused: bool
+
+
+@dataclasses.dataclass(slots=True)
+class ResyncSpeed:
+    """`fast`: whatever the application does; `gentle`: in the background; `auto`: as configured. On both sides."""
+
+    now_ms: int
+    token: Token
+    speed: Literal["auto", "fast", "gentle"]
+
+
+@dataclasses.dataclass(slots=True)
+class Verify:
+    """Compare the copies from `first` up to `end` (bytes; `end` 0: to the end of the device). Done when it has begun.
+
+    `repair`: when it is over, blocks that differ are sent from this copy to the peer.
+    """
+
+    now_ms: int
+    token: Token
+    first: int = 0
+    end: int = 0
+    repair: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class StopVerify:
+    """End the verify that was started here where it stands."""
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
 class Down:
     """Take leave, write everything down, end (`Stopped`)."""
 
@@ -367,6 +424,12 @@ Command = (
     | SuspendIo
     | ResumeIo
     | NewGeneration
+    | Invalidate
+    | Resync
+    | PauseResync
+    | ResyncSpeed
+    | Verify
+    | StopVerify
     | Down
 )
 Event = (
@@ -399,6 +462,28 @@ class DiskRead:
     offset: int
     length: int
     buffer: Buffer
+
+
+@dataclasses.dataclass(slots=True)
+class DiskReadThin:
+    """As `DiskRead`, for whoever need not have zeroes: `DiskDone.buffer` is None when there is nothing else."""
+
+    token: Token
+    offset: int
+    length: int
+
+
+@dataclasses.dataclass(slots=True)
+class DiskDigest:
+    """Read from the data area and compute the digest (an algorithm as `csums-alg` names it): `DiskDone.buffer` is it.
+
+    The digest is plain bytes, nothing that has to be released.
+    """
+
+    token: Token
+    offset: int
+    length: int
+    algorithm: str
 
 
 @dataclasses.dataclass(slots=True)
@@ -532,6 +617,11 @@ class SaveTarget:
     ranges: tuple[tuple[int, int], ...]
     required: bool
     generations: tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(slots=True)
+class ForgetTarget:
+    """The copy is complete again: what `SaveTarget` kept for the sake of a resync is needed no more."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -670,6 +760,8 @@ class Log:
 
 Effect = (
     DiskRead
+    | DiskReadThin
+    | DiskDigest
     | DiskWrite
     | DiskDiscard
     | DiskWriteSame
@@ -682,6 +774,7 @@ Effect = (
     | PersistStale
     | RunHandler
     | SaveTarget
+    | ForgetTarget
     | SendData
     | SendMeta
     | DropConnection

@@ -20,12 +20,13 @@ from relevo.mirror.durable import Durable
 from relevo.mirror.fencing import Fencing
 from relevo.mirror.handshake import SPLIT_BRAIN, Copy, Decision, Direction, decide
 from relevo.mirror.local_io import Gate, LocalIo
-from relevo.mirror.parameters import sync_disagreement, sync_param
+from relevo.mirror.parameters import sync_disagreement
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
-from relevo.mirror.state import CLOSE_LIMIT_MS, Shared, Timer
+from relevo.mirror.state import CLOSE_LIMIT_MS, SOURCE, STEADY, TARGET, Shared, Timer
 from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, State
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
+from relevo.mirror.verify import Verify
 from relevo.mirror.vitality import Vitality
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Link:
         self._local = local
         self._peer_io = peer_io
         self._resync = resync
+        self.verify: Verify
+        """Set once by the core."""
         self._early: list[tuple[p.Packet, e.Buffer]] | None = None
         self.fencing = Fencing(shared, durable, local)
         self.alive = Vitality(shared, local, resync, self.drop)
@@ -113,8 +116,9 @@ class Link:
 
     def _begin(self) -> None:
         s = self._s
+        options = s.settings.options
         s.out.append(e.SendData(self._told()))
-        s.out.append(e.SendData(sync_param(s.settings)))
+        s.out.append(e.SendData(self._resync.pace.limits.said(options.verify_alg, options.csums_alg)))
         self._say_sizes()
         if s.disk > Disk.FAILED:
             s.out.append(e.SendData(self._uuids(0)))
@@ -186,11 +190,14 @@ class Link:
 
     def sync_param(self, packet: p.SyncParam) -> None:
         """How the peer resynchronises; told at the beginning, and again when its administrator changes something."""
-        s = self._s
-        wrong = sync_disagreement(sync_param(s.settings), packet)
-        if wrong and s.conn is Connection.WF_REPORT_PARAMS:
-            self._refuse(wrong)
-        elif wrong:
+        s, pace, options = self._s, self._resync.pace, self._s.settings.options
+        wrong = sync_disagreement(options, packet)
+        if s.conn is Connection.WF_REPORT_PARAMS:
+            if wrong:
+                self._refuse(wrong)
+            return
+        pace.limits = pace.limits.heard(packet)
+        if wrong:
             s.log("warning", "settings_differ", what=wrong)
 
     def _expect_parameters(self) -> None:
@@ -250,7 +257,7 @@ class Link:
             self.copy.generation_moved(packet.current)
         created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
         skip = packet.flags & p.UuidFlag.SKIP_INITIAL_SYNC
-        if not first and s.conn is Connection.CONNECTED and created and skip:
+        if not first and s.steady and created and skip:
             s.uuids = Generations(packet.current & ~PRIMARY_BIT, 0, packet.history0, packet.history1)
             s.bitmap.clear_all()
             s.disk = s.peer_disk = Disk.UP_TO_DATE
@@ -276,10 +283,16 @@ class Link:
             s.peer_role = peer.role
             self._peer_io.hurry_up()
             s.changed()
+        if (peer.aftr_isp or peer.user_isp) is not s.peer_isp:
+            s.peer_isp = not s.peer_isp
+            self._resync.apply_pause()
+            s.changed()
         if s.conn is Connection.CONNECTED and peer.disk is Disk.NEGOTIATING:
             self._answer_offer(peer)
         elif s.conn is Connection.CONNECTED and s.disk is Disk.NEGOTIATING:
             self._offer_answered(peer)
+        elif s.conn is Connection.CONNECTED and peer.conn in {Connection.WF_BITMAP_S, Connection.WF_BITMAP_T}:
+            self._compare(peer)
         else:
             self._peer_disk(peer)
             self._serve(peer)
@@ -295,22 +308,27 @@ class Link:
             if s.peer_role is Role.PRIMARY:
                 self.copy.serve_alone()
             s.changed()
-        elif s.conn is Connection.SYNC_SOURCE:
-            if peer.conn is Connection.SYNC_TARGET and peer.disk is Disk.INCONSISTENT:
-                self.target_marked()
-            elif peer.conn is Connection.CONNECTED and peer.disk is Disk.UP_TO_DATE:
-                self._resync.peer_done()
+        elif s.conn in SOURCE:
+            self._target_says(peer)
         elif s.conn is Connection.CONNECTED and peer.conn is Connection.AHEAD:
             self._resync.fall_behind()
         elif s.conn is Connection.CONNECTED and s.disk is Disk.INCONSISTENT and peer.disk is Disk.UP_TO_DATE:
             self.drop("the peer's copy was forced to be UpToDate: the copies have to be compared again")
-        elif s.conn is Connection.CONNECTED:
+        elif s.conn in STEADY:
+            if s.conn is Connection.VERIFY_T and peer.conn is Connection.CONNECTED:
+                self.verify.peer_done()
             disk = Disk.UP_TO_DATE if peer.disk >= Disk.OUTDATED and s.disk is Disk.UP_TO_DATE else peer.disk
             if s.role is Role.PRIMARY and s.peer_disk is Disk.UP_TO_DATE and disk is Disk.INCONSISTENT:
                 self.drop("the peer's copy is not whole any more: it has to be made so by a resync")
             elif disk is not s.peer_disk:
                 s.peer_disk = disk
                 s.changed()
+
+    def _target_says(self, peer: State) -> None:
+        if peer.conn in TARGET and peer.disk is Disk.INCONSISTENT:
+            self.target_marked()
+        elif peer.conn is Connection.CONNECTED and peer.disk is Disk.UP_TO_DATE:
+            self._resync.peer_done()
 
     def _serve(self, peer: State) -> None:
         """A Primary without a disk says that it goes on with this copy (a kernel may just begin to read and write)."""
@@ -353,6 +371,7 @@ class Link:
 
     def target_marked(self) -> None:
         """The target is Inconsistent on its disk: it cannot become Primary, so this side may complete writes alone."""
+        self._s.live_start = False
         if self._local.gate in {Gate.ASKING, Gate.RESUMING, Gate.EXPIRED}:
             self._s.problem = ""
             self._local.open_gate()
@@ -363,7 +382,15 @@ class Link:
             raise p.ProtocolError("The peer sent its state before its parameters.")
         s.clear_timer(Timer.HANDSHAKE)
         s.peer_role = peer.role
+        s.peer_isp = peer.aftr_isp or peer.user_isp
         self._compare(peer)
+
+    def compare_again(self) -> None:
+        """The blocks that are marked here go to the peer: it learns that this copy is the one that counts."""
+        s = self._s
+        s.live_start = True
+        s.out.append(e.SendData(self._uuids(int(p.UuidFlag.CRASHED_PRIMARY))))
+        self._resync.start_source(full=False)
 
     def _compare(self, peer: State) -> None:
         """Who has the newer copy, and what follows from that. A Primary whose disk is not whole keeps to the peer's."""
@@ -382,7 +409,7 @@ class Link:
             s.discard_my_data,
             s.told_bits,
         )
-        crashed = bool(self._uuid_flags & p.UuidFlag.CRASHED_PRIMARY)
+        crashed = s.peer_crashed = bool(self._uuid_flags & p.UuidFlag.CRASHED_PRIMARY)
         theirs = s.peer_uuids or Generations(0, 0, 0, 0)
         discard = bool(self._uuid_flags & p.UuidFlag.DISCARD_MY_DATA)
         him = Copy(Side(theirs, peer.role is Role.PRIMARY, crashed), peer.disk, discard, s.peer_told_bits)
@@ -538,14 +565,15 @@ class Link:
             if buffer is not None:
                 s.out.append(e.ReleaseBuffer(buffer))
         self._early = None
-        whole = s.conn is Connection.CONNECTED or (s.conn is Connection.SYNC_TARGET and s.disk is Disk.UP_TO_DATE)
-        good = self._resync.maybe_done or (whole and s.peer_disk is Disk.UP_TO_DATE)
+        whole = s.steady or (s.conn in TARGET and s.disk is Disk.UP_TO_DATE)
+        good = self._resync.maybe_done or s.live_start or (whole and s.peer_disk is Disk.UP_TO_DATE)
         was_target_of_primary = (good or s.full_sync) and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
         if s.role is Role.SECONDARY and was_target_of_primary and not self._goodbye:
             s.peer_lost = True
         for timer in (Timer.PING, Timer.PONG, Timer.LATE, Timer.HANDSHAKE):
             s.clear_timer(timer)
         s.log("warning" if good else "info", "link_lost", reason=reason)
+        self.verify.link_lost()
         self._resync.link_lost()
         self._peer_io.link_lost()
         self.copy.link_lost()

@@ -22,7 +22,7 @@ from relevo.mirror.epochs import SentEpoch, TransferLog
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.remote_reads import RemoteReads
 from relevo.mirror.requests import Discard, Flush, Reading, Write
-from relevo.mirror.state import SECTOR_BYTES, Shared, Timer
+from relevo.mirror.state import SECTOR_BYTES, TARGET, Shared, Timer
 from relevo.mirror.states import Connection, Disk, Role
 
 DISCARD_WINDOW = 64
@@ -33,6 +33,7 @@ _ZEROES = int(p.DataFlag.ZEROES)
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _OPEN = Gate.OPEN
 _UP_TO_DATE = Disk.UP_TO_DATE
+_IN_STEP = TARGET | {Connection.CONNECTED}
 __all__ = ["Gate", "LocalIo"]
 
 
@@ -83,6 +84,7 @@ class LocalIo(CompletionGate):
             return
         reading = Reading(self, event.token, event.offset, event.length)
         if s.disk is _UP_TO_DATE or self._holds(event.offset, event.length):
+            s.counters.application_read += event.length
             s.out.append(e.DiskRead(reading, event.offset, event.length, event.buffer))
         else:
             self.reads.ask(reading)
@@ -90,7 +92,7 @@ class LocalIo(CompletionGate):
     def _holds(self, offset: int, length: int) -> bool:
         """A copy that is not whole, but this part of it is in step with the peer's."""
         s = self._s
-        if s.disk is not Disk.INCONSISTENT or s.conn not in {Connection.SYNC_TARGET, Connection.CONNECTED}:
+        if s.disk is not Disk.INCONSISTENT or s.conn not in _IN_STEP:
             return False
         first, end = offset // BLOCK_BYTES, -(-(offset + length) // BLOCK_BYTES)
         return not 0 <= s.bitmap.next_set(first) < end
@@ -203,6 +205,7 @@ class LocalIo(CompletionGate):
             return
         write.local = True
         length = write.end - write.offset
+        s.counters.disk_written += length
         if s.replicating:
             self._send(write, length)
         else:
@@ -228,6 +231,7 @@ class LocalIo(CompletionGate):
     def _send(self, write: Write, length: int) -> None:
         s = self._s
         write.remote = True
+        s.counters.sent += length
         write.sent_ms = s.now
         self._block_id = block_id = self._block_id % (_U64 - 1) + 1
         write.block_id = block_id
@@ -387,6 +391,21 @@ class LocalIo(CompletionGate):
     def drained(self) -> bool:
         """Nothing in flight, here or on the peer."""
         return self.in_flight == 0 and not self._log
+
+    @property
+    def unanswered(self) -> int:
+        """Writes that the peer owes an acknowledgement."""
+        return len(self._unanswered)
+
+    @property
+    def at_disk(self) -> int:
+        """Writes that the local disk does not have yet, as far as the peer has not acknowledged them."""
+        return sum(write.local for write in self._unanswered.values())
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are open or not acknowledged."""
+        return self._log.count
 
     @property
     def oldest_ms(self) -> int | None:

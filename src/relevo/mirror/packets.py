@@ -26,6 +26,10 @@ MAX_CHALLENGE_BYTES = 128
 MAX_DIGEST_BYTES = 64
 SYNCER_ID = 0xFFFF_FFFF_FFFF_FFFF
 """`block_id` of everything that belongs to a resync."""
+ID_IN_SYNC = 4711
+"""`block_id` of a verify's result: both copies are equal there."""
+ID_OUT_OF_SYNC = 4712
+"""`block_id` of a verify's result: they are not."""
 
 
 UPGRADE_REMEDY = "Check that the peer speaks DRBD protocol 101."
@@ -77,6 +81,9 @@ class Command(enum.IntEnum):
     NEG_RS_DREPLY = 0x1B
     BARRIER_ACK = 0x1C
     STATE_CHG_REPLY = 0x1D
+    OV_REQUEST = 0x1E
+    OV_REPLY = 0x1F
+    OV_RESULT = 0x20
     CSUM_RS_REQUEST = 0x21
     RS_IS_IN_SYNC = 0x22
     SYNC_PARAM89 = 0x23
@@ -235,6 +242,25 @@ class ChecksumRequest(Packet, frozen=True, gc=False):
     digest: bytes
 
 
+class VerifyRequest(Packet, frozen=True, gc=False):
+    """Online verify: what is the digest of these blocks on your side?"""
+
+    command = Command.OV_REQUEST
+    sector: int
+    block_id: int
+    size_bytes: int
+
+
+class VerifyReply(Packet, frozen=True, gc=False):
+    """The digest that a `VerifyRequest` asked for."""
+
+    command = Command.OV_REPLY
+    sector: int
+    block_id: int
+    size_bytes: int
+    digest: bytes
+
+
 class OutOfSync(Packet, frozen=True, gc=False):
     """The sender changed blocks that it did not send: mark them."""
 
@@ -333,6 +359,12 @@ class ResyncInSync(BlockAck, frozen=True, gc=False):
     """The digest of a `ChecksumRequest` was equal."""
 
     command = Command.RS_IS_IN_SYNC
+
+
+class VerifyResult(BlockAck, frozen=True, gc=False):
+    """What comparing digests said: `block_id` is `ID_IN_SYNC` or `ID_OUT_OF_SYNC`."""
+
+    command = Command.OV_RESULT
 
 
 class UnplugRemote(Packet, frozen=True, gc=False):

@@ -42,6 +42,9 @@ class PeerIo:
         """This copy is the only one that a Primary uses; set by the core."""
         self.in_flight = 0
         """The peer's writes that the disk does not have yet, of this link and earlier ones."""
+        self.application_writes = 0
+        self.application_bytes = 0
+        """What the peer's application wrote since the start."""
 
     # ------------------------------------------------------------ writes
 
@@ -62,6 +65,9 @@ class PeerIo:
         write.answer = flags & WRITE_ACK != 0
         write.epoch = self._epochs.join()
         self._after_barrier = False
+        self.application_writes += 1
+        self.application_bytes += packet.size_bytes
+        self._s.counters.received += packet.size_bytes
         if flags & RECEIVE_ACK:
             self._s.out.append(e.SendMeta(self._ack(p.ReceiveAck, write)))
         self._enter(write)
@@ -74,12 +80,21 @@ class PeerIo:
         write.trim = True
         write.unmap = isinstance(packet, p.Trim) or packet.flags & p.DataFlag.DISCARD != 0
 
-    def resync_block(self, packet: p.ResyncReply, buffer: e.Buffer, finish: Callable[[PeerWrite, int], None]) -> None:
-        """A block came that a resync asked for."""
+    def resync_block(
+        self,
+        packet: p.ResyncReply | p.ResyncDeallocated,
+        buffer: e.Buffer,
+        finish: Callable[[PeerWrite, int], None],
+    ) -> None:
+        """A block came that a resync asked for, or the word that it is all zeroes."""
         self._check(packet.sector, packet.size_bytes)
-        write = ResyncWrite(self, packet.sector, packet.size_bytes, buffer, packet.block_id, self._epochs)
+        write = ResyncWrite(self, packet.sector, packet.size_bytes, buffer, p.SYNCER_ID, self._epochs)
         write.finish = finish
         write.resync = True
+        if isinstance(packet, p.ResyncDeallocated):
+            write.trim = write.unmap = True
+        else:
+            self._s.counters.received += packet.size_bytes
         self._enter(write)
 
     def reserve(
@@ -141,6 +156,8 @@ class PeerIo:
         self.in_flight -= 1
         if errno:
             self._disk_failed(errno)
+        elif not write.trim:
+            self._s.counters.disk_written += write.size_bytes
         if write.buffer is not None:
             self._s.out.append(e.ReleaseBuffer(write.buffer))
             write.buffer = None
@@ -264,6 +281,8 @@ class PeerIo:
             if errno and served.link == self._s.link_number and self._s.link:
                 self._s.out.append(e.SendMeta(p.NegDataReply(sector, served.block_id, length, self._s.next_seq())))
             return
+        self._s.counters.disk_read += length
+        self._s.counters.sent += length
         packet = p.DataReply(sector, served.block_id, 0, 0, length)
         self._s.out.append(e.SendData(packet, buffer, release=True))
 

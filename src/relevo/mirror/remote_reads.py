@@ -7,10 +7,10 @@ import errno as errnos
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.requests import Reading
-from relevo.mirror.state import SECTOR_BYTES, Shared, Timer
+from relevo.mirror.state import SECTOR_BYTES, TARGET, Shared, Timer
 from relevo.mirror.states import Connection, Disk
 
-_CARRYING = frozenset({Connection.CONNECTED, Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID, Connection.SYNC_TARGET})
+_CARRYING = frozenset({Connection.CONNECTED, Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID}) | TARGET
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from relevo.base.control import Message
 from relevo.base.errors import RelevoError
 from relevo.mirror import events as ev
+from relevo.mirror.resync_requests import REQUESTS
 
 Maker = Callable[[int, ev.Token, Message], ev.Command]
 
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Maker] = {
     "resume_io": lambda now, token, _: ev.ResumeIo(now, token),
     "new_current_uuid": lambda now, token, given: ev.NewGeneration(now, token, _flag(given, "clear_bitmap")),
     "down": lambda now, token, _: ev.Down(now, token),
+    **REQUESTS,
 }
 """Request -> the command, from the time, who asked and the arguments."""
 WITHOUT_CORE = ("status", "watch", "probe", "attach", "adjust")

@@ -177,15 +177,21 @@ class PeerWrite(Ranged):
 
 
 class Served(Ranged):
-    """A range that the peer's resync or read asked for; a resync's stays occupied until the peer has written it."""
+    """A range that the peer's resync, verify or read asked for; a resync's stays occupied until the peer has it.
 
-    __slots__ = ("block_id", "finish", "link", "resync")
+    `admitted` is called when the range is its own (only for those that wait for one), `finish` when the disk is done.
+    """
+
+    __slots__ = ("admitted", "block_id", "digest", "finish", "link", "resync", "thin")
 
     def __init__(self, finish: Callable[[Served, int, Buffer], None], offset: int, length: int, block_id: int) -> None:
         super().__init__(offset, offset + length)
         self.finish = finish
+        self.admitted: Callable[[Served], None] | None = None
         self.block_id = block_id
         self.resync = False
+        self.thin = False
+        self.digest: bytes | None = None
         self.link = 0
 
     def done(self, errno: int, buffer: Buffer) -> None:

@@ -94,6 +94,18 @@ def save(order: Order, packed: bytes) -> str:
         os.close(lock)
 
 
+def forget(store: pathlib.Path, reason: str) -> str:
+    """Remove every copy that was kept for a reason; returns a sentence that says how many."""
+    lock = _lock(store)
+    try:
+        found = [copy for copy in saved.saved_copies(store.parent.parent, store.name) if copy.index.reason == reason]
+        for copy in found:
+            saved.remove(copy)
+    finally:
+        os.close(lock)
+    return f"{len(found)} saved copies are removed: the resync has ended well."
+
+
 def _lock(store: pathlib.Path) -> int:
     """One saver at a time."""
     fd = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -260,8 +272,11 @@ def _fsync_folder(folder: pathlib.Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Save; the exit status is 0 or an errno."""
+    """Save (ORDER), or remove what was kept for a reason (forget STORE REASON); the exit status is 0 or an errno."""
     try:
+        if arguments[0] == "forget":
+            sys.stdout.write(forget(pathlib.Path(arguments[1]), arguments[2]) + "\n")
+            return 0
         order = msgspec.json.decode(arguments[0].encode(), type=Order)
         sys.stdout.write(save(order, sys.stdin.buffer.read()) + "\n")
     except CopyNotSaved as error:

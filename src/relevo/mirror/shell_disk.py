@@ -9,14 +9,16 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from relevo.base.errors import RelevoError
 from relevo.device.aio import Aio
-from relevo.device.buffers import Buffer, BufferPool
+from relevo.device.buffers import Buffer, BufferPool, all_zero
 from relevo.device.frontend import DiscardKind
 from relevo.mirror import events as ev
+from relevo.mirror.digests import Digest, digest
 from relevo.mirror.disk_content import OpenCopy
 from relevo.mirror.disk_operations import Harmless, Operation, errno_of, flushes_of
 from relevo.mirror.loop import READ, Loop
@@ -26,12 +28,21 @@ from relevo.mirror.shell_meta import MetaWriter
 
 READ_POOL_BYTES = 64 << 20
 META_POOL_BYTES = 8 << 20
-Done = Callable[[ev.Token, int, Buffer | None], None]
+Done = Callable[[ev.Token, int, Any], None]
 _log = structlog.get_logger()
 
 
 class DiskOfAnotherSize(RelevoError):
     """The backing disk's block size does not suit a mirror."""
+
+
+class _Inner:
+    """Token of a read whose content this shell looks at itself."""
+
+    __slots__ = ("finish",)
+
+    def __init__(self, finish: Callable[[int, Buffer | None], None]) -> None:
+        self.finish = finish
 
 
 class ShellDisk:
@@ -60,6 +71,7 @@ class ShellDisk:
         self._zeroes: Buffer | None = None
         self._odd_bits = copy.data.block_bytes - 1
         self._odd = OddIo(copy.data.block_bytes, self._read_view, self._write_view, self._discard_range)
+        self._digests: dict[str, Digest] = {}
         loop.add(self._aio.fileno(), READ, self._ready)
 
     @property
@@ -81,6 +93,35 @@ class ShellDisk:
             return
         operation = Harmless(self._read_done, effect.token, effect.length, buffer)
         self._aio.read(self._fd, buffer.view, effect.offset, operation)
+
+    def read_thin(self, effect: ev.DiskReadThin) -> None:
+        """Read from the data area; zeroes are not handed on."""
+        self._read_and(effect.offset, effect.length, lambda number, buffer: self._thinned(effect.token, number, buffer))
+
+    def _thinned(self, token: ev.Token, number: int, buffer: Buffer | None) -> None:
+        if buffer is not None and all_zero(buffer.view):
+            buffer.release()
+            buffer = None
+        self._done(token, number, buffer)
+
+    def digest(self, effect: ev.DiskDigest) -> None:
+        """Read from the data area and compute a digest."""
+        compute = self._digests.get(effect.algorithm)
+        if compute is None:
+            compute = self._digests[effect.algorithm] = digest(effect.algorithm)
+
+        def finish(number: int, buffer: Buffer | None) -> None:
+            found = None
+            if buffer is not None:
+                found = compute(buffer.view)
+                buffer.release()
+            self._done(effect.token, number, found)
+
+        self._read_and(effect.offset, effect.length, finish)
+
+    def _read_and(self, offset: int, length: int, finish: Callable[[int, Buffer | None], None]) -> None:
+        """Read for this shell itself: `finish` gets 0 or an errno, and the buffer."""
+        self.read(ev.DiskRead(_Inner(finish), offset, length, None))
 
     def write(self, effect: ev.DiskWrite) -> None:
         """Write to the data area."""
@@ -146,7 +187,11 @@ class ShellDisk:
             assert buffer is not None
             buffer.release()
             buffer = None
-        self._done(operation.token, errno_of(result, operation.length), buffer)
+        number, token = errno_of(result, operation.length), operation.token
+        if type(token) is _Inner:
+            token.finish(number, buffer)
+        else:
+            self._done(token, number, buffer)
 
     def _write_done(self, operation: Operation, result: int) -> None:
         self._done(operation.token, errno_of(result, operation.length), None)

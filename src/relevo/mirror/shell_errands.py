@@ -27,6 +27,8 @@ SAVE_LIMIT_MS = 3_600_000
 SAVED_LIMIT_BYTES = 16 << 30
 """Upper bound of all saved copies of one mirror together."""
 NOT_RUN = -1
+RESYNC = "resync"
+"""The reason of copies that are kept only until the resync has ended well."""
 _CONNECTION_HANDLERS = frozenset({"fence-peer", "unfence-peer"})
 """These concern the connection: they are told no single volume."""
 _PASSED_ON = ("LANG", "PYTHONPATH", "PYTHONUNBUFFERED", MASK_VARIABLE, STAND_IN_VARIABLE)
@@ -91,6 +93,8 @@ class ShellErrands:
         self.last_handler: Message | None = None
         """The handler that has ended last: its name, its exit status, and how many have ended by now."""
         self._handlers_ended = 0
+        self.saved: dict[str, object] | None = None
+        """What the status shows of the last copy that was to be kept before it was overwritten."""
         self._site = site
         self._conf = conf
         self._state = state
@@ -168,6 +172,7 @@ class ShellErrands:
     def _save_ended(self, effect: ev.SaveTarget, reply: KeeperReply) -> None:
         number = reply.status if reply.ok and reply.status >= 0 else errno.EIO
         said = reply.output or reply.what
+        self.saved = {"reason": effect.reason, "kept": not number, "what": said.strip()}
         if not number:
             _log.info("copy_saved", reason=effect.reason, where=said)
         elif effect.required:
@@ -175,3 +180,20 @@ class ShellErrands:
         else:
             _log.warning("copy_not_saved", reason=effect.reason, problem=said, consequence="there is no way back")
         self._done(effect.token, number if effect.required else 0)
+
+    def forget_target(self) -> None:
+        """The copy is complete again: have what was kept for the sake of a resync removed."""
+        self.saved = None
+        store = str(saved.store(self._state, self._site.mirror.name))
+        argv = [sys.executable, "-P", "-m", "relevo.mirror.saver", "forget", store, RESYNC]
+        environment = {"HOME": "/", "PATH": os.environ.get("PATH", _SYSTEM_PATH)} | _inherited()
+        no = self._keeper.run("removing the saved copy", argv, environment, SAVE_LIMIT_MS)
+        self._orders[no] = _forgotten
+
+
+def _forgotten(reply: KeeperReply) -> None:
+    said = reply.output or reply.what
+    if reply.ok and not reply.status:
+        _log.info("saved_copy_removed", what=said)
+    else:
+        _log.warning("saved_copy_not_removed", problem=said)

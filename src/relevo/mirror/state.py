@@ -33,7 +33,8 @@ CLOSE_LIMIT_MS = 1000
 class Settings:
     """The configured part; times in milliseconds (see `config.model.Mirror`).
 
-    `external_meta`: the meta-data lies on another disk than the data. `options`: what drbd.conf can say beyond this.
+    `external_meta`: the meta-data lies on another disk than the data. `snapshot`: save a copy before a resync makes it
+    Inconsistent. `options`: what drbd.conf can say beyond this.
     """
 
     name: str = ""
@@ -46,6 +47,7 @@ class Settings:
     suspend_ms: int = 60_000
     resume_peer_ms: int = RESUME_PEER_MS
     external_meta: bool = False
+    snapshot: bool = True
     options: DrbdOptions = dataclasses.field(default_factory=lambda: DrbdOptions(ko_count=1))
 
     @classmethod
@@ -75,6 +77,10 @@ class Timer(enum.Enum):
     LATE = enum.auto()
     HANDSHAKE = enum.auto()
     RESYNC = enum.auto()
+    BITMAP = enum.auto()
+    SAVE = enum.auto()
+    CONSENT = enum.auto()
+    VERIFY = enum.auto()
     SUSPEND = enum.auto()
     RESUME = enum.auto()
     LEAVE = enum.auto()
@@ -82,46 +88,63 @@ class Timer(enum.Enum):
     MOVE = enum.auto()
 
 
+_CONNECTED, _SYNC_SOURCE, _PAUSED_SYNC_T = Connection.CONNECTED, Connection.SYNC_SOURCE, Connection.PAUSED_SYNC_T
+_INCONSISTENT, _UP_TO_DATE = Disk.INCONSISTENT, Disk.UP_TO_DATE
+_WF_BITMAP_T, _WF_SYNC_UUID = Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID
 SETTLING = frozenset(
     {
         Connection.WF_REPORT_PARAMS,
         Connection.WF_BITMAP_S,
         Connection.WF_BITMAP_T,
         Connection.WF_SYNC_UUID,
+        Connection.STARTING_SYNC_S,
+        Connection.STARTING_SYNC_T,
     }
 )
 """Between the first packet and a settled state: roles and generations must not change meanwhile."""
-SYNCING = frozenset({Connection.SYNC_SOURCE, Connection.SYNC_TARGET})
-_CONNECTED, _SYNC_SOURCE, _INCONSISTENT = Connection.CONNECTED, Connection.SYNC_SOURCE, Disk.INCONSISTENT
-_WF_BITMAP_T, _WF_SYNC_UUID = Connection.WF_BITMAP_T, Connection.WF_SYNC_UUID
-_SYNC_TARGET = Connection.SYNC_TARGET
+SOURCE = frozenset({Connection.SYNC_SOURCE, Connection.PAUSED_SYNC_S})
+TARGET = frozenset({Connection.SYNC_TARGET, Connection.PAUSED_SYNC_T})
+SYNCING = SOURCE | TARGET
+VERIFYING = frozenset({Connection.VERIFY_S, Connection.VERIFY_T})
+STEADY = VERIFYING | {Connection.CONNECTED}
+"""Connected, and no resync changes what the copies are worth."""
+_LOST = frozenset({Connection.WF_CONNECTION, Connection.STANDALONE})
+_STARTS = frozenset(
+    {Connection.WF_BITMAP_S, Connection.WF_BITMAP_T, Connection.STARTING_SYNC_S, Connection.STARTING_SYNC_T}
+)
 
 TRANSITIONS: dict[Connection, frozenset[Connection]] = {
     Connection.STANDALONE: frozenset({Connection.WF_CONNECTION}),
     Connection.WF_CONNECTION: frozenset({Connection.WF_REPORT_PARAMS, Connection.STANDALONE}),
-    Connection.WF_REPORT_PARAMS: frozenset(
-        {
-            Connection.CONNECTED,
-            Connection.WF_BITMAP_S,
-            Connection.WF_BITMAP_T,
-            Connection.WF_CONNECTION,
-            Connection.STANDALONE,
-        }
-    ),
-    Connection.WF_BITMAP_S: frozenset({Connection.SYNC_SOURCE, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.WF_BITMAP_T: frozenset({Connection.WF_SYNC_UUID, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.WF_SYNC_UUID: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.SYNC_SOURCE: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.SYNC_TARGET: frozenset({Connection.CONNECTED, Connection.WF_CONNECTION, Connection.STANDALONE}),
-    Connection.CONNECTED: frozenset(
-        {
-            *(Connection.WF_BITMAP_S, Connection.WF_BITMAP_T, Connection.BEHIND),
-            *(Connection.WF_CONNECTION, Connection.STANDALONE),
-        }
-    ),
-    Connection.BEHIND: frozenset({Connection.SYNC_TARGET, Connection.WF_CONNECTION, Connection.STANDALONE}),
+    Connection.WF_REPORT_PARAMS: _LOST | {Connection.CONNECTED, Connection.WF_BITMAP_S, Connection.WF_BITMAP_T},
+    Connection.WF_BITMAP_S: _LOST | {Connection.SYNC_SOURCE},
+    Connection.WF_BITMAP_T: _LOST | {Connection.WF_SYNC_UUID},
+    Connection.STARTING_SYNC_S: _LOST | {Connection.SYNC_SOURCE},
+    Connection.STARTING_SYNC_T: _LOST | {Connection.WF_SYNC_UUID},
+    Connection.WF_SYNC_UUID: _LOST | {Connection.SYNC_TARGET},
+    Connection.SYNC_SOURCE: _LOST | {Connection.CONNECTED, Connection.PAUSED_SYNC_S},
+    Connection.SYNC_TARGET: _LOST | {Connection.CONNECTED, Connection.PAUSED_SYNC_T},
+    Connection.PAUSED_SYNC_S: _LOST | {Connection.CONNECTED, Connection.SYNC_SOURCE},
+    Connection.PAUSED_SYNC_T: _LOST | {Connection.CONNECTED, Connection.SYNC_TARGET},
+    Connection.VERIFY_S: _LOST | {Connection.CONNECTED},
+    Connection.VERIFY_T: _LOST | {Connection.CONNECTED},
+    Connection.CONNECTED: _LOST | _STARTS | VERIFYING | {Connection.BEHIND},
+    Connection.BEHIND: _LOST | {Connection.SYNC_TARGET},
 }
 """Which connection state may follow which."""
+
+
+@dataclasses.dataclass(slots=True)
+class Counters:
+    """What `/proc/drbd` counts, in bytes and numbers since the start."""
+
+    sent: int = 0
+    received: int = 0
+    disk_written: int = 0
+    disk_read: int = 0
+    application_read: int = 0
+    log_writes: int = 0
+    bitmap_writes: int = 0
 
 
 class Shared:
@@ -182,7 +205,17 @@ class Shared:
         self.pings_sent = 0
         self.pings_answered = 0
         self.resync_bytes = 0
-        self.resync_total_bits = 0
+        self.live_start = False
+        """A resync begins between copies that are in use together: writes go to both all the while."""
+        self.user_isp = False
+        """The administrator has paused the resync here."""
+        self.peer_isp = False
+        """And there."""
+        self.peer_crashed = False
+        """The peer said that it crashed as Primary."""
+        self.asking = False
+        """The peer is asked to agree to a change of state; one question at a time."""
+        self.counters = Counters()
         self.waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
 
     # ------------------------------------------------------------ effects
@@ -294,10 +327,17 @@ class Shared:
     @property
     def replicating(self) -> bool:
         """A write goes to the peer as well: where it is connected and has a disk."""
-        conn = self.conn  # `is`, not `in`: an enum's hash is slow, and this is asked for every write
-        if conn is _CONNECTED or conn is _SYNC_SOURCE:
+        conn = self.conn  # compared, not looked up: an enum's hash is slow, and this is asked for every write
+        if conn is _CONNECTED or _SYNC_SOURCE <= conn <= _PAUSED_SYNC_T:
             return self.peer_disk >= _INCONSISTENT
-        return conn is _SYNC_TARGET or conn is _WF_BITMAP_T or conn is _WF_SYNC_UUID  # a Primary whose disk is new
+        if conn is _WF_BITMAP_T or conn is _WF_SYNC_UUID:
+            return True  # a Primary whose disk is new
+        return self.live_start and self.peer_disk is _UP_TO_DATE
+
+    @property
+    def steady(self) -> bool:
+        """Connected, and no resync is under way."""
+        return self.conn in STEADY
 
     def state_word(self) -> int:
         """What P_STATE says of this side."""
@@ -307,6 +347,8 @@ class Shared:
             conn=self.conn,
             disk=self.disk,
             pdsk=self.peer_disk,
+            peer_isp=self.peer_isp,
+            user_isp=self.user_isp,
         ).pack()
 
     def meta_flags(self) -> int:

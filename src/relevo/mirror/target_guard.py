@@ -63,11 +63,14 @@ class TargetGuard:
         self._s = shared
         self._refuse = refuse
         self._ranges: tuple[tuple[int, int], ...] | None = None
+        self.kept = False
+        """The copy was kept before the resync that begins."""
 
     def begin(self, *, gives_up: bool) -> None:
         """This side is going to be the target; with `gives_up` it loses a split brain. Before anything is marked."""
         s = self._s
         self._ranges = None
+        self.kept = False
         if gives_up and s.disk > Disk.INCONSISTENT and s.bitmap.count:
             self._ranges = changed_ranges(s.bitmap, s.size_sectors * SECTOR_BYTES)
 
@@ -83,6 +86,7 @@ class TargetGuard:
             if errno:
                 self._refuse(_not_kept(errno))
             else:
+                self.kept = True
                 self._ask("before-resync-target", then)
 
         s.log("warning", "gives_up_changes", bytes=sum(length for _, length in ranges))

@@ -21,6 +21,7 @@ class Vitality:
         self._local = local
         self._resync = resync
         self._drop = drop
+        self.verify_since: Callable[[], int | None] = _nothing_owed
         self._heard_ms = 0
 
     def begin(self) -> None:
@@ -84,7 +85,8 @@ class Vitality:
         s = self._s
         if not s.link:
             return
-        owed = [at for at in (self._local.oldest_ms, self._resync.waiting_since_ms) if at is not None]
+        since = (self._local.oldest_ms, self._resync.waiting_since_ms, self.verify_since())
+        owed = [at for at in since if at is not None]
         if not owed:
             return
         limit_ms = s.settings.timeout_ms * s.settings.options.ko_count
@@ -94,3 +96,8 @@ class Vitality:
         if s.now - self._heard_ms >= s.settings.ping_timeout_ms:
             self._ping()
         s.set_timer(Timer.LATE, s.settings.ping_timeout_ms)
+
+
+def _nothing_owed() -> int | None:
+    """Before the core has put its parts together."""
+    return None

@@ -253,7 +253,7 @@ class Worker:
             raise SystemExit(EX_SOFTWARE) from error
         self._stepping = False
 
-    def _disk_done(self, token: ev.Token, number: int, buffer: Buffer | None) -> None:
+    def _disk_done(self, token: ev.Token, number: int, buffer: Any) -> None:
         self.step(ev.DiskDone(self._loop.now_ms, token, number, buffer))
 
     def _done(self, token: ev.Token, number: int) -> None:
@@ -317,6 +317,7 @@ class Worker:
             ev.RunHandler: self._errands.run_handler,
             ev.SaveTarget: self._errands.save_target,
             ev.Resumed: self._resumed,
+            ev.ForgetTarget: lambda _effect: self._errands.forget_target(),
             ev.Stopped: lambda _effect: self._loop.stop(),
             ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
         }
@@ -325,6 +326,8 @@ class Worker:
         else:
             table |= {
                 ev.DiskRead: self._disk.read,
+                ev.DiskReadThin: self._disk.read_thin,
+                ev.DiskDigest: self._disk.digest,
                 ev.DiskWrite: self._disk.write,
                 ev.DiskDiscard: self._disk.discard,
                 ev.DiskWriteSame: self._disk.write_same,
@@ -446,7 +449,8 @@ class Worker:
         fields = self._core_status()
         fields["split_brain_since"] = self._parted.since if fields["split_brain"] else ""
         problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
-        own = {"device": self._device.path, "problem": problem, "last_handler": self._errands.last_handler}
+        own: Message = {"device": self._device.path, "problem": problem}
+        own |= {"last_handler": self._errands.last_handler, "saved_copy": self._errands.saved}
         return {"name": self._mirror.name, **fields, **own}
 
     # ---- signals -----------------------------------------------------------------------------------------------
