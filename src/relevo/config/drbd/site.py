@@ -11,7 +11,7 @@ import msgspec
 
 from relevo.config.drbd.options import COUNT, HANDLERS, number
 from relevo.config.drbd.parse_options import DISCARD_NODE
-from relevo.config.drbd.places import Findings, Place, nearest, quoted
+from relevo.config.drbd.places import Findings, nearest, quoted
 from relevo.config.drbd.tree import Address, Conf, Host, Resource, Volume
 from relevo.config.drbd.values import Values
 from relevo.config.drbd_options import DIGESTS, DrbdOptions
@@ -284,9 +284,3 @@ def _options(resource: Resource, net: Values, disk: Values) -> DrbdOptions:
         outdated_wfc_timeout_ms=startup.scaled("outdated-wfc-timeout"),
         handlers=told,
     )
-
-
-def dangerous_place(resource: Resource, handler: str) -> Place:
-    """Where a handler is set."""
-    setting = Values(resource.sections["handlers"]).setting(handler)
-    return setting.place if setting is not None else resource.place
