@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import pytest
 from kernel_pair import BLOCK, Pair
 from test_roles import kernel_writes, write
 
@@ -46,6 +47,30 @@ def test_the_kernel_is_primary_while_it_is_the_target(make_pair: PairMaker) -> N
     for place in range(0, 11000, 1500):
         kernel_writes(pair, place, 5)
     pair.kernel.run("dd if=/dev/drbd0 of=/dev/null bs=1M count=30 iflag=direct 2>&1")
+    pair.compare_whole()
+
+
+@pytest.mark.parametrize("command", ["invalidate", "invalidate-remote"])
+def test_full_resync_asked_for(make_pair: PairMaker, command: str) -> None:
+    pair = make_pair()
+    pair.start_in_sync()
+    before = pair.ours.status()["resync_total_bytes"]
+    pair.kernel.run(f"drbdadm {command} r0")
+    pair.wait_in_sync()
+    pair.ours.wait_for(lambda status: status["resync_total_bytes"] - before >= status["size_bytes"], "a full resync")
+    pair.compare_whole()
+
+
+def test_pause_and_resume_of_a_resync(make_pair: PairMaker) -> None:
+    pair = make_pair(ours_good=False, mirror='resync_rate = "6 MiB"\n')
+    pair.start()
+    pair.kernel.wait_for("cs:Connected")
+    pair.kernel.run("drbdadm primary --force r0")
+    pair.ours.wait_for(lambda status: status["connection"] == "SyncTarget", "the resync")
+    pair.kernel.run("drbdadm pause-sync r0")
+    pair.kernel.wait_for("cs:PausedSyncS")
+    pair.ours.wait_for(lambda status: status["connection"] == "PausedSyncT", "the pause")
+    pair.kernel.run("drbdadm resume-sync r0")
     pair.compare_whole()
 
 
