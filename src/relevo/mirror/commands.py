@@ -51,7 +51,7 @@ class Commands:
         self._peer_io = peer_io
         self._link = link
         self._changing: e.Promote | e.Demote | None = None
-        link.become_secondary = self.become_secondary
+        link.meeting.become_secondary = self.become_secondary
         self._asked_link = 0
         """Number of the link on which the peer was asked for its consent; 0: no question is open."""
 

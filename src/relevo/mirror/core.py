@@ -260,7 +260,7 @@ class Mirror:
         self._copy.failed(errno, whole=whole)
 
     def _refuse_resync(self, sentence: str) -> None:
-        self._link.refuse_resync(sentence)
+        self._link.meeting.refuse_resync(sentence)
 
     def _target_marked(self) -> None:
         self._link.target_marked()

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from relevo.base.errors import RelevoError
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement, told
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
 from relevo.mirror.fencing import Fencing
-from relevo.mirror.handshake import SPLIT_BRAIN, Copy, Decision, Direction, decide
+from relevo.mirror.handshake import Copy, Direction, decide
 from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.meeting import BOTH_PRIMARY, Meeting
 from relevo.mirror.parameters import sync_disagreement
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
@@ -75,8 +75,7 @@ class Link:
         """What becomes of this side's disk; set once by the core."""
         self._offered = False
         self._generations_fresh = False
-        self.become_secondary: Callable[[Callable[[RelevoError | None], None]], None] = _nobody
-        """Demotes this side; tells the outcome (`commands`)."""
+        self.meeting = Meeting(shared, durable, local, resync, self)
 
     # ------------------------------------------------------------ beginning
 
@@ -185,7 +184,7 @@ class Link:
         self._peer_dry_run = bool(packet.conn_flags & DRY_RUN_FLAG)
         wrong = disagreement(self._told(), packet)
         if wrong:
-            self._refuse(wrong)
+            self.refuse(wrong)
         self._protocol_seen = True
 
     def sync_param(self, packet: p.SyncParam) -> None:
@@ -194,7 +193,7 @@ class Link:
         wrong = sync_disagreement(options, packet)
         if s.conn is Connection.WF_REPORT_PARAMS:
             if wrong:
-                self._refuse(wrong)
+                self.refuse(wrong)
             return
         pace.limits = pace.limits.heard(packet)
         if wrong:
@@ -204,7 +203,7 @@ class Link:
         if self._s.conn is not Connection.WF_REPORT_PARAMS:
             raise p.ProtocolError("The peer repeats the beginning of the conversation.")
 
-    def _refuse(self, sentence: str, *, retry: bool = False) -> None:
+    def refuse(self, sentence: str, *, retry: bool = False) -> None:
         """The copies are not put together. A peer that is still comparing them shall find out by itself, and why."""
         s = self._s
         if s.problem != sentence:
@@ -213,7 +212,7 @@ class Link:
         if s.link and s.conn is Connection.WF_REPORT_PARAMS:
             if not retry:
                 self._want_no_more()
-            self._await_close(sentence)
+            self.await_close(sentence)
         else:
             self.drop(sentence, stay_alone=not retry)
 
@@ -224,7 +223,7 @@ class Link:
 
     def turn_away(self, sentence: str) -> None:
         """The peer cannot be used as it is; that may be gone by itself later."""
-        self._refuse(sentence, retry=True)
+        self.refuse(sentence, retry=True)
 
     def sizes(self, packet: p.Sizes) -> None:
         """Agree on the size of the device."""
@@ -234,7 +233,7 @@ class Link:
             return
         if s.size_agreed:
             if packet.disk_sectors < s.size_sectors:
-                self._refuse("The peer's disk is smaller than the mirror.")
+                self.refuse("The peer's disk is smaller than the mirror.")
         else:
             size = min(s.disk_sectors, packet.disk_sectors, packet.current_sectors or packet.disk_sectors)
             if size != s.size_sectors:
@@ -277,7 +276,7 @@ class Link:
             self._meet(peer)
             return
         if peer.role is Role.PRIMARY and s.role is Role.PRIMARY:
-            self._split_brain("Both servers are Primary.")
+            self.meeting.split_brain(BOTH_PRIMARY)
             return
         if peer.role is not s.peer_role:
             s.peer_role = peer.role
@@ -427,104 +426,7 @@ class Link:
         elif served and found.direction is not Direction.SOURCE:
             self.drop("the disk that the peer attached does not hold what it uses")
         else:
-            self._carry_out(found, him)
-
-    def _carry_out(self, found: Decision, peer: Copy) -> None:
-        s = self._s
-        if found.parted:
-            self._handler("initial-split-brain")
-        if found.direction is Direction.REFUSE:
-            self._not_together(found)
-            return
-        if s.role is Role.PRIMARY and peer.side.primary and found.direction is not Direction.GIVE_UP_ROLE:
-            self._local.peer_has_gone_on()
-            self._split_brain("Both servers are Primary.")
-            return
-        if found.direction is Direction.GIVE_UP_ROLE:
-            self._give_up_role()
-            return
-        s.size_agreed = True
-        if found.corrected is not None:
-            s.uuids = found.corrected
-        s.peer_lost = False
-        s.split_brain = False
-        if found.direction is not Direction.TARGET:
-            s.discard_my_data = False  # a target keeps the wish until the source's generation is its own
-        if self._local.gate is Gate.OPEN:
-            s.problem = ""
-        if found.direction is Direction.SOURCE:
-            s.disk = Disk.UP_TO_DATE
-            self._resync.start_source(full=found.full)
-        elif found.direction is Direction.TARGET:
-            if s.role is Role.PRIMARY:
-                self.copy.use_as_target(peer.disk)
-            self._resync.start_target(full=found.full, gives_up=found.gives_up)
-        else:
-            self._nothing_to_do(peer)
-
-    def _not_together(self, found: Decision) -> None:
-        """The copies are not put together now."""
-        s = self._s
-        if found.handler:
-            self._handler(found.handler)
-        if s.dry_run or self._peer_dry_run:
-            s.log("info", "dry_run", sentence=found.sentence)
-            if s.dry_run:
-                s.dry_run = False
-                self._refuse(found.sentence)
-            else:
-                self._await_close("the peer wanted to know only what would be done")
-            return
-        self._local.peer_has_gone_on()
-        if found.split_brain:
-            self._split_brain(found.sentence)
-        else:
-            self._refuse(found.sentence, retry=found.retry)
-
-    def _handler(self, name: str) -> None:
-        """Call the administrator; nothing waits for the end of that."""
-        self._s.out.append(e.RunHandler(None, name, {}))
-
-    def _give_up_role(self) -> None:
-        """call-pri-lost-after-sb: this side lost the split brain. Secondary first; then the copies meet again."""
-        self.drop("this Primary has lost the split brain: it becomes Secondary")
-        self.become_secondary(self._gave_up_role)
-
-    def _gave_up_role(self, error: RelevoError | None) -> None:
-        if error is not None:
-            self._s.log("error", "role_not_given_up", problem=str(error))
-            self._handler("pri-lost-after-sb")
-            self._split_brain(f"{SPLIT_BRAIN} This side has lost it, but stays Primary: {error.what}")
-
-    def _nothing_to_do(self, peer: Copy) -> None:
-        s = self._s
-        if s.disk >= Disk.OUTDATED and peer.disk >= Disk.OUTDATED:
-            s.disk = s.peer_disk = Disk.UP_TO_DATE
-            s.crashed_primary = False
-            s.peer_outdated = False
-            if s.bitmap.count:
-                s.log("warning", "bits_without_resync", bits=s.bitmap.count)
-        s.set_conn(Connection.CONNECTED)
-        if s.role is Role.PRIMARY and s.disk <= Disk.FAILED:
-            self.copy.peer_is_back(peer.disk)
-        s.out.append(e.SendData(p.StateWord(s.state_word())))
-        if s.disk > Disk.FAILED:
-            self._durable.superblock(_nothing)
-
-    def refuse_resync(self, sentence: str) -> None:
-        """The resync that was agreed on must not begin: leave the peer until told otherwise."""
-        s = self._s
-        s.discard_my_data = False
-        s.log("error", "resync_refused", sentence=sentence)
-        self._refuse(sentence)
-
-    def _split_brain(self, sentence: str) -> None:
-        s = self._s
-        s.split_brain = True
-        s.discard_my_data = False
-        s.parted_bits = (s.told_bits, s.peer_told_bits)
-        self._refuse(sentence)
-        s.log("error", "split_brain", sentence=sentence)
+            self.meeting.carry_out(found, him, peers_dry_run=self._peer_dry_run)
 
     # ------------------------------------------------------------ the end
 
@@ -678,9 +580,9 @@ class Link:
 
     def _let_go(self) -> None:
         self._s.out.append(e.SendMeta(p.ConnStateChangeReply(SS_SUCCESS)))
-        self._await_close("the peer took its leave")
+        self.await_close("the peer took its leave")
 
-    def _await_close(self, reason: str) -> None:
+    def await_close(self, reason: str) -> None:
         """The link is over, but it is the peer that closes it: a close from here could overtake what it has to read."""
         self._closing = True
         self._s.set_timer(Timer.CLOSE, CLOSE_LIMIT_MS)
@@ -699,7 +601,3 @@ def _no_packet(_packet: p.Packet, _buffer: e.Buffer) -> None:
 
 def _nothing() -> None:
     """Nothing has to follow."""
-
-
-def _nobody(_: Callable[[RelevoError | None], None]) -> None:
-    raise AssertionError("nobody can demote this side")
