@@ -8,7 +8,7 @@ from mirror_client import DataLost, Record
 from mirror_disk import BLOCK
 
 from relevo.mirror import events as e
-from relevo.mirror.states import Connection
+from relevo.mirror.states import Connection, Disk
 
 if TYPE_CHECKING:
     from mirror_world import Node, World
@@ -163,8 +163,10 @@ class Story:
         elif kind == "bad disk" and node.alive and all(each.both_good for each in world.nodes):
             node.trouble.begin(rng.choice(("read", "write", "write", "flush", "meta", "dead")), rng.randint(1, 3))
         elif kind == "disk" and node.alive and not node.disk.failing:
-            node.disk.failing = True
-            world.after(rng.choice((100, 400)), lambda: self._repair(node))
+            other = world.nodes[1 - node.number]
+            if not other.disk.failing and (not other.alive or other.state.disk > Disk.FAILED):
+                node.disk.failing = True  # two at once would lose data
+                world.after(rng.choice((100, 400)), lambda: self._repair(node))
 
     def _trouble(self, kind: str, node: Node) -> None:
         """The network, or somebody who changes something."""

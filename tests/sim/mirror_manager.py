@@ -72,7 +72,8 @@ class Manager:
         world = self.world
 
         def done(error: Any) -> None:
-            if error is None and node.state.link and node.state.settled:
+            good = Disk.UP_TO_DATE in {node.state.disk, node.state.peer_disk}
+            if error is None and good and node.state.link and node.state.settled:
                 world.model.flushed(world.model.unflushed())
 
         self._command(node, lambda token: e.Demote(world.now, token), done)
