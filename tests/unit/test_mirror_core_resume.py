@@ -10,6 +10,7 @@ import pytest
 from mirror_core_support import CURRENT, EXTENT, EXTENTS, GOOD, Bench
 from relevo.mirror import events as e
 from relevo.mirror.metadata import MetaFlag
+from relevo.mirror.packets import PingAck, SyncUuid
 from relevo.mirror.states import Connection, Disk, Role
 
 SIZE = EXTENTS * EXTENT
@@ -137,7 +138,6 @@ def test_a_peer_that_is_just_connecting_gets_more_time_but_not_without_end() -> 
 
 
 def _pong() -> Any:
-    from relevo.mirror.packets import PingAck
 
     return PingAck()
 
@@ -199,3 +199,30 @@ def test_without_a_device_to_take_over_nothing_is_said() -> None:
     bench.attach(flags=IN_USE, current=PRIMARY)
     assert not bench.take(e.Resumed)
     assert bench.status["role"] == "Secondary"
+
+
+def test_a_stale_copy_that_is_whole_again_is_no_longer_noted_as_stale() -> None:
+    """In the same generation: should the process die again, its good copy must not be taken for the old one."""
+    bench = Bench()
+    meta = e.MetaState(PRIMARY, 0, 0, 0, IN_USE, SIZE // 512)
+    bench.give(e.Attach(bench.now, meta, SIZE, b"", (), 0, 0, tuple(range(0x10, 0x90, 0x10)), 0, stale=CURRENT))
+    bench.meta_done()
+    assert bench.status["disk"] == "Inconsistent"
+    bench.meet(uuids=(CURRENT, 0, 0, 0))
+    bench.meta_done()
+    bench.peer_bitmap()
+    bench.meta_done()
+    bench.packet(SyncUuid(CURRENT + 0x2_0000))
+    bench.meta_done()
+    bench.take(e.WriteSuperblock)
+    for _ in range(20):
+        bench.tick(100)
+        for effect in (*bench.take(e.WriteBitmap), *bench.take(e.DiskFlush)):
+            bench.done(effect)
+        bench.packet(_pong())
+        if noted := bench.take(e.PersistStale):
+            break
+    assert [effect.generation for effect in noted] == [0]
+    assert not bench.take(e.WriteSuperblock), "not before that is stable"
+    bench.done(noted[0])
+    assert MetaFlag.CONSISTENT in MetaFlag(bench.one(e.WriteSuperblock).meta.flags)

@@ -75,6 +75,22 @@ class Durable:
             following = self._stage(lambda: self._bitmap_piece(numbers, end, then), then)
             self._s.out.append(e.WriteBitmap(following, pages, preflush=True))
 
+    def forget_stale(self, then: Next) -> None:
+        """What was noted elsewhere of this disk must not be said of a copy that is whole again."""
+
+        def forgotten() -> None:
+            if self._s.disk > Disk.FAILED:
+                self._s.stale_noted = 0
+                then()
+
+        def start() -> None:
+            if self._s.stale_noted:
+                self._s.out.append(e.PersistStale(self._job(forgotten), 0))
+            else:
+                self._end(then)
+
+        self._queue(start, _nothing)
+
     def activity_log(self, transaction: e.AlTransaction, evicted: list[int], then: Next) -> None:
         """Make a transaction stable; before it, the data and the bitmap of what it evicts."""
 
@@ -142,3 +158,7 @@ class Durable:
         self._busy = False
         if self._jobs:
             self._start()
+
+
+def _nothing() -> None:
+    """The disk has failed: nothing has to follow."""

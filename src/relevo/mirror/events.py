@@ -575,7 +575,10 @@ class PersistEpoch:
 
 @dataclasses.dataclass(slots=True)
 class PersistStale:
-    """Note, elsewhere than on the backing disk, that a copy of this generation is stale; done when that is stable."""
+    """Note, elsewhere than on the backing disk, that a copy of this generation is stale; done when that is stable.
+
+    0: what was noted before is no longer true.
+    """
 
     token: Token
     generation: int

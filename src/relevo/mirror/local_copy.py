@@ -80,6 +80,7 @@ class LocalCopy:
         s.bitmap = Bitmap(bits_for(s.size_sectors), event.bitmap)
         self._marked = False
         self._local.new_log(ActivityLog(s.settings.al_extents, event.al_number))
+        s.stale_noted = event.stale
         stale = event.stale != 0 and event.stale == meta.current & ~PRIMARY_BIT
         s.crashed_primary = bool(flags & (MetaFlag.PRIMARY_IND | MetaFlag.CRASHED_PRIMARY)) and not stale
         s.peer_outdated = bool(flags & MetaFlag.PEER_OUTDATED) and not stale
@@ -240,6 +241,7 @@ class LocalCopy:
             s.problem = "The disk failed, and it could not be noted that it is stale: nothing goes through the peer."
             return
         self._stale_stored = True
+        s.stale_noted = self._lost_generation
         if s.link and s.conn is Connection.CONNECTED and self._local.gate is Gate.MOVING:
             s.peer_disk = Disk.UP_TO_DATE
             s.out.append(e.SendData(p.StateWord(s.state_word())))

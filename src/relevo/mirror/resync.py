@@ -270,7 +270,11 @@ class Resync:
         if not self._finishing or s.conn not in TARGET or s.pings_answered < self._last_ping:
             return
         self._finishing = False
-        self._durable.bitmap(self._on_link(self._end_target))
+        self._durable.bitmap(self._on_link(self._forget_stale))
+
+    def _forget_stale(self) -> None:
+        """Before the copy is said to be whole: until then the superblock itself says that it is not."""
+        self._durable.forget_stale(self._on_link(self._end_target))
 
     def _end_target(self) -> None:
         s = self._s

@@ -13,6 +13,7 @@ from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.pace import Pace
+from relevo.mirror.peer_io import check_range
 from relevo.mirror.progress import Progress
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import Served
@@ -68,11 +69,9 @@ class ResyncSource:
             ProtocolError: not now, or outside of the device.
         """
         s = self._s
-        offset = packet.sector * SECTOR_BYTES
+        offset = check_range(packet.sector, packet.size_bytes, s.size_sectors)
         if s.conn not in SOURCE or packet.sector in self._serving or len(self._serving) >= MAX_SERVING:
             raise p.ProtocolError("The peer asks for a block outside of a resync, twice, or for too many.")
-        if packet.size_bytes <= 0 or offset + packet.size_bytes > s.size_sectors * SECTOR_BYTES:
-            raise p.ProtocolError("The peer asks for a block outside of the device.")
         if packet.size_bytes > p.MAX_PAYLOAD_BYTES:
             raise p.ProtocolError(f"The peer asks for {packet.size_bytes} bytes at once.")
         if isinstance(packet, p.ChecksumRequest) and not s.settings.options.csums_alg:

@@ -185,6 +185,8 @@ class Shared:
         self.problem = ""
         self.split_brain = False
         self.was_primary_at_start = False
+        self.stale_noted = 0
+        """The generation of which is noted, elsewhere than on the disk, that this copy of it is stale; 0: none."""
         self.degraded_at_start = False
         """A crashed Primary that had been without its peer."""
         self.io_suspended = False
