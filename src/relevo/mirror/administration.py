@@ -92,7 +92,7 @@ class Administration:
             self._done(command)
             return
         wanted = s.want
-        self._link.leave(lambda: s.when(self._quiet, lambda: self._write_down(command, wanted=wanted)))
+        self._link.leaving.take(lambda: s.when(self._quiet, lambda: self._write_down(command, wanted=wanted)))
 
     def _quiet(self) -> bool:
         return not self._s.link and self._durable.idle and not self._peer_io.in_flight

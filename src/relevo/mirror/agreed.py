@@ -13,15 +13,15 @@ from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.bitmap import BLOCK_BYTES
-from relevo.mirror.link import (
+from relevo.mirror.link import Link
+from relevo.mirror.resync import Resync
+from relevo.mirror.retcodes import (
     SS_CONCURRENT_CHANGE,
     SS_IN_TRANSIENT_STATE,
     SS_NO_UP_TO_DATE_DISK,
     SS_NOT_SUPPORTED,
     SS_SUCCESS,
-    Link,
 )
-from relevo.mirror.resync import Resync
 from relevo.mirror.state import Shared, Timer
 from relevo.mirror.states import CONN_MASK, CONNECTION_NAMES, DISK_NAMES, Connection, Disk, Role
 from relevo.mirror.verify import Verify

@@ -15,18 +15,18 @@ from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.durable import Durable
-from relevo.mirror.link import (
+from relevo.mirror.link import Link
+from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.peer_io import PeerIo
+from relevo.mirror.requests import Then
+from relevo.mirror.retcodes import (
     SS_CONCURRENT_CHANGE,
     SS_IN_TRANSIENT_STATE,
     SS_NO_UP_TO_DATE_DISK,
     SS_NOT_SUPPORTED,
     SS_SUCCESS,
     SS_TWO_PRIMARIES,
-    Link,
 )
-from relevo.mirror.local_io import Gate, LocalIo
-from relevo.mirror.peer_io import PeerIo
-from relevo.mirror.requests import Then
 from relevo.mirror.state import SECTOR_BYTES, TARGET, Shared
 from relevo.mirror.states import DISK_MASK, DISK_NAMES, DISK_SHIFT, ROLE_MASK, Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
@@ -407,7 +407,7 @@ class Commands:
             self._link.drop("this side has cut the connection", stay_alone=True)
             self._done(command)
         else:
-            self._link.leave(lambda: self._done(command))
+            self._link.leaving.take(lambda: self._done(command))
 
     def _discard(self, command: e.Discard) -> None:
         s = self._s
@@ -427,7 +427,7 @@ class Commands:
             self._refuse(command, errors.StillPrimary())
             return
         s.stopping = True
-        self._link.leave(lambda: s.when(self._quiet, lambda: self._stop(command)))
+        self._link.leaving.take(lambda: s.when(self._quiet, lambda: self._stop(command)))
 
     def _stop(self, command: e.Down) -> None:
         if self._s.disk <= Disk.FAILED:

@@ -106,8 +106,8 @@ class Mirror:
             Timer.VERIFY: self._verify.next_slice,
             Timer.SUSPEND: self._local.expire,
             Timer.RESUME: self._resume.timer,
-            Timer.LEAVE: self._link.leave_answered,
-            Timer.CLOSE: self._link.close_timer,
+            Timer.LEAVE: self._link.leaving.answered,
+            Timer.CLOSE: self._link.leaving.close_timer,
             Timer.MOVE: self._copy.move_timer,
         }
 
@@ -152,8 +152,8 @@ class Mirror:
             p.StateWord: lambda packet, _: link.state(packet),
             p.StateChangeRequest: lambda packet, _: self._peer_asks(packet),
             p.StateChangeReply: lambda packet, _: self._peer_answers(packet),
-            p.ConnStateChangeRequest: lambda packet, _: link.peer_leaves(packet),
-            p.ConnStateChangeReply: lambda _, __: link.leave_answered(),
+            p.ConnStateChangeRequest: lambda packet, _: link.leaving.peer_leaves(packet),
+            p.ConnStateChangeReply: lambda _, __: link.leaving.answered(),
             p.DelayProbe: lambda _, __: None,
         }
 

@@ -18,13 +18,14 @@ from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
 from relevo.mirror.fencing import Fencing
 from relevo.mirror.handshake import Copy, Direction, decide
+from relevo.mirror.leave import LeaveTaking
 from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.meeting import BOTH_PRIMARY, Meeting
 from relevo.mirror.parameters import sync_disagreement
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
-from relevo.mirror.state import CLOSE_LIMIT_MS, SOURCE, STEADY, TARGET, Shared, Timer
-from relevo.mirror.states import CONN_MASK, DISK_MASK, Connection, Disk, Role, State
+from relevo.mirror.state import SOURCE, STEADY, TARGET, Shared, Timer
+from relevo.mirror.states import Connection, Disk, Role, State
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
 from relevo.mirror.verify import Verify
 from relevo.mirror.vitality import Vitality
@@ -32,14 +33,6 @@ from relevo.mirror.vitality import Vitality
 if TYPE_CHECKING:
     from relevo.mirror.local_copy import LocalCopy
 
-SS_SUCCESS = 1
-SS_TWO_PRIMARIES = -1
-SS_NO_UP_TO_DATE_DISK = -2
-SS_NOT_SUPPORTED = -17
-SS_IN_TRANSIENT_STATE = -18
-SS_CONCURRENT_CHANGE = -19
-LEAVE_PINGS = 4
-"""A peer asked for its leave has that many ping-timeouts to answer."""
 OTHER_DATA = "The peer's copy is not the one that this Primary without a whole disk has used."
 _EARLY_LIMIT = 64
 _LIMITS = p.QueueLimits(BLOCK_BYTES, BLOCK_BYTES, 0, BLOCK_BYTES, 0, 1, 1, 0)
@@ -65,10 +58,7 @@ class Link:
         self._sizes_seen = False
         self._uuid_flags = 0
         self._peer_dry_run = False
-        self._goodbye = False
-        self._left_outdated = False
-        self._closing = False
-        self._leaving: list[Callable[[], None]] = []
+        self.leaving = LeaveTaking(shared, durable, peer_io, self)
         self.changing = False
         """A change of role is being made stable: no link begins meanwhile."""
         self.copy: LocalCopy
@@ -83,8 +73,7 @@ class Link:
         """Both sockets are there."""
         s = self._s
         self.lost("a new link came")
-        self._closing = False
-        s.clear_timer(Timer.CLOSE)
+        self.leaving.closed()
         if not s.want:
             s.out.append(e.DropConnection("no connection is wanted"))
             return
@@ -97,7 +86,7 @@ class Link:
         s.peer_role = Role.UNKNOWN
         s.pings_sent = s.pings_answered = 0
         self._protocol_seen = self._sizes_seen = False
-        self._goodbye = self._left_outdated = False
+        self.leaving.begin()
         self._offered = self._generations_fresh = False
         self._early = []
         self.alive.begin()
@@ -212,7 +201,7 @@ class Link:
         if s.link and s.conn is Connection.WF_REPORT_PARAMS:
             if not retry:
                 self._want_no_more()
-            self.await_close(sentence)
+            self.leaving.await_close(sentence)
         else:
             self.drop(sentence, stay_alone=not retry)
 
@@ -453,8 +442,7 @@ class Link:
 
     def disconnected(self, reason: str) -> None:
         """The sockets are gone."""
-        self._closing = False
-        self._s.clear_timer(Timer.CLOSE)
+        self.leaving.closed()
         self.lost(reason or "the link broke")
 
     def lost(self, reason: str) -> None:
@@ -470,7 +458,7 @@ class Link:
         whole = s.steady or (s.conn in TARGET and s.disk is Disk.UP_TO_DATE)
         good = self._resync.maybe_done or s.live_start or (whole and s.peer_disk is Disk.UP_TO_DATE)
         was_target_of_primary = (good or s.full_sync) and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
-        if s.role is Role.SECONDARY and was_target_of_primary and not self._goodbye:
+        if s.role is Role.SECONDARY and was_target_of_primary and not self.leaving.goodbye:
             s.peer_lost = True
         for timer in (Timer.PING, Timer.PONG, Timer.LATE, Timer.HANDSHAKE):
             s.clear_timer(timer)
@@ -481,13 +469,13 @@ class Link:
         self.copy.link_lost()
         s.set_conn(Connection.WF_CONNECTION if s.want else Connection.STANDALONE)
         s.peer_role = Role.UNKNOWN
-        s.peer_disk = Disk.OUTDATED if self._left_outdated else Disk.UNKNOWN
-        s.peer_outdated = s.peer_outdated or self._left_outdated
-        ask = self.asks and not self._left_outdated
+        s.peer_disk = Disk.OUTDATED if self.leaving.peer_outdated else Disk.UNKNOWN
+        s.peer_outdated = s.peer_outdated or self.leaving.peer_outdated
+        ask = self.asks and not self.leaving.peer_outdated
         self._local.peer_lost(copy_was_good=good, ask=ask)
-        if good and s.role is Role.PRIMARY and s.disk > Disk.FAILED and not self._left_outdated:
+        if good and s.role is Role.PRIMARY and s.disk > Disk.FAILED and not self.leaving.peer_outdated:
             self.fencing.peer_lost()
-        self._left()
+        self.leaving.ended()
         s.changed()
 
     def look_for_peer(self) -> None:
@@ -498,101 +486,6 @@ class Link:
             s.out.append(e.WantConnection(wanted=True))
             if s.conn is Connection.STANDALONE:
                 s.set_conn(Connection.WF_CONNECTION)
-
-    # ------------------------------------------------------------ leave-taking
-
-    @property
-    def _left_behind(self) -> bool:
-        """When the two part in order, the peer goes on alone as Primary, with a disk of its own."""
-        s = self._s
-        serves = s.role is Role.SECONDARY and s.peer_role is Role.PRIMARY
-        return serves and s.disk is Disk.UP_TO_DATE and s.peer_disk > Disk.FAILED
-
-    def leave(self, then: Callable[[], None]) -> None:
-        """Take leave of the peer in order, then go on (in any case)."""
-        s = self._s
-        if not s.link or not s.settled:
-            self.drop("this side leaves", stay_alone=True)
-            then()
-            return
-        self._leaving.append(then)
-        if len(self._leaving) > 1:
-            return
-        if self._left_behind:
-            s.disk = Disk.OUTDATED
-            self._durable.superblock(self._ask_for_leave)
-        else:
-            self._ask_for_leave()
-
-    def _ask_for_leave(self) -> None:
-        s = self._s
-        if not s.link:
-            self._left()
-            return
-        mask, value = CONN_MASK, Connection.DISCONNECTING << 4
-        if s.disk is Disk.OUTDATED:
-            mask, value = mask | DISK_MASK, value | Disk.OUTDATED << 9
-        s.out.append(e.SendData(p.ConnStateChangeRequest(mask, value)))
-        s.set_timer(Timer.LEAVE, LEAVE_PINGS * s.settings.ping_timeout_ms)
-
-    def leave_answered(self) -> None:
-        """The peer let this side go, or does not answer."""
-        self._s.clear_timer(Timer.LEAVE)
-        if self._leaving:
-            self._goodbye = True
-            self.drop("this side took its leave", stay_alone=True)
-
-    def _left(self) -> None:
-        self._s.clear_timer(Timer.LEAVE)
-        leaving, self._leaving = self._leaving, []
-        if leaving:
-            self.drop("this side leaves", stay_alone=True)
-        for then in leaving:
-            then()
-
-    def peer_leaves(self, packet: p.ConnStateChangeRequest) -> None:
-        """The peer takes its leave. One that leaves as Primary goes on alone: this copy is outdated then.
-
-        Raises:
-            ProtocolError: it asks for something else.
-        """
-        s = self._s
-        if not packet.mask & CONN_MASK or (packet.value & CONN_MASK) >> 4 != Connection.DISCONNECTING:
-            raise p.ProtocolError("The peer asks for a change of the connection that is not a leave.")
-        self._goodbye = True
-        self._left_outdated = packet.mask & DISK_MASK != 0 and (packet.value & DISK_MASK) >> 9 == Disk.OUTDATED
-        number = s.link_number
-        self._peer_io.hurry_up()
-        s.when(
-            lambda: not self._peer_io.owes or s.link_number != number,
-            lambda: self._peer_may_go() if s.link and s.link_number == number else None,
-        )
-
-    def _peer_may_go(self) -> None:
-        """It has an answer to each of its barriers: what it lost sight of it would take as out of sync."""
-        s = self._s
-        if self._left_behind:
-            s.disk = Disk.OUTDATED
-            number = s.link_number
-            self._durable.superblock(lambda: self._let_go() if s.link and s.link_number == number else None)
-        else:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._s.out.append(e.SendMeta(p.ConnStateChangeReply(SS_SUCCESS)))
-        self.await_close("the peer took its leave")
-
-    def await_close(self, reason: str) -> None:
-        """The link is over, but it is the peer that closes it: a close from here could overtake what it has to read."""
-        self._closing = True
-        self._s.set_timer(Timer.CLOSE, CLOSE_LIMIT_MS)
-        self.lost(reason)
-
-    def close_timer(self) -> None:
-        """A peer that has to close the sockets keeps them open."""
-        if self._closing:
-            self._closing = False
-            self._s.out.append(e.DropConnection("the peer did not close the link in time"))
 
 
 def _no_packet(_packet: p.Packet, _buffer: e.Buffer) -> None:

@@ -78,7 +78,7 @@ class Meeting:
                 s.dry_run = False
                 self._link.refuse(found.sentence)
             else:
-                self._link.await_close("the peer wanted to know only what would be done")
+                self._link.leaving.await_close("the peer wanted to know only what would be done")
             return
         self._local.peer_has_gone_on()
         if found.split_brain:
