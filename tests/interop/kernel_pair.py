@@ -49,6 +49,7 @@ class Case:
         secret, kernel_secret: the latter is the same unless given.
         hmac, kernel_hmac: sha1, sha256 or md5; `NO_HMAC`: the kernel asks for no proof of the secret.
         disk_bytes, kernel_disk_bytes: whole size of the disks, meta-data included.
+        block_bytes: the block size of our disk; 0: what the file system below can do.
         net, disk, resource: further lines of the kernel's sections net, disk and of the resource itself.
         mirror: further lines of our mirror's section in relevo.toml.
         options: fields of our `DrbdOptions`.
@@ -65,6 +66,7 @@ class Case:
     kernel_hmac: str | None = None
     disk_bytes: int = DISK_BYTES
     kernel_disk_bytes: int | None = None
+    block_bytes: int = 0
     net: tuple[str, ...] = ()
     disk: tuple[str, ...] = ()
     resource: tuple[str, ...] = ()
@@ -127,10 +129,14 @@ class Pair:
         self._addresses = dict(
             zip((OURS_NAME, KERNEL_NAME), (LOW, HIGH) if case.ours_is_lower else (HIGH, LOW), strict=True)
         )
-        self.configure_ours()
-        self.configure_kernel()
         with self.ours.disk.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, case.disk_bytes)
+        self._loop = ""
+        if case.block_bytes:
+            size = str(case.block_bytes)
+            self._loop = run("losetup", "--find", "--show", "--sector-size", size, str(self.ours.disk)).strip()
+        self.configure_ours()
+        self.configure_kernel()
         create_metadata(self.ours.disk, zeroed=case.ours_good)
         if case.ours_good:
             _begin_generation(self.ours.disk)
@@ -141,8 +147,9 @@ class Pair:
     def configure_ours(self, secret: str | None = None, mirror: str = "") -> None:
         """Write our configuration; it counts from the next start on."""
         case, etc = self.case, self.ours.paths.etc
+        disk = self._loop or self.ours.disk
         nodes = "".join(
-            f'[nodes.{name}]\naddresses = {{ cross = "{address}" }}\ndisks = {{ r0 = "{self.ours.disk}" }}\n'
+            f'[nodes.{name}]\naddresses = {{ cross = "{address}" }}\ndisks = {{ r0 = "{disk}" }}\n'
             for name, address in self._addresses.items()
         )
         (etc / "relevo.toml").write_text(
@@ -322,6 +329,8 @@ class Pair:
             except subprocess.TimeoutExpired:
                 side.kill()
         side.clean()
+        if self._loop:
+            run("losetup", "--detach", self._loop, check=False)
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.close()
         quiet = self._watchdog.wait(10) == 0

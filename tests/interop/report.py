@@ -44,12 +44,17 @@ def tell(reporter: pytest.TerminalReporter) -> None:
 
 
 def write(page: str) -> None:
-    """Put the table into a page, between its marks."""
+    """Put the outcomes into a page, between its marks. Cases of parts that were not run stay as they were."""
     path = pathlib.Path(page)
-    rows = ["| part | case | outcome |", "| --- | --- | --- |"]
-    rows += [f"| {part} | {_escaped(case)} | {_escaped(outcome)} |" for part, case, outcome in _outcomes.values()]
-    table = "\n".join([BEGIN, *rows, END])
     text = path.read_text()
+    found = {(part, _escaped(case)): _escaped(outcome) for part, case, outcome in _outcomes.values()}
+    run = {part for part, _ in found}
+    for part, case, outcome in re.findall(r"^\| ([^|]+?) \| (.+?) \| ((?:[^|]|\\\|)+?) \|$", text, re.MULTILINE):
+        if part not in run and part not in {"part", "---"}:
+            found[part, case] = outcome
+    rows = ["| part | case | outcome |", "| --- | --- | --- |"]
+    rows += [f"| {part} | {case} | {outcome} |" for (part, case), outcome in sorted(found.items())]
+    table = "\n".join([BEGIN, *rows, END])
     path.write_text(re.sub(rf"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: table, text, flags=re.DOTALL))
 
 

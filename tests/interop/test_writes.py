@@ -22,8 +22,11 @@ def pair(make_pair: PairMaker) -> Pair:
     return made
 
 
-@pytest.mark.short
-def test_sizes_from_512_bytes_to_1_mebibyte_at_odd_places(pair: Pair) -> None:
+@pytest.mark.parametrize("block_bytes", [512, pytest.param(4096, marks=pytest.mark.short)])
+def test_sizes_from_512_bytes_to_1_mebibyte_at_odd_places(make_pair: PairMaker, block_bytes: int) -> None:
+    pair = make_pair(block_bytes=block_bytes)
+    pair.start_in_sync()
+    pair.kernel.run("drbdadm primary r0")
     lines = [
         f"dd if=/dev/urandom of=/dev/drbd0 bs={size} seek={3 * index + 1} count=7 oflag=direct 2>&1"
         for index, size in enumerate(SIZES)
@@ -33,7 +36,11 @@ def test_sizes_from_512_bytes_to_1_mebibyte_at_odd_places(pair: Pair) -> None:
     assert "disk_failed" not in pair.ours.log()
 
 
-def test_overlapping_small_writes_in_flight_together(pair: Pair) -> None:
+@pytest.mark.parametrize("block_bytes", [512, 4096])
+def test_overlapping_small_writes_in_flight_together(make_pair: PairMaker, block_bytes: int) -> None:
+    pair = make_pair(block_bytes=block_bytes)
+    pair.start_in_sync()
+    pair.kernel.run("drbdadm primary r0")
     dd = "dd if=/dev/urandom of=/dev/drbd0 bs=512 count=3 oflag=direct"
     one = f"for i in $(seq 60); do {dd} seek=$((i % 9 + {{0}})); done"
     together = " ".join(f"( {one.format(start)} ) 2>/dev/null &" for start in (0, 2, 5, 9))
@@ -61,9 +68,13 @@ def test_a_file_system_on_the_kernels_device(pair: Pair) -> None:
     pair.compare_whole()
 
 
+@pytest.mark.parametrize("block_bytes", [512, 4096])
 @pytest.mark.parametrize("place", ["-o 1048576 -l 4194304", "-o 1049088 -l 65536", "-o 3584 -l 1024"])
 @pytest.mark.parametrize("kind", ["", "-z"], ids=["discard", "write zeroes"])
-def test_without_data(pair: Pair, kind: str, place: str) -> None:
+def test_without_data(make_pair: PairMaker, kind: str, place: str, block_bytes: int) -> None:
+    pair = make_pair(block_bytes=block_bytes)
+    pair.start_in_sync()
+    pair.kernel.run("drbdadm primary r0")
     pair.kernel.run("dd if=/dev/urandom of=/dev/drbd0 bs=1M count=8 oflag=direct conv=fsync 2>&1")
     status, printed = pair.kernel.call(f"blkdiscard {kind} {place} /dev/drbd0")
     assert status == 0, printed
