@@ -6,6 +6,7 @@ import base64
 import contextlib
 import dataclasses
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -115,6 +116,7 @@ class Guest:
             *("-device", "virtio-net-pci,netdev=card", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=port,path={port},server=on,wait=off"),
             *("-device", "virtserialport,chardev=port,name=port"),
+            *("-monitor", f"unix:{self.folder}/monitor,server=on,wait=off"),
             *("-chardev", f"file,id=console,path={self.folder}/console", "-serial", "chardev:console"),
         ]
         with (self.folder / "qemu.log").open("ab") as log:
@@ -136,6 +138,16 @@ class Guest:
                 time.sleep(0.02)  # the socket is not there yet, which nothing announces
             else:
                 return
+
+    def grow_disk(self, size: int) -> None:
+        """Its disk gets larger while it runs; what is added is noise."""
+        with self.disk.open("r+b") as file:
+            old = file.seek(0, 2)
+            file.write(random.Random(size).randbytes(size - old))
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.connect(str(self.folder / "monitor"))
+            monitor.sendall(f"block_resize disk {size}B\n".encode())
+            self.run(f"until [ $(blockdev --getsize64 /dev/vda) = {size} ]; do sleep 0.05; done")
 
     def cut_power(self) -> None:
         """As if its plug was pulled: no packet says so. What its disk had taken stays."""

@@ -17,6 +17,7 @@ from relevo.mirror.agreed import AgreedChanges
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.commands import Commands
 from relevo.mirror.durable import Durable
+from relevo.mirror.growth import Growth
 from relevo.mirror.link import Link
 from relevo.mirror.local_copy import LocalCopy
 from relevo.mirror.local_io import Gate, LocalIo
@@ -61,6 +62,9 @@ class Mirror:
             *(s, self._durable, ranges, self._resync.activity, self._resync.pace),
             *(self._admit, self._disk_failed, self._agreed.repair),
         )
+        self._growth = self._link.growth = Growth(
+            *(s, self._durable, self._resync, self._link.send_sizes, self._link.drop)
+        )
         self._link.alive.verify_since = self._verify.waiting_since_ms
         self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
         self._resume = self._copy.resume = Resume(s, self._local, self._link)
@@ -80,6 +84,8 @@ class Mirror:
             e.Random: lambda event: s.random.extend(event.values),
             e.Attach: self._copy.attach,
             e.Configure: self._configure,
+            e.Resize: self._growth.handle,
+            e.DiskMeasured: lambda event: event.token.done(event.errno, event.disk_bytes // SECTOR_BYTES),
         }
         for command in (
             *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.Connect),
@@ -135,7 +141,7 @@ class Mirror:
             p.OutOfSync: lambda packet, _: resync.out_of_sync(packet),
             p.BitmapWords: lambda packet, _: resync.bitmap(packet),
             p.CompressedBitmap: lambda packet, _: resync.bitmap(packet),
-            p.SyncUuid: lambda packet, _: resync.sync_uuid(packet),
+            p.SyncUuid: lambda packet, _: self._growth.sync_uuid(packet),
             p.DataRequest: lambda packet, _: peer_io.read(packet),
             p.DataReply: local.reads.reply,
             p.NegDataReply: lambda packet, _: local.reads.refused(packet),

@@ -9,7 +9,7 @@ from relevo.mirror import events as ev
 
 DISK_EFFECTS: tuple[type[Any], ...] = (
     *(ev.DiskRead, ev.DiskReadThin, ev.DiskDigest, ev.DiskWrite, ev.DiskDiscard, ev.DiskFlush),
-    *(ev.WriteSuperblock, ev.WriteActivityLog, ev.WriteBitmap),
+    *(ev.WriteSuperblock, ev.WriteActivityLog, ev.WriteBitmap, ev.MeasureDisk),
 )
 """What needs a backing disk."""
 STATUS: Message = {

@@ -114,6 +114,10 @@ class CannotResume(RelevoError):
         super().__init__(f"The device in use cannot be served again: {obstacle}.", "See the log of the mirror.")
 
 
+class CannotResize(MirrorRefused):
+    """The mirror cannot take another size now."""
+
+
 class AlreadySet(MirrorRefused):
     """What is asked for is so already."""
 

@@ -411,8 +411,26 @@ class Down:
     token: Token
 
 
+@dataclasses.dataclass(slots=True)
+class Resize:
+    """Both disks have grown: take over the new size.
+
+    Attributes:
+        size_bytes: take over at most that; 0: all.
+        assume_clean: what is added is equal on both sides: no resync of it.
+        assume_peer_has_space: although the peer is not connected.
+    """
+
+    now_ms: int
+    token: Token
+    size_bytes: int = 0
+    assume_clean: bool = False
+    assume_peer_has_space: bool = False
+
+
 Command = (
-    Promote
+    Resize
+    | Promote
     | Demote
     | Outdate
     | AllowAlone

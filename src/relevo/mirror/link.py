@@ -17,6 +17,7 @@ from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement, told
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
 from relevo.mirror.fencing import Fencing
+from relevo.mirror.growth import Growth
 from relevo.mirror.handshake import Copy, Direction, decide
 from relevo.mirror.leave import LeaveTaking
 from relevo.mirror.local_io import Gate, LocalIo
@@ -24,7 +25,7 @@ from relevo.mirror.meeting import BOTH_PRIMARY, Meeting
 from relevo.mirror.parameters import sync_disagreement
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
-from relevo.mirror.state import SOURCE, STEADY, TARGET, Shared, Timer
+from relevo.mirror.state import SECTOR_BYTES, SOURCE, STEADY, TARGET, Shared, Timer
 from relevo.mirror.states import Connection, Disk, Role, State
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
 from relevo.mirror.verify import Verify
@@ -49,6 +50,7 @@ class Link:
         self._local = local
         self._peer_io = peer_io
         self._resync = resync
+        self.growth: Growth
         self.verify: Verify
         """Set once by the core."""
         self._early: list[tuple[p.Packet, e.Buffer]] | None = None
@@ -107,7 +109,7 @@ class Link:
         options = s.settings.options
         s.out.append(e.SendData(self._told()))
         s.out.append(e.SendData(self._resync.pace.limits.said(options.verify_alg, options.csums_alg)))
-        self._say_sizes()
+        self.send_sizes(s.size_sectors, 0)
         if s.disk > Disk.FAILED:
             s.out.append(e.SendData(self._uuids(0)))
         s.out.append(e.SendData(p.StateWord(s.state_word())))
@@ -115,15 +117,17 @@ class Link:
         for packet, buffer in early:
             self.late_packet(packet, buffer)
 
-    def _say_sizes(self) -> None:
-        s = self._s
-        own = s.disk_sectors if s.disk > Disk.FAILED else 0
-        limits = _LIMITS if s.features & p.Feature.WSAME else None
-        s.out.append(e.SendData(p.Sizes(own, 0, s.size_sectors, p.MAX_PAYLOAD_BYTES, 0, 0, limits)))
-
     def _told(self) -> p.Protocol:
         s = self._s
         return told(s.settings.options, discard=s.discard_my_data, dry_run=s.dry_run)
+
+    def send_sizes(self, current_sectors: int, flags: int) -> None:
+        """Tell the peer the sizes of this side's disk and of the device."""
+        s = self._s
+        own = s.disk_sectors if s.disk > Disk.FAILED else 0
+        user = s.settings.options.size_bytes // SECTOR_BYTES
+        limits = _LIMITS if s.features & p.Feature.WSAME else None
+        s.out.append(e.SendData(p.Sizes(own, user, current_sectors, p.MAX_PAYLOAD_BYTES, 0, flags, limits)))
 
     def _uuids(self, flags: int) -> p.Uuids:
         s, u = self._s, self._s.uuids
@@ -217,12 +221,17 @@ class Link:
     def sizes(self, packet: p.Sizes) -> None:
         """Agree on the size of the device."""
         s = self._s
+        if s.conn > Connection.WF_REPORT_PARAMS:
+            self.growth.sizes(packet)
+            return
         if s.conn is not Connection.WF_REPORT_PARAMS or not packet.disk_sectors or s.disk <= Disk.FAILED:
             self._sizes_seen = True
             return
         if s.size_agreed:
             if packet.disk_sectors < s.size_sectors:
                 self.refuse("The peer's disk is smaller than the mirror.")
+            else:
+                self.growth.at_connect(packet)
         else:
             size = min(s.disk_sectors, packet.disk_sectors, packet.current_sectors or packet.disk_sectors)
             if size != s.size_sectors:
@@ -330,7 +339,7 @@ class Link:
         s = self._s
         self._offered = True
         self._generations_fresh = False
-        self._say_sizes()
+        self.send_sizes(self._s.size_sectors, 0)
         s.out.append(e.SendData(self._uuids(0)))
         s.out.append(e.SendData(p.StateWord(s.state_word())))
         s.set_timer(Timer.HANDSHAKE, s.settings.timeout_ms)
@@ -464,6 +473,7 @@ class Link:
             s.clear_timer(timer)
         s.log("warning" if good else "info", "link_lost", reason=reason)
         self.verify.link_lost()
+        self.growth.link_lost()
         self._resync.link_lost()
         self._peer_io.link_lost()
         self.copy.link_lost()

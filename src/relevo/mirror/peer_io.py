@@ -130,7 +130,7 @@ class PeerIo:
             self._forward(following)
 
     def _check(self, sector: int, size_bytes: int) -> int:
-        return check_range(sector, size_bytes, self._s.size_sectors)
+        return check_range(sector, size_bytes, max(self._s.size_sectors, self._s.growing_sectors))
 
     def _enter(self, write: PeerWrite) -> None:
         self.in_flight += 1

@@ -82,6 +82,7 @@ def move_steps(old: Layout, new: Layout, superblock: Callable[[], metadata.Super
     if new.superblock != old.superblock:
         yield old.superblock, bytes(SUPERBLOCK_BYTES)
         yield Barrier.META
+        yield from _zeroes(old.bitmap, old.superblock - old.bitmap)  # it is data now, and equal to the peer's then
 
 
 def _zeroes(offset: int, length: int) -> Iterator[Step]:

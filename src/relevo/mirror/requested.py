@@ -37,6 +37,9 @@ COMMANDS: dict[str, Maker] = {
     "suspend_io": lambda now, token, _: ev.SuspendIo(now, token),
     "resume_io": lambda now, token, _: ev.ResumeIo(now, token),
     "new_current_uuid": lambda now, token, given: ev.NewGeneration(now, token, _flag(given, "clear_bitmap")),
+    "resize": lambda now, token, given: ev.Resize(
+        now, token, int(given.get("size_bytes", 0)), _flag(given, "assume_clean"), _flag(given, "assume_peer_has_space")
+    ),
     "down": lambda now, token, _: ev.Down(now, token),
     **REQUESTS,
 }

@@ -65,6 +65,8 @@ class Resync:
         self.target = ResyncTarget(shared, peer_io, self.activity, self.pace, self.progress, self._all_written)
         self.source = ResyncSource(shared, ranges, self.pace, self.progress, forward, disk_failed)
         self._early_uuid: int | None = None
+        self._added = False
+        """Only what was added to the mirror's size is going to be replaced."""
         self._finishing = False
         self._last_ping = 0
 
@@ -103,12 +105,30 @@ class Resync:
         """Both agree that all of this copy is replaced."""
         s = self._s
         s.set_conn(Connection.STARTING_SYNC_T)
+        self._added = False
         if s.disk is Disk.UP_TO_DATE and s.peer_disk is Disk.UP_TO_DATE:
             s.peer_uuids = s.uuids.copy()  # what was told when the link began may be of before an earlier resync
         self._early_uuid = None
 
         self.guard.begin(gives_up=False)
         self.guard.before_target(self._give_up_copy)
+
+    def start_added_as_source(self) -> None:
+        """Both have grown, and have marked what was added: the peer gets this side's."""
+        self._s.set_conn(Connection.STARTING_SYNC_S)
+        self._s.live_start = True
+        self.guard.before_source(self._become_source)
+
+    def start_added_as_target(self) -> None:
+        """Both have grown, and have marked what was added: this side gets the peer's."""
+        s = self._s
+        s.set_conn(Connection.STARTING_SYNC_T)
+        if s.disk is Disk.UP_TO_DATE and s.peer_disk is Disk.UP_TO_DATE:
+            s.peer_uuids = s.uuids.copy()
+        self._early_uuid = None
+        self._added = True
+        self.guard.begin(gives_up=False)
+        self.guard.before_target(self._mark_inconsistent)
 
     def bitmap(self, packet: p.BitmapWords | p.CompressedBitmap) -> None:
         """A part of the peer's bitmap.
@@ -143,8 +163,9 @@ class Resync:
             self._mark_inconsistent()
 
     def _mark_inconsistent(self) -> None:
-        if self._s.conn is Connection.STARTING_SYNC_T:
+        if self._s.conn is Connection.STARTING_SYNC_T and not self._added:
             self._s.bitmap.set_all()
+        self._added = False
         self._s.disk = Disk.INCONSISTENT
         self._durable.bitmap(_nothing)
         self._durable.superblock(self._on_link(self._target_inconsistent))

@@ -89,6 +89,11 @@ class MetaWriter:
         if self._meta_flushes is not self._data_flushes:
             self._meta_flushes.written()
 
+    @property
+    def device_uuid(self) -> int:
+        """The copy's name."""
+        return self._superblock.device_uuid
+
     # ---- what the core asks for --------------------------------------------------------------------------------
 
     def write_superblock(self, effect: ev.WriteSuperblock) -> None:

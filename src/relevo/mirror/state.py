@@ -172,6 +172,8 @@ class Shared:
         self.size_sectors = 0
         self.size_agreed = False
         self.disk_sectors = 0
+        self.growing_sectors = 0
+        """The size that is being agreed on; 0: none. The peer may use it already."""
         self.bitmap = Bitmap(0)
         self.epoch = 0
         self.crashed_primary = False

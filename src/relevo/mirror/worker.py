@@ -13,6 +13,7 @@ import pathlib
 import secrets
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ from relevo.mirror.adjusting import Adjuster
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
 from relevo.mirror.disk_content import open_copy
+from relevo.mirror.disk_note import DiskNote
 from relevo.mirror.epoch_store import EpochStore
 from relevo.mirror.errors import CannotResume
 from relevo.mirror.loop import READ, Loop
@@ -217,6 +219,20 @@ class Worker:
     def _close_disk(self, effect: ev.CloseDisk) -> None:
         self._when_idle = lambda: self.step(ev.DiskDone(self._loop.now_ms, effect.token))
 
+    def _measure_disk(self, effect: ev.MeasureDisk) -> None:
+        disk = self._disk
+        assert disk is not None
+        before = disk.meta.layout
+
+        def measured(token: ev.Token, number: int, data_bytes: int) -> None:
+            if disk.meta.layout != before:
+                self._errands.data_bytes = data_bytes
+                note = DiskNote(disk.meta.device_uuid, disk.meta.layout.disk_bytes)
+                threading.Thread(target=note.write, args=(self._disk_note,), daemon=True).start()  # fsync takes long
+            self.step(ev.DiskMeasured(self._loop.now_ms, token, number, data_bytes))
+
+        disk.meta.measure(effect, measured)
+
     def _close_when_idle(self, disk: ShellDisk, then: Callable[[], None]) -> None:
         """The end of a round in which nothing more is under way on a disk that is to be closed."""
         if disk.busy:
@@ -335,6 +351,7 @@ class Worker:
                 ev.WriteSuperblock: self._disk.meta.write_superblock,
                 ev.WriteActivityLog: self._disk.meta.write_activity_log,
                 ev.WriteBitmap: self._disk.meta.write_bitmap,
+                ev.MeasureDisk: self._measure_disk,
             }
         return table
 
