@@ -27,7 +27,7 @@ def write_durably(path: pathlib.Path, data: bytes, mode: int = 0o600) -> None:
     finally:
         os.close(fd)
     beside.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _make_folder(folder: pathlib.Path) -> None:
@@ -35,10 +35,11 @@ def _make_folder(folder: pathlib.Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
+def sync_folder(folder: pathlib.Path) -> None:
+    """Make the names in a folder stable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -20,7 +20,7 @@ import time
 
 import msgspec
 
-from relevo.base.durable import write_durably
+from relevo.base.durable import sync_folder, write_durably
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.mirror import saved
@@ -181,7 +181,7 @@ def _fill(order: Order, folder: pathlib.Path, packed: bytes, used_bytes: int) ->
         image="" if image is None else str(image),
     )
     write_durably(folder / saved.INDEX, msgspec.json.format(msgspec.json.encode(index), indent=2))
-    _fsync_folder(folder.parent)
+    sync_folder(folder.parent)
     what = f"{format_bytes(wanted_bytes)} in {len(ranges)} ranges" if image is None else f"an image ({image})"
     return f"The copy is kept in {folder}: {what}."
 
@@ -236,7 +236,7 @@ def _shared(source: int, image: pathlib.Path) -> bool:
         return False
     finally:
         os.close(target)
-    _fsync_folder(image.parent)
+    sync_folder(image.parent)
     return True
 
 
@@ -261,14 +261,6 @@ def _copy(disk: pathlib.Path, blocks: pathlib.Path, ranges: list[tuple[int, int]
     finally:
         os.close(source)
     return digest.hexdigest()
-
-
-def _fsync_folder(folder: pathlib.Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def main(arguments: list[str]) -> int:
