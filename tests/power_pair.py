@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import mmap
 import os
 import pathlib
 import random
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 from mirror_pair import Pair, Side, run
 from relevo.device.mount import abort_connection, connection_minor, umount
@@ -27,6 +29,8 @@ FAST = 'timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"\nconnect
 DISK_BYTES = {"ext4": 96 << 20, "xfs": 352 << 20}
 WRITERS = 3
 MISSING = "missing"
+BLOCK_BYTES = 4096
+UNSAFE_BLOCKS = 512
 WORK_S = (0.1, 1.2)
 SERVER = """
 import os, pathlib, socket, sys
@@ -138,6 +142,7 @@ class Writers:
         self.safe = known
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(number, seed)) for number in range(WRITERS)]
+        self._threads.append(threading.Thread(target=self._write_unsafely, args=(seed,)))
         self.unexpected: list[str] = []
         for thread in self._threads:
             thread.start()
@@ -150,12 +155,30 @@ class Writers:
 
     def _write(self, number: int, seed: str) -> None:
         chance = random.Random(f"{seed}/{number}")
-        try:
+        with self._until_the_cut():
             while not self._stop.is_set():
                 self._one(number, chance)
+
+    @contextlib.contextmanager
+    def _until_the_cut(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno not in {errno.EIO, errno.EROFS, errno.ESHUTDOWN, errno.ENODEV, errno.ENOENT}:
                 self.unexpected.append(repr(error))
+
+    def _write_unsafely(self, seed: str) -> None:
+        """Straight to the device and never flushed: what the disks then have to forget. Nobody may count on it."""
+        chance = random.Random(seed)
+        with self._until_the_cut(), mmap.mmap(-1, BLOCK_BYTES) as page:
+            fd = os.open(self._root / "unsafe", os.O_RDWR | os.O_CREAT | os.O_DIRECT | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(fd, 0, UNSAFE_BLOCKS * BLOCK_BYTES)
+                while not self._stop.is_set():
+                    page[:8] = chance.randbytes(8)
+                    os.pwrite(fd, page, chance.randrange(UNSAFE_BLOCKS) * BLOCK_BYTES)
+            finally:
+                os.close(fd)
 
     def _one(self, number: int, chance: random.Random) -> None:
         """A new file, or one written anew beside the old one and put in its place."""
