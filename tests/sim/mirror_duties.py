@@ -9,6 +9,7 @@ from relevo.mirror import packets as p
 from relevo.mirror.durable import BITS_PER_EXTENT
 from relevo.mirror.metadata import MetaFlag
 from relevo.mirror.requests import PeerWrite, Write
+from relevo.mirror.state import TARGET
 from relevo.mirror.states import Connection, Disk
 from relevo.mirror.uuids import JUST_CREATED
 
@@ -152,7 +153,7 @@ class Duties:
         if state.disk is not Disk.UP_TO_DATE:
             self._completed_through_the_peer()
             return
-        if superblock.current & ~1 != state.uuids.current & ~1 and state.conn is not Connection.SYNC_TARGET:
+        if superblock.current & ~1 != state.uuids.current & ~1 and state.conn not in TARGET:
             raise DutyBroken(f"{self.node}: a write is completed before the new generation is stable")
         alone = state.conn < Connection.CONNECTED or state.peer_disk <= Disk.FAILED
         if alone and superblock.bitmap == 0:

@@ -435,6 +435,7 @@ class World:
                 rs_discard_granularity_bytes=taste.choice((0, 1 << 20, 1 << 16)),
                 c_fill_target_bytes=taste.choice((0, 50 << 10, 1 << 20)),
                 c_plan_ahead_ms=taste.choice((0, 500)),
+                c_min_rate_bytes=16 << 20,  # the application never rests here, and the end is awaited
             ),
         )
         self.cut = False
@@ -539,7 +540,7 @@ class World:
         self.holders = {(node.number, node.incarnation)}
         other = self.nodes[1 - node.number]
         if node.state.disk is not Disk.UP_TO_DATE:  # through the peer
-            self.holders = {(other.number, other.incarnation)}
+            self.holders = {(other.number, other.incarnation + (not other.alive))}  # perhaps as it will start next
             if node.wire is None or node.wire.incarnations[other.number] != other.incarnation:
                 self.model.all_copies_lost_power()  # its answer was on the way when it lost its power
             return
