@@ -235,7 +235,7 @@ class LocalIo(CompletionGate):
         write.sent_ms = s.now
         self._block_id = block_id = self._block_id % (_U64 - 1) + 1
         write.block_id = block_id
-        answer = WRITE_ACK if self.detached else self._answer  # with one disk left, that one has to have it
+        answer = self._answer if s.disk is _UP_TO_DATE else WRITE_ACK  # the only whole disk has to have it
         token = None
         if answer:
             self._unanswered[block_id] = write
