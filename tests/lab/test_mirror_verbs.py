@@ -345,3 +345,77 @@ def test_events_tell_of_a_resync_and_of_the_handler_after_it(make_pair: PairMake
         assert (ran["name"], ran["status"]) == ("after-resync-target", -1)  # none is run where sysrq is not masked
         stream.terminate()
         assert stream.wait(20) == 0
+
+
+def test_a_copy_is_given_up_and_comes_anew(pair: Pair) -> None:
+    one, two = pair.one, pair.two
+    device = one.promote()
+    write_through(device)
+    for verb, side, other in (("invalidate", two, one), ("invalidate-remote", one, two)):
+        before = side.status()["resync_total_bytes"]
+        assert cli(side, verb, "r0") == (0, "")
+        assert cli(side, "wait-sync", "r0") == (0, "")
+        pair.wait_in_sync()
+        assert side.status()["resync_total_bytes"] - before == side.status()["size_bytes"]
+        assert other.status()["resync_total_bytes"] > 0
+    assert cli(one, "invalidate", "r0")[0] == 11
+    one.call("secondary")
+    assert one.data_bytes() == two.data_bytes()
+    assert cli(two, "disconnect", "r0")[0] == 0
+    assert cli(two, "invalidate", "r0") == (0, "")
+    assert cli(two, "dstate", "r0") == (0, "Inconsistent/DUnknown\n")
+    assert cli(two, "connect", "r0") == (0, "")
+    pair.wait_in_sync()
+
+
+def test_a_resync_is_held_and_shown_as_the_kernel_shows_it(make_pair: PairMaker) -> None:
+    pair = make_pair(mirror=f'{QUICK}\nresync_rate = "1 MiB"')
+    pair.start()
+    one, two = pair.one, pair.two
+    assert cli(one, "pause-sync", "r0") == (0, "")
+    assert cli(one, "pause-sync", "r0")[0] == 10
+    assert " UpToDate/UpToDate C r--u--" in cli(one, "proc")[1].replace("ds:", " ")
+    assert cli(one, "invalidate", "r0") == (0, "")
+    one.wait_for(lambda status: status["connection"] == "PausedSyncT", "a resync that is held")
+    assert cli(two, "cstate", "r0") == (0, "PausedSyncS\n")
+    assert "r-p---" not in cli(one, "proc")[1]
+    assert " C r-p---" in cli(two, "proc")[1]
+    assert cli(one, "resume-sync", "r0") == (0, "")
+    assert cli(one, "resume-sync", "r0")[0] == 10
+    one.wait_for(lambda status: status["connection"] == "SyncTarget", "its going on")
+    code, text = cli(one, "proc")
+    assert code == 0
+    assert " 0: cs:SyncTarget ro:Secondary/Secondary ds:Inconsistent/UpToDate C r-----\n" in text
+    assert "] sync'ed:" in text
+    assert " K/sec\n" in text
+    assert cli(one, "resync", "--fast", "r0") == (0, "")
+    pair.wait_in_sync(40)
+
+
+def test_both_copies_are_compared(make_pair: PairMaker) -> None:
+    pair = make_pair(mirror=f'{QUICK}\nverify_alg = "sha1"')
+    one, two = pair.one, pair.two
+    pair.start()
+    write_through(one.promote())
+    one.call("secondary")
+    assert cli(two, "down", "r0") == (0, "")
+    with two.disk.open("r+b") as file:
+        file.seek(5 * BLOCK)
+        file.write(b"x")
+    assert two.process is not None
+    assert two.process.wait(20) == 0
+    two.start()
+    pair.wait_in_sync()
+    assert cli(one, "verify", "--start", "8K", "--stop", "4K", "r0")[0] == 11
+    with subprocess.Popen(command(one, "events", "r0"), stdout=subprocess.PIPE, text=True) as stream:
+        assert stream.stdout is not None
+        lines = (json.loads(line) for line in stream.stdout)
+        assert next(lines)["event"] == "exists"
+        assert cli(one, "verify", "--repair", "r0") == (0, "")
+        found = next(line for line in lines if line["event"] == "verified")
+        assert found["blocks"] == 1
+        stream.terminate()
+        stream.wait(20)
+    pair.wait_in_sync()
+    one.wait_for(lambda status: status["out_of_sync_bytes"] == 0, "the repair")
+    assert one.data_bytes() == two.data_bytes()

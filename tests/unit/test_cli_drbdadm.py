@@ -231,6 +231,12 @@ def test_status_in_drbdadms_layout() -> None:
         "  peer role:Primary",
         "    replication:Established peer-disk:UpToDate",
     ]
+    run = {"done_bytes": 236, "total_bytes": 10_000}
+    state |= {"connection": "PausedSyncS", "peer_disk": "Inconsistent", "paused": True, "resync": run}
+    assert status_text("r0", state).splitlines()[3:] == [
+        "    replication:PausedSyncS peer-disk:Inconsistent done:2.36",
+        "        resync-suspended:user",
+    ]
 
 
 def events(found: Any) -> list[tuple[str, ...]]:

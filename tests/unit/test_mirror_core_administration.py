@@ -223,3 +223,40 @@ def test_a_link_is_cut_by_force_without_asking() -> None:
 )
 def test_a_cluster_was_degraded_when_its_primary_crashed_alone(flags: int, degraded: bool) -> None:
     assert Bench().attach(flags=int(flags)).status["degraded_at_start"] is degraded
+
+
+def test_a_copy_is_given_up_without_the_peer() -> None:
+    bench = Bench().attach()
+    give(bench, e.Disconnect)
+    bench.effects.clear()
+    give(bench, e.Invalidate)
+    pages = bench.one(e.WriteBitmap)
+    assert not bench.take(e.WriteSuperblock), "first what has to come"
+    bench.done(pages)
+    superblock = bench.one(e.WriteSuperblock)
+    assert not superblock.meta.flags & MetaFlag.CONSISTENT
+    assert not bench.take(e.CommandDone)
+    bench.done(superblock)
+    assert error_of(bench) is None
+    assert bench.status["out_of_sync_bytes"] == EXTENTS * EXTENT
+
+
+def test_a_primary_gives_its_peers_copy_up_under_a_generation_of_its_own() -> None:
+    bench = Bench(alone="risk").attach()
+    give(bench, e.Disconnect)
+    bench.effects.clear()
+    give(bench, e.Invalidate, peer=True)
+    assert isinstance(error_of(bench), errors.NotNow)
+    bench = Bench(alone="risk").pair()
+    give(bench, e.Disconnect)
+    bench.packet(p.ConnStateChangeReply(1))
+    bench.give(e.Disconnected(bench.now))
+    bench.meta_done()
+    bench.effects.clear()
+    give(bench, e.Invalidate)
+    assert isinstance(error_of(bench), errors.StillPrimary)
+    give(bench, e.Invalidate, peer=True)
+    bench.meta_done()
+    assert error_of(bench) is None
+    assert int(bench.status["bitmap_uuid"], 16) & ~1 == CURRENT
+    assert bench.status["out_of_sync_bytes"] == EXTENTS * EXTENT

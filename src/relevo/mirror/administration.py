@@ -18,7 +18,7 @@ from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.requests import Then
 from relevo.mirror.state import Shared
-from relevo.mirror.states import Connection, Disk, Role
+from relevo.mirror.states import CONNECTION_NAMES, Connection, Disk, Role
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
 
 Handler = Callable[[Any], None]
@@ -56,7 +56,9 @@ class Administration:
             e.SuspendIo: self._suspend_io,
             e.ResumeIo: self._resume_io,
             e.NewGeneration: self._new_generation,
+            e.Invalidate: self._invalidate,
         }
+        self._with_peer = handlers[e.Invalidate]
 
     @property
     def commands(self) -> tuple[type, ...]:
@@ -169,6 +171,35 @@ class Administration:
                 s.bitmap.clear_all()
             self._durable.bitmap(_nothing)
             self._durable.superblock(lambda: self._done(command))
+
+    def _invalidate(self, command: e.Invalidate) -> None:
+        """Without the peer: note down that one copy is worth nothing; the resync comes with the next connection."""
+        s = self._s
+        if s.conn is not Connection.STANDALONE or s.disk <= Disk.FAILED:
+            self._with_peer(command)
+        elif command.peer:
+            self._invalidate_peer(command)
+        elif s.role is Role.PRIMARY:
+            self._refuse(command, errors.StillPrimary())
+        elif self._link.changing:
+            self._refuse(command, errors.CommandInProgress())
+        else:
+            s.bitmap.set_all()
+            s.disk = Disk.INCONSISTENT
+            self._durable.bitmap(_nothing)
+            self._durable.superblock(lambda: self._done(command))
+
+    def _invalidate_peer(self, command: e.Invalidate) -> None:
+        """Only a Primary's copy is known to be the one that counts."""
+        s = self._s
+        if s.role is not Role.PRIMARY or self._link.changing:
+            self._refuse(command, errors.NotNow(CONNECTION_NAMES[s.conn]))
+            return
+        if s.uuids.peer_may_have_current:
+            s.uuids.new_current(s.take_random(), primary=True)
+        s.bitmap.set_all()
+        self._durable.bitmap(_nothing)
+        self._durable.superblock(lambda: self._done(command))
 
     def _equal_from_now_on(self, command: e.NewGeneration) -> None:
         """The operator says that both copies hold the same: they are UpToDate, under a generation of their own."""

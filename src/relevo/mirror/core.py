@@ -92,11 +92,11 @@ class Mirror:
             *(e.Disconnect, e.Discard, e.Keep, e.Detach, e.Down),
         ):
             self._events[command] = self._commands.handle
+        for change in (e.Invalidate, e.Resync, e.PauseResync, e.ResyncSpeed, e.Verify, e.StopVerify):
+            self._events[change] = self._agreed.handle
         admin = self._admin = Administration(s, self._durable, self._local, self._peer_io, self._link, self._events)
         self._events |= dict.fromkeys(admin.commands, admin.handle)
         self._events[e.Demote] = self._demote
-        for change in (e.Invalidate, e.Resync, e.PauseResync, e.ResyncSpeed, e.Verify, e.StopVerify):
-            self._events[change] = self._agreed.handle
         self._packets = self._packet_handlers()
         self._link.late_packet = self._late_packet
         self._timers: dict[Timer, Callable[[], None]] = {
@@ -288,6 +288,8 @@ class Mirror:
             "resync": self._resync.status(),
             "verify": self._verify.status(),
             "last_verify": self._verify.last,
+            "paused": s.user_isp,
+            "peer_paused": s.peer_isp,
             "counters": self._counters(),
             "resync_total_bytes": s.resync_bytes,
             "current_uuid": f"{s.uuids.current:016x}",

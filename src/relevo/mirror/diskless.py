@@ -23,6 +23,8 @@ STATUS: Message = {
     "resync": None,
     "verify": None,
     "last_verify": None,
+    "paused": False,
+    "peer_paused": False,
     "counters": None,
     "resync_total_bytes": 0,
     "current_uuid": "0000000000000000",

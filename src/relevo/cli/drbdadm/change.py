@@ -21,8 +21,7 @@ PLAIN = {
     "secondary": ("secondary", "Become Secondary; the device goes away."),
     "invalidate": ("invalidate", "Take the copy here for out of sync: every block comes from the peer."),
     "invalidate-remote": ("invalidate_remote", "Take the peer's copy for out of sync: every block goes to the peer."),
-    "pause-sync": ("pause_sync", "Hold a resync, on this side's behalf."),
-    "resume-sync": ("resume_sync", "Let a resync go on that was held with pause-sync."),
+    "verify-stop": ("verify_stop", "End a verify that was started here where it stands."),
     "suspend-io": ("suspend_io", "Hold back what applications read and write."),
 }
 """Verb without options -> request to the mirror's process, and what it does."""
@@ -59,6 +58,9 @@ def register(app: typer.Typer) -> None:
         ("disconnect", disconnect),
         ("detach", detach),
         ("outdate", outdate),
+        ("pause-sync", pause_sync),
+        ("resume-sync", resume_sync),
+        ("resync", resync),
         ("verify", verify),
         ("new-current-uuid", new_current_uuid),
         ("resize", resize),
@@ -184,20 +186,54 @@ def _outdate_disk(site: MirrorSite) -> None:
     outdate_metadata(site.disk, site.meta)
 
 
+def pause_sync(ctx: typer.Context, names: Names) -> None:
+    """Hold whatever resync runs or will run, on this side's behalf."""
+    _pause(ctx, names, "pause_sync", before=False)
+
+
+def resume_sync(ctx: typer.Context, names: Names) -> None:
+    """Let a resync go on that was held with pause-sync."""
+    _pause(ctx, names, "resume_sync", before=True)
+
+
+def _pause(ctx: typer.Context, names: list[str], request: str, *, before: bool) -> None:
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        if ask(context, site, "status")["paused"] is not before:
+            raise AlreadySet("The sync-pause flag of this side is cleared already." if before else "It is set already.")
+        ask(context, site, request)
+
+    over(ctx, names, action)
+
+
+def resync(
+    ctx: typer.Context,
+    names: Names,
+    *,
+    speed: Annotated[
+        str, typer.Option("--speed", help="fast: whatever applications do; gentle: in the background; auto.")
+    ] = "",
+    fast: Annotated[bool, typer.Option("--fast", help="The same as --speed fast.")] = False,
+    gentle: Annotated[bool, typer.Option("--gentle", help="The same as --speed gentle.")] = False,
+) -> None:
+    """Send what differs by a verify to the peer; with a speed: how fast a resync goes from now on, on both sides."""
+    speed = "fast" if fast else "gentle" if gentle else speed
+    over(ctx, names, _asks(ctx, "resync_speed", speed=speed) if speed else _asks(ctx, "resync"))
+
+
 def verify(
     ctx: typer.Context,
     names: Names,
     *,
-    start: Annotated[str, typer.Option("--start", "-s", help="Where to begin: sectors (s), or K, M, G.")] = "",
+    start: Annotated[str, typer.Option("--start", "-s", help="Where to begin: sectors, or with K, M, G.")] = "",
     stop: Annotated[str, typer.Option("--stop", "-S", help="Where to end, likewise.")] = "",
+    repair: Annotated[bool, typer.Option("--repair", help="Send what differs to the peer afterwards.")] = False,
 ) -> None:
     """Compare both copies while they are in use; what differs is marked, told and counted."""
-    bounds = {
-        key: drbd_size(text) // _UNITS_BYTES["s"]
-        for key, text in (("start_sector", start), ("stop_sector", stop))
-        if text
-    }
-    over(ctx, names, _asks(ctx, "verify", **bounds))
+    given = (("first_bytes", start), ("end_bytes", stop))
+    bounds = {key: drbd_size(text) for key, text in given if text}
+    over(ctx, names, _asks(ctx, "verify", repair=repair, **bounds))
 
 
 def resume_io(ctx: typer.Context, names: Names) -> None:

@@ -188,4 +188,7 @@ def status_text(name: str, status: Message) -> str:
     if run:
         line += f" done:{run['done_bytes'] * 100 / max(1, run['total_bytes']):.2f}"
     lines.append(line)
+    held = [word for word, flag in (("peer", "peer_paused"), ("user", "paused")) if status.get(flag)]
+    if held:
+        lines.append(f"        resync-suspended:{','.join(held)}")
     return "\n".join(lines) + "\n"
