@@ -88,6 +88,8 @@ class Guest:
         self._process: subprocess.Popen[bytes] | None = None
         self._port: socket.socket | None = None
         self.hung = False
+        self.outgrown = False
+        """Its disk is larger than it was made: no other case can have it."""
 
     @property
     def running(self) -> bool:
@@ -141,6 +143,7 @@ class Guest:
 
     def grow_disk(self, size: int) -> None:
         """Its disk gets larger while it runs; what is added is noise."""
+        self.outgrown = True
         with self.disk.open("r+b") as file:
             old = file.seek(0, 2)
             file.write(random.Random(size).randbytes(size - old))

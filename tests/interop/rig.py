@@ -98,7 +98,7 @@ class Rig:
     def end(self) -> bool:
         """After a case: whether the rig can be used again."""
         guest = self.guest
-        if not guest.running or guest.hung:
+        if not guest.running or guest.hung or guest.outgrown:
             return False
         self.heal()
         self.slow(None)
