@@ -137,7 +137,7 @@ NOBODY = [
     ("discard-local", 9, 4, "ours", "kernel"),
     ("discard-remote", 4, 9, "ours", "ours"),
 ]
-SHORT = {("discard-least-changes", 4, 9, "ours", "kernel"), ("disconnect", 4, 9, "ours", "")}
+SHORT = {("discard-least-changes", 4, 9, "ours", "kernel")}
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,7 @@ def test_policies_that_differ_are_refused_by_name(make_pair: PairMaker) -> None:
     pair.kernel.wait_for("cs:(StandAlone|WFConnection)")
 
 
-@pytest.mark.short
-@pytest.mark.parametrize("loser", ["ours", "kernel"])
+@pytest.mark.parametrize("loser", [pytest.param("ours", marks=pytest.mark.short), "kernel"])
 def test_a_split_brain_is_resolved_by_hand(make_pair: PairMaker, loser: str) -> None:
     pair = with_policies(make_pair)
     part(pair, ours=4, kernel=9, was_primary="ours")
