@@ -79,14 +79,14 @@ def part(pair: Pair, *, ours: int, kernel: int, was_primary: str = "", still_pri
         pair.kernel.run("drbdadm secondary r0")
 
 
-def expect(pair: Pair, winner: str, *, ours: int, kernel: int) -> None:
-    """Heal, and see what becomes of it: `ours` or `kernel` wins, or nobody and both stay apart."""
+def expect(pair: Pair, winner: str, *, ours: int, kernel: int, end: str = "StandAlone") -> None:
+    """Heal, and see what becomes of it: `ours` or `kernel` wins, or nobody and both stay apart, the kernel as `end`."""
     before = pair.ours.data_bytes()
     pair.heal()
     if not winner:
         pair.ours.wait_for(lambda found: found["split_brain"], "the split brain", STAND_ALONE_LIMIT_S)
         pair.ours.wait_for(lambda found: found["connection"] == "StandAlone", "its end alone", STAND_ALONE_LIMIT_S)
-        pair.kernel.wait_for("cs:StandAlone", STAND_ALONE_LIMIT_S)
+        pair.kernel.wait_for(f"cs:{end}", STAND_ALONE_LIMIT_S)
         assert pair.ours.data_bytes() == before
         assert not kept(pair)
         return
@@ -188,7 +188,7 @@ def test_a_losing_primary_of_the_kernels_calls_its_administrator(make_pair: Pair
 def test_a_primary_that_loses_violently_stays_apart(make_pair: PairMaker) -> None:
     pair = with_policies(make_pair, after_sb_0pri="discard-local", after_sb_1pri="violently-as0p")
     part(pair, ours=4, kernel=9, was_primary="ours", still_primary=("ours",))
-    expect(pair, "", ours=4, kernel=9)
+    expect(pair, "", ours=4, kernel=9, end="WFConnection")  # it has won, and waits for its target
     assert pair.ours.status()["role"] == "Primary"
 
 
