@@ -8,6 +8,7 @@ from typing import Literal
 from relevo.base.control import Message
 from relevo.base.errors import RelevoError
 from relevo.mirror import events as ev
+from relevo.mirror.packets import SECTOR_BYTES
 
 SPEEDS: tuple[Literal["auto", "fast", "gentle"], ...] = ("auto", "fast", "gentle")
 
@@ -16,15 +17,15 @@ class BadArgument(RelevoError):
     """A request carries something that it cannot carry."""
 
 
-def _number(arguments: Message, name: str) -> int:
+def _bytes(arguments: Message, name: str) -> int:
     value = arguments.get(name, 0)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadArgument(f"{name} is {value!r}, not a number of bytes.", "Give a whole number from 0 on.")
-    return value
+        raise BadArgument(f"{name} is {value!r}, not a number of sectors.", "Give a whole number from 0 on.")
+    return value * SECTOR_BYTES
 
 
 def _verify(now_ms: int, token: ev.Token, arguments: Message) -> ev.Command:
-    first, end = _number(arguments, "first_bytes"), _number(arguments, "end_bytes")
+    first, end = _bytes(arguments, "start_sector"), _bytes(arguments, "stop_sector")
     return ev.Verify(now_ms, token, first, end, bool(arguments.get("repair", False)))
 
 
@@ -46,4 +47,4 @@ REQUESTS: dict[str, Callable[[int, ev.Token, Message], ev.Command]] = {
     "invalidate": lambda now_ms, token, _: ev.Invalidate(now_ms, token, peer=False),
     "invalidate_remote": lambda now_ms, token, _: ev.Invalidate(now_ms, token, peer=True),
 }
-"""Name of the request -> its command. `verify`: first_bytes, end_bytes (0: the end), repair; `resync_speed`: speed."""
+"""Name -> command. `verify` takes start_sector, stop_sector (0: the end) and repair; `resync_speed` takes speed."""

@@ -23,6 +23,8 @@ REQUEST_BITS = 256
 """A request is at most 1 MiB and does not cross a boundary of 1 MiB."""
 REQUESTS_AT_ONCE = 4
 """A window is asked for in at least so many requests."""
+THIN_LEAST_BYTES = 64 << 10
+"""A smaller piece is not worth a discard."""
 CHECKSUM_BITS = 16
 """With checksums 64 KiB: a changed block costs the data of its whole request."""
 
@@ -138,10 +140,15 @@ class ResyncTarget:
         s = self._s
         if self._checksums:
             self._digest(sector, length)
-        elif s.features & p.Feature.THIN_RESYNC and length == s.settings.options.rs_discard_granularity_bytes:
+        elif s.features & p.Feature.THIN_RESYNC and self._thin(length):
             s.out.append(e.SendData(p.ThinRequest(sector, p.SYNCER_ID, length)))
         else:
             s.out.append(e.SendData(p.ResyncRequest(sector, p.SYNCER_ID, length)))
+
+    def _thin(self, length: int) -> bool:
+        """Whole pieces of the granularity; or of what fits into a small window, if that is less."""
+        granularity = self._s.settings.options.rs_discard_granularity_bytes
+        return granularity > 0 and length % min(granularity, THIN_LEAST_BYTES) == 0
 
     def _digest(self, sector: int, length: int) -> None:
         s, number = self._s, self._s.link_number
