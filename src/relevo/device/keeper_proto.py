@@ -61,7 +61,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, tag="serving", tag_fiel
     no: int
 
 
-DeviceOrder = Attach | Detach | Grow | Grow | Hold | Serving
+DeviceOrder = Attach | Detach | Grow | Hold | Serving
 Order = DeviceOrder | Run
 
 

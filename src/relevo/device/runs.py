@@ -87,8 +87,8 @@ class Runs:
                 continue
             try:
                 self._running.append(self._spawn(order, input_fd))
-            except OSError as error:
-                self._refuse(order, None, f"The command cannot be run ({error.strerror}).")
+            except (OSError, ValueError) as error:  # ValueError: a text that no system call takes, such as one with NUL
+                self._refuse(order, None, f"The command cannot be run ({error}).")
 
     def _refuse(self, order: Run, input_fd: int | None, why: str) -> None:
         if input_fd is not None:
@@ -110,7 +110,7 @@ class Runs:
                 cwd="/",
                 start_new_session=True,
             )
-        except OSError:
+        except BaseException:
             os.close(reading)
             raise
         finally:
