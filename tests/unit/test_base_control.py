@@ -246,6 +246,19 @@ def test_a_neighbour_that_dies_while_it_tells(tmp_path: pathlib.Path) -> None:
         thread.join(LIMIT_S)
 
 
+def test_who_tells_without_end_is_listened_to_until_the_limit(tmp_path: pathlib.Path) -> None:
+    async def chatty(request: Message) -> AsyncIterator[Message]:
+        while True:
+            yield dict(request)
+            await asyncio.sleep(0.001)
+
+    async def scene(path: pathlib.Path, server: ControlServer) -> None:
+        with pytest.raises(DaemonUnreachable):
+            await asyncio.to_thread(list, watch(path, "chatty", timeout_s=0.2))
+
+    serve(tmp_path, scene, chatty=chatty)
+
+
 @pytest.mark.parametrize("answer", [b"\xff\n", b"[]\n", b"null\n", b"{\n"])
 def test_a_neighbour_that_babbles(tmp_path: pathlib.Path, answer: bytes) -> None:
     for number, ask in enumerate((call, lambda *args, **more: asyncio.run(acall(*args, **more)))):

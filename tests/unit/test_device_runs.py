@@ -93,13 +93,13 @@ def test_a_command_that_is_not_there_is_an_outcome(bench: Bench) -> None:
 
 @pytest.mark.parametrize("command", ["exit 0; \0", "exit 0; \ud800"])
 def test_a_command_that_no_system_call_takes_is_an_outcome(bench: Bench, command: str) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(pathlib.Path("/proc/self/fd").iterdir()))
     bench.start(1, command, stdin=os.open(os.devnull, os.O_RDONLY))
     reply = bench.outcome(1)
     assert (reply.ok, reply.status) == (False, TIMED_OUT)
     bench.start(2, "exit 3")
     assert bench.outcome(2).status == 3
-    assert len(os.listdir("/proc/self/fd")) == before, "a descriptor is left open"
+    assert len(list(pathlib.Path("/proc/self/fd").iterdir())) == before, "a descriptor is left open"
 
 
 def test_a_handler_that_must_not_run_does_not(bench: Bench, tmp_path: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import pathlib
 import socket
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -118,18 +119,28 @@ def watch(
     """Ask a daemon for a stream of messages; ends when the daemon closes it.
 
     Raises:
-        DaemonUnreachable: nobody answers, or nothing came for `timeout_s` seconds.
+        DaemonUnreachable: nobody answers, or the daemon still goes on after `timeout_s` seconds.
         Refused: the daemon says no.
     """
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
     with contextlib.closing(_connect(path)) as sock:
-        sock.settimeout(timeout_s)
         try:
+            sock.settimeout(timeout_s)
             sock.sendall(encode({"do": do, **arguments}))
             with sock.makefile("rb") as lines:
                 while line := lines.readline(MAX_LINE_BYTES):
                     yield _checked(decode(_whole(path, line)))
+                    if end_s is not None:
+                        sock.settimeout(_left_s(end_s))
         except OSError as error:
             raise _unreachable(path, error) from error
+
+
+def _left_s(end_s: float) -> float:
+    left_s = end_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
 
 
 def _connect(path: pathlib.Path) -> socket.socket:

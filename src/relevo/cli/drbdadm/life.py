@@ -184,16 +184,12 @@ def wait_sync(
 
 def _wait(context: Context, site: MirrorSite, over_with: Callable[[Message], bool], limit_s: float) -> Exit:
     end = time.monotonic() + limit_s if limit_s else None
-    while True:
-        left_s = None if end is None else max(0.0, end - time.monotonic())
-        if left_s == 0.0:
+    try:
+        for status in watch(context.paths.socket(f"mirror-{site.mirror.name}"), timeout_s=limit_s or None):
+            if over_with(status):
+                return Exit.OK
+    except DaemonUnreachable:
+        if end is not None and time.monotonic() >= end:
             return Exit.WORSE
-        try:
-            for status in watch(context.paths.socket(f"mirror-{site.mirror.name}"), timeout_s=left_s):
-                if over_with(status):
-                    return Exit.OK
-        except DaemonUnreachable:
-            if end is not None and time.monotonic() >= end:
-                return Exit.WORSE
-            raise
-        raise NotUp("The mirror's process has ended while it was waited for.")
+        raise
+    raise NotUp("The mirror's process has ended while it was waited for.")
