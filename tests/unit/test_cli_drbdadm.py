@@ -147,6 +147,8 @@ def test_exit_codes(error: RelevoError, code: Exit) -> None:
         ("--config-file=/etc/other.conf role r0", "role r0"),
         ("status", "drbd-status"),
         ("-- --size=10G resize r0", "resize --size=10G r0"),
+        ("resize r0 --size 10G", "resize r0 --size 10G"),
+        ("wait-connect --wfc-timeout 5 -- r0", "wait-connect --wfc-timeout 5 r0"),
     ],
 )
 def test_drbdadms_command_lines(words: str, ours: str) -> None:
@@ -189,6 +191,15 @@ def test_shims_are_written_and_nobody_elses_file_is_overwritten(tmp_path: pathli
     assert "part of Relevo" in drbddisk.read_text()
 
 
+def test_shims_find_their_way_from_any_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = ["--etc", "etc", "--state", "state", "--run", "run", "--drbd-conf", "drbd.conf"]
+    assert CliRunner().invoke(app, [*places, "mirror", "shims", "--into", "sbin"]).exit_code == 0
+    text = (tmp_path / "sbin" / "drbdadm").read_text()
+    assert [str(tmp_path / name) in text for name in places[1::2]] == [True] * 4
+    assert f"drbdadm={tmp_path}/sbin/drbdadm\n" in (tmp_path / "sbin" / "resource.d" / "drbddisk").read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("8", 4096), ("8s", 4096), ("3K", 3072), ("10g", 10 << 30), ("1T", 1 << 40)]
 )
@@ -196,7 +207,7 @@ def test_drbds_sizes(text: str, size: int) -> None:
     assert drbd_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "10X", "1.5G", "-3", "G"])
+@pytest.mark.parametrize("text", ["", "10X", "1.5G", "-3", "G", "9" * 5000])
 def test_no_size(text: str) -> None:
     with pytest.raises(Usage):
         drbd_size(text)

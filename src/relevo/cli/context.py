@@ -46,7 +46,8 @@ class Context:
         """The options before the command that lead another process to the same place."""
         paths = self.paths
         places = {"--etc": paths.etc, "--state": paths.state, "--run": paths.run, "--drbd-conf": paths.drbd}
-        return [word for option, path in places.items() for word in (option, str(path))] + ["--node", self.node]
+        told = [word for option, path in places.items() for word in (option, str(path.absolute()))]
+        return [*told, "--node", self.node]
 
 
 def context(paths: Paths, node: str | None) -> Context:

@@ -26,7 +26,7 @@ PLAIN = {
 }
 """Verb without options -> request to the mirror's process, and what it does."""
 
-_SIZE = re.compile(r"(\d+)([sSkKmMgGtT]?)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,20})([sSkKmMgGtT]?)", re.ASCII)
 _UNITS_BYTES = {"": 512, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 STANDALONE = CONNECTION_NAMES[Connection.STANDALONE]
 

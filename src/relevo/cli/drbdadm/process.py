@@ -46,6 +46,7 @@ def start_detached(context: Context, site: MirrorSite) -> None:
     name = site.mirror.name
     context.paths.run.mkdir(parents=True, exist_ok=True)
     log = log_of(context, name)
+    log.touch(mode=0o600)  # it has what handlers print
     with log.open("ab") as output:
         began = output.tell()
         process = subprocess.Popen(
@@ -89,16 +90,16 @@ def end_started(context: Context, site: MirrorSite) -> None:
         note.unlink(missing_ok=True)
         return
     try:
-        if _is_ours(pid) and not select.select([pidfd], [], [], END_TIMEOUT_S)[0]:
+        if _runs(pid, site.mirror.name) and not select.select([pidfd], [], [], END_TIMEOUT_S)[0]:
             raise StillThere(f"Process {pid} of mirror {site.mirror.name} does not end.", "See its log.")
     finally:
         os.close(pidfd)
     note.unlink(missing_ok=True)
 
 
-def _is_ours(pid: int) -> bool:
-    """A number that was noted may belong to another process by now."""
+def _runs(pid: int, mirror: str) -> bool:
+    """A number that was noted may belong to another process by now, that of another mirror included."""
     try:
-        return b"mirror\0run\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        return f"\0mirror\0run\0{mirror}\0".encode() in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False

@@ -100,10 +100,8 @@ def understood(words: list[str]) -> Line:
 
 
 def _arguments(verb: str, backend: list[str], following: list[str]) -> tuple[str, ...]:
-    options = [word for word in following if word.startswith("-") and word != "--"]
-    names = [word for word in following if not word.startswith("-")]
     quiet = ["--quiet"] if verb in QUIET else []
-    return (RENAMED.get(verb, verb), *quiet, *backend, *options, *names)
+    return (RENAMED.get(verb, verb), *quiet, *backend, *(word for word in following if word != "--"))
 
 
 def register(app: typer.Typer) -> None:
