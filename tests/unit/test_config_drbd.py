@@ -54,7 +54,18 @@ def test_drbd_conf_says_address_port_disk_and_options(tmp_path: pathlib.Path) ->
     assert (here.own.pair, here.other.pair) == (("10.27.0.2", 7793), ("10.27.0.1", 7793))
     assert (here.device, here.minor, here.source) == (pathlib.Path("/dev/drbd0"), 0, tmp_path / "drbd.conf")
     assert hash_of(config) == config.hash
+    assert load(both(tmp_path / "elsewhere")).hash == config.hash, "where the files lie is no difference"
     assert load(both(tmp_path, drbd=DRBD.replace("timeout 50", "timeout 40"))).hash != config.hash
+
+
+def test_a_secret_that_others_can_read_is_warned_of(tmp_path: pathlib.Path) -> None:
+    path = both(tmp_path)
+    conf = tmp_path / "drbd.conf"
+    for mode, told in ((0o644, 1), (0o640, 1), (0o600, 0)):
+        conf.chmod(mode)
+        found = [sentence for sentence in warnings(load(path)) if "others than its owner can read" in sentence]
+        assert len(found) == told, oct(mode)
+    assert load(path).mirrors["r0"].secret == "of drbd.conf"
 
 
 def test_what_only_relevo_toml_can_say_stays_there(tmp_path: pathlib.Path) -> None:

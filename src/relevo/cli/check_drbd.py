@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import stat
-from collections.abc import Iterator
 
 from relevo.config.drbd.load import read
-from relevo.config.drbd.site import resolved, two_sides
-from relevo.config.drbd.tree import Resource
-from relevo.config.drbd.values import Values
+from relevo.config.drbd.site import readable_secret, resolved, two_sides
 from relevo.config.errors import ConfigError, ConfigErrors
 from relevo.config.model import Side
 from relevo.config.risks import risks
-
-_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,17 +44,10 @@ def report(path: pathlib.Path, me: str) -> Report:
             continue
         found.summary.append(f"resource {resource.name}: {' and '.join(map(_spell, whole.sides))}")
         found.warnings.extend(risks(resolved(whole.mirror, me)))
-        found.warnings.extend(_readable(resource))
+        found.warnings.extend(readable_secret(resource))
     if not conf.resources:
         found.warnings.append(f"{path} has no resource.")
     return found
-
-
-def _readable(resource: Resource) -> Iterator[str]:
-    """A file with a secret that others than its owner can read."""
-    setting = Values(resource.sections["net"]).setting("shared-secret")
-    if setting is not None and setting.place.file.stat().st_mode & _OTHERS_READ:
-        yield f"{setting.place}: others than its owner can read this secret; run chmod 600 {setting.place.file}."
 
 
 def _spell(side: Side) -> str:

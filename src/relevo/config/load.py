@@ -81,7 +81,7 @@ def hash_of(config: Config) -> str:
 
     The values are encoded as JSON (keys of every object sorted, addresses and paths as text) with an empty `hash`.
     """
-    plain = msgspec.to_builtins(msgspec.structs.replace(config, hash=""), enc_hook=str, str_keys=True)
+    plain = msgspec.to_builtins(msgspec.structs.replace(config, drbd={}, hash=""), enc_hook=str, str_keys=True)
     return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
 
 

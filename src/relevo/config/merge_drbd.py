@@ -10,7 +10,7 @@ import msgspec
 from relevo.config.draft import Draft
 from relevo.config.draft_mirror import DrbdSource
 from relevo.config.drbd.load import read
-from relevo.config.drbd.site import TwoSides, two_sides
+from relevo.config.drbd.site import TwoSides, readable_secret, two_sides
 from relevo.config.drbd.tree import Conf
 from relevo.config.errors import ConfigErrors
 from relevo.config.locate import KeyPath
@@ -30,8 +30,14 @@ def merge(draft: Draft) -> None:
 
 
 def notes(paths: set[pathlib.Path]) -> list[str]:
-    """The warnings that reading these files gives."""
-    return [str(note) for path in sorted(paths) for note in read(path, "").found.notes]
+    """The warnings that reading these files gives, and secrets that others can read."""
+    found: list[str] = []
+    for path in sorted(paths):
+        conf = read(path, "")
+        found.extend(map(str, conf.found.notes))
+        for resource in conf.resources:
+            found.extend(readable_secret(resource))
+    return found
 
 
 def _read(draft: Draft, path: pathlib.Path) -> Conf | None:

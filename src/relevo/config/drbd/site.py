@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, cast
 
@@ -25,6 +26,7 @@ MAX_SECRET_BYTES = 64
 CLUSTER = "drbd.conf"
 """Stands for the name of the cluster where there is none."""
 IsMine = Callable[[Host], bool]
+_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _HASHES = frozenset({"md5", "sha1", "sha256"})
 _IPV6_LOOKS = "write the addresses of both hosts in the same family, ipv4 or ipv6."
 
@@ -108,6 +110,13 @@ def resolved(mirror: Mirror, me: str) -> Mirror:
         return mirror
     policy: Literal["discard-local", "discard-remote"] = "discard-local" if node == me else "discard-remote"
     return msgspec.structs.replace(mirror, options=msgspec.structs.replace(mirror.options, after_sb_0pri=policy))
+
+
+def readable_secret(resource: Resource) -> Iterator[str]:
+    """A sentence about the file of the resource's secret, if others than its owner can read it."""
+    setting = Values(resource.sections["net"]).setting("shared-secret")
+    if setting is not None and setting.place.file.stat().st_mode & _OTHERS_READ:
+        yield f"{setting.place}: others than its owner can read this secret; run chmod 600 {setting.place.file}."
 
 
 # ---- one host ------------------------------------------------------------------------------------------------------
@@ -236,22 +245,9 @@ def _fixed_rate(disk: Values) -> int:
 def _options(resource: Resource, net: Values, disk: Values) -> DrbdOptions:
     startup = Values(resource.sections["startup"])
     handlers = Values(resource.sections["handlers"])
-    after_sb_0pri = net.text("after-sb-0pri")
-    discard = after_sb_0pri.removeprefix(DISCARD_NODE) if after_sb_0pri.startswith(DISCARD_NODE) else ""
     told = {name: handlers.text(name) for name in HANDLERS if handlers.setting(name) is not None}
-    words: dict[str, Any] = {
-        "protocol": net.text("protocol"),
-        "after_sb_0pri": "disconnect" if discard else after_sb_0pri,
-        "after_sb_1pri": net.text("after-sb-1pri"),
-        "after_sb_2pri": net.text("after-sb-2pri"),
-        "rr_conflict": net.text("rr-conflict"),
-        "on_congestion": net.text("on-congestion"),
-        "on_io_error": disk.text("on-io-error"),
-        "fencing": disk.text("fencing"),
-    }
     return DrbdOptions(
-        **words,
-        discard_node=discard,
+        **_words(net, disk),
         max_buffers=net.count("max-buffers"),
         max_epoch_size=net.count("max-epoch-size"),
         sndbuf_bytes=net.scaled("sndbuf-size"),
@@ -284,3 +280,20 @@ def _options(resource: Resource, net: Values, disk: Values) -> DrbdOptions:
         outdated_wfc_timeout_ms=startup.scaled("outdated-wfc-timeout"),
         handlers=told,
     )
+
+
+def _words(net: Values, disk: Values) -> dict[str, Any]:
+    """What is one of a few words; `discard-node-NAME` becomes the name."""
+    after_sb_0pri = net.text("after-sb-0pri")
+    discard = after_sb_0pri.removeprefix(DISCARD_NODE) if after_sb_0pri.startswith(DISCARD_NODE) else ""
+    return {
+        "protocol": net.text("protocol"),
+        "after_sb_0pri": "disconnect" if discard else after_sb_0pri,
+        "discard_node": discard,
+        "after_sb_1pri": net.text("after-sb-1pri"),
+        "after_sb_2pri": net.text("after-sb-2pri"),
+        "rr_conflict": net.text("rr-conflict"),
+        "on_congestion": net.text("on-congestion"),
+        "on_io_error": disk.text("on-io-error"),
+        "fencing": disk.text("fencing"),
+    }
