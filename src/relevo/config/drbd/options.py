@@ -10,6 +10,8 @@ import enum
 import re
 from typing import NamedTuple
 
+from relevo.config import drbd_options as typed
+
 
 class Takes(enum.Enum):
     """What stands between an option's name and its semicolon."""
@@ -181,33 +183,15 @@ _NET = (
     _flag("net", "allow-two-primaries", "no", why="two Primaries are never allowed here"),
     _text("net", "cram-hmac-alg"),
     _text("net", "shared-secret"),
-    _choice(
-        "net",
-        "after-sb-0pri",
-        "disconnect",
-        "discard-younger-primary",
-        "discard-older-primary",
-        "discard-zero-changes",
-        "discard-least-changes",
-        "discard-local",
-        "discard-remote",
-    ),
-    _choice(
-        "net",
-        "after-sb-1pri",
-        "disconnect",
-        "consensus",
-        "violently-as0p",
-        "discard-secondary",
-        "call-pri-lost-after-sb",
-    ),
-    _choice("net", "after-sb-2pri", "disconnect", "violently-as0p", "call-pri-lost-after-sb"),
+    _choice("net", "after-sb-0pri", *typed.words_of(typed.AfterSb0)),
+    _choice("net", "after-sb-1pri", *typed.words_of(typed.AfterSb1)),
+    _choice("net", "after-sb-2pri", *typed.words_of(typed.AfterSb2)),
     _flag("net", "always-asbp", "no"),
-    _choice("net", "rr-conflict", "disconnect", "violently", "call-pri-lost"),
+    _choice("net", "rr-conflict", *typed.words_of(typed.RrConflict)),
     _number("net", "ping-timeout", 5, 1, 300, TENTHS, strict=False),
     _text("net", "data-integrity-alg"),
     _flag("net", "tcp-cork", "yes"),
-    _choice("net", "on-congestion", "block", "pull-ahead", "disconnect", why=_NEVER_AHEAD),
+    _choice("net", "on-congestion", *typed.words_of(typed.OnCongestion), why=_NEVER_AHEAD),
     _number("net", "congestion-fill", 0, 0, 10 << 21, SECTORS, why=_NEVER_AHEAD),
     _number("net", "congestion-extents", 1237, 67, 65_534, why=_NEVER_AHEAD),
     _text("net", "csums-alg", syncer=True),
@@ -220,8 +204,8 @@ _NET = (
 )
 _DISK = (
     _number("disk", "size", 0, 0, 2 << 40, SECTORS, why="the device is as large as the smaller disk allows"),
-    _choice("disk", "on-io-error", "detach", "pass_on", "call-local-io-error"),
-    _choice("disk", "fencing", "dont-care", "resource-only", "resource-and-stonith"),
+    _choice("disk", "on-io-error", *typed.words_of(typed.OnIoError)),
+    _choice("disk", "fencing", *typed.words_of(typed.Fencing)),
     _number("disk", "max-bio-bvecs", 0, 0, 128, strict=False, why=_NO_QUEUES),
     _flag("disk", "use-bmbv", "no", why=_NO_QUEUES),
     _flag("disk", "disk-barrier", "no", why=_ALWAYS_FLUSHED),
