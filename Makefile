@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := python3-venv iproute2 util-linux e2fsprogs xfsprogs procps kmod curl drbd-utils fio qemu-system-x86 zstd
+APT := iproute2 util-linux e2fsprogs xfsprogs procps kmod curl drbd-utils fio qemu-system-x86 zstd
 APT_LAB := heartbeat
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
@@ -17,6 +17,7 @@ setup: $(VENV)/ready ## install what is needed (Debian packages, virtual environ
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@tools/install-packages $(APT)
+	@python=$$(tools/python) && { $$python -c 'import ensurepip' 2>/dev/null || tools/install-packages $$python-venv; }
 	@test -x $(BIN)/python || $$(tools/python) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
