@@ -191,6 +191,22 @@ def test_with_pass_on_an_error_goes_up_when_there_is_no_other_copy() -> None:
     assert bench.completed() == {token: 5}
 
 
+def test_with_pass_on_a_disk_that_fails_while_writes_wait_is_not_kept_to_be_overwritten() -> None:
+    bench = Bench(alone="ask", options=DrbdOptions(on_io_error="pass_on")).pair()
+    bench.give(e.Disconnected(bench.now))
+    bench.meta_done()
+    first = bench.write(5)
+    bench.meta_done()
+    bench.done(bench.one(e.DiskWrite))
+    assert bench.completed() == {}
+    second = bench.write(6)
+    bench.meta_done()
+    bench.done(bench.one(e.DiskWrite), 5)
+    bench.meta_done()
+    assert bench.status["disk"] == "Diskless"
+    assert bench.completed() == {first: 5, second: 5}
+
+
 # ---------------------------------------------------------------- the copy that is left
 
 

@@ -138,8 +138,9 @@ class LocalCopy:
         s.log("error", "disk_failed", errno=errno, policy=policy)
         if policy == "call-local-io-error":
             s.out.append(e.RunHandler(None, "local-io-error", {}))
-        if policy == "pass_on" and not whole and s.disk is not Disk.NEGOTIATING:
-            self._pass_on(errno)
+        waiting = s.role is Role.PRIMARY and self._local.gate is not Gate.OPEN and s.disk is not Disk.INCONSISTENT
+        if policy == "pass_on" and not whole and not waiting and s.disk is not Disk.NEGOTIATING:
+            self._pass_on(errno)  # while writes wait for permission they are on this disk only: it would be overwritten
         else:
             self._detach(f"The backing disk failed (error {errno}); it is not used any more.")
 
