@@ -139,6 +139,7 @@ def test_start_failover_and_failback(cluster: Cluster) -> None:
     for node in SERVERS:
         shell(lab, node, "drbdadm wait-connect r0")
     assert shell(lab, "nodo1", "drbdadm -- --overwrite-data-of-peer primary r0") == ""
+    shell(lab, "nodo1", "drbdadm wait-connect r0")  # forced: the copies meet once more
     shell(lab, "nodo1", "mkfs.ext4 -q /dev/drbd0")
     assert shell(lab, "nodo1", f"drbdadm role r0; {DRBDDISK} r0 status") == "Primary/Secondary\nrunning (Primary)\n"
     shell(lab, "nodo1", "relevo mirror wait-sync r0; drbdadm secondary r0; test ! -e /dev/drbd0")
