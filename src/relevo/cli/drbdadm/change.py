@@ -14,6 +14,7 @@ from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.outcome import Action, Exit, Names, Usage, ask, over
 from relevo.cli.node_runs import NodeDecides, node_runs
 from relevo.config.model import MirrorSite
+from relevo.mirror.packets import SECTOR_BYTES
 from relevo.mirror.states import CONNECTION_NAMES, Connection
 
 PLAIN = {
@@ -231,8 +232,8 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Send what differs to the peer afterwards.")] = False,
 ) -> None:
     """Compare both copies while they are in use; what differs is marked, told and counted."""
-    given = (("first_bytes", start), ("end_bytes", stop))
-    bounds = {key: drbd_size(text) for key, text in given if text}
+    given = (("start_sector", start), ("stop_sector", stop))
+    bounds = {key: drbd_size(text) // SECTOR_BYTES for key, text in given if text}
     over(ctx, names, _asks(ctx, "verify", repair=repair, **bounds))
 
 
