@@ -180,3 +180,9 @@ def test_the_process_says_why_and_ends_with_the_errno(
     assert str(kept(disk)[0].folder) in capsys.readouterr().out
     disk.unlink()
     assert run(1 << 20) == 0, "kept already"
+
+
+def test_where_nothing_was_ever_kept_nothing_has_to_go(tmp_path: pathlib.Path) -> None:
+    store = tmp_path / "saved" / "r0"
+    assert saver.main(["forget", str(store), "resync"]) == 0
+    assert not store.exists()

@@ -96,6 +96,8 @@ def save(order: Order, packed: bytes) -> str:
 
 def forget(store: pathlib.Path, reason: str) -> str:
     """Remove every copy that was kept for a reason; returns a sentence that says how many."""
+    if not store.is_dir():  # nothing was ever kept here
+        return "No saved copy had to be removed."
     lock = _lock(store)
     try:
         found = [copy for copy in saved.saved_copies(store.parent.parent, store.name) if copy.index.reason == reason]
