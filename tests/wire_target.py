@@ -34,8 +34,13 @@ Start = Literal["new", "secondary", "primary", "source", "target"]
 STARTS: tuple[Start, ...] = ("new", "secondary", "primary", "source", "target")
 _GOOD = int(MetaFlag.CONSISTENT | MetaFlag.WAS_UP_TO_DATE | MetaFlag.AL_CLEAN)
 _DISK = (
-    *(e.DiskRead, e.DiskWrite, e.DiskDiscard, e.DiskWriteSame, e.DiskFlush),
-    *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch, e.DeviceUp, e.DeviceDown, e.SaveTarget),
+    *(e.DiskRead, e.DiskReadThin, e.DiskDigest, e.DiskWrite, e.DiskDiscard, e.DiskWriteSame, e.DiskFlush),
+    *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap, e.PersistEpoch, e.PersistStale),
+    *(e.DeviceUp, e.DeviceGrow, e.DeviceDown, e.SaveTarget, e.MeasureDisk, e.CloseDisk),
+)
+_READS = (e.DiskRead, e.DiskReadThin)
+_WITHOUT_ANSWER = (
+    *(e.ForgetTarget, e.WantConnection, e.SetTimer, e.StatusChanged, e.CommandDone, e.Resumed, e.Stopped, e.Log),
 )
 
 
@@ -184,7 +189,14 @@ class Target:
         if self.waiting:
             effect = self.waiting.pop(which % len(self.waiting))
             buffer = None
-            if isinstance(effect, e.DiskRead) and not errno:
+            if isinstance(effect, e.MeasureDisk):
+                self.give(e.DiskMeasured(self.now, effect.token, errno, DISK_BYTES))
+                return
+            if isinstance(effect, e.DiskDigest) and not errno:
+                self.give(e.DiskDone(self.now, effect.token, 0, bytes(20)))
+                return
+            nothing_there = isinstance(effect, e.DiskReadThin) and self._rng.getrandbits(1)
+            if isinstance(effect, _READS) and not errno and not nothing_there:
                 buffer = Payload(effect.length)
                 self.reads.append(buffer)
             self.give(e.DiskDone(self.now, effect.token, errno, buffer))
@@ -196,7 +208,7 @@ class Target:
 
     def _finish_meta(self) -> None:
         """As `finish`, but data under way stays so."""
-        while index := next((i for i, w in enumerate(self.waiting, 1) if not isinstance(w, e.DiskRead)), 0):
+        while index := next((i for i, w in enumerate(self.waiting, 1) if not isinstance(w, _READS)), 0):
             self.finish_one(index - 1)
 
     # ------------------------------------------------------------ the core
@@ -229,6 +241,8 @@ class Target:
             effect.buffer.release()
         elif kind is e.CompleteRequest:
             self._open.discard(effect.token)
+        else:
+            assert kind in _WITHOUT_ANSWER, f"{kind.__name__}: who answers?"
 
     def _sent(self, effect: Any, events: list[Any]) -> None:
         assert len(wire.encode(effect.packet)) <= p.MAX_CONTROL_BYTES
@@ -240,11 +254,11 @@ class Target:
 
     @staticmethod
     def _check(effect: Any) -> None:
-        if not isinstance(effect, e.DiskRead | e.DiskWrite | e.DiskDiscard | e.DiskWriteSame):
+        if not hasattr(effect, "offset"):
             return
         assert effect.length > 0
         assert 0 <= effect.offset <= DISK_BYTES - effect.length, "outside of the disk"
-        if isinstance(effect, e.DiskRead | e.DiskWrite):
+        if not isinstance(effect, e.DiskDiscard | e.DiskWriteSame):
             assert effect.length <= MAX_IO_BYTES, "longer than a request may be"
         if isinstance(effect, e.DiskWrite) and isinstance(effect.buffer, Payload):
             assert effect.length <= effect.buffer.size_bytes, "beyond the payload"
