@@ -1,6 +1,7 @@
 """Quantities with units as people write them: `500 ms`, `3 s`, `512 MiB`.
 
-Inside the program a duration is a whole number of milliseconds (`*_ms`) and a size a whole number of bytes (`*_bytes`).
+Inside the program a duration is a whole number of milliseconds (`*_ms`; where it says so, microseconds, `*_us`) and a
+size a whole number of bytes (`*_bytes`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import re
 from relevo.base.errors import RelevoError
 
 _DURATIONS_MS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATIONS_US = {"us": 1, "µs": 1, "ms": 1000}
 _SIZES_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZES_BYTES |= {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_QUANTITY = re.compile(r"\s*(\d+)(?:\.(\d+))?\s*([A-Za-z]+)\s*", re.ASCII)
+_QUANTITY = re.compile(r"\s*(\d+)(?:\.(\d+))?\s*([A-Za-zµ]+)\s*", re.ASCII)
 _ROUNDS_TO_1024 = 1023.95
 _ROUNDS_TO_60_S = 59_950
 
@@ -39,6 +41,15 @@ def parse_duration_ms(text: str) -> int:
         BadUnit: no unit, or an unknown one.
     """
     return _parse(text, _DURATIONS_MS, "duration", "500 ms")
+
+
+def parse_duration_us(text: str) -> int:
+    """Read a very short duration such as `200 us` or `1 ms`; the result is in microseconds.
+
+    Raises:
+        BadUnit: no unit, or an unknown one.
+    """
+    return _parse(text, _DURATIONS_US, "short duration", "200 us")
 
 
 def parse_size_bytes(text: str) -> int:

@@ -30,6 +30,7 @@ MAX_AL_EXTENTS = 6433
 MAX_BUFFERS = 131_072
 MAX_EPOCH_SIZE = 20_000
 MAX_KO_COUNT = 200
+MAX_SPIN_US = 10_000
 _NONE = "none"
 
 
@@ -40,6 +41,7 @@ class DrbdSource(NamedTuple):
     alone: Any
     suspend_ms: int
     resume: bool
+    spin_us: int
 
 
 def read_mirror(table: Table, name: str) -> Mirror | DrbdSource | None:
@@ -56,11 +58,16 @@ def _by_drbd(table: Table) -> DrbdSource:
         table.choice("alone", ("risk", "ask"), "ask"),
         table.duration_ms("suspend", 60_000),
         table.boolean("resume", default=True),
+        _spin_us(table),
     )
     for key in sorted(_ALL_KEYS):
         if table.has(key):
             table.wrong(key, f"is for {path} to say, which configures this mirror.", "Remove one of the two.")
     return source
+
+
+def _spin_us(table: Table) -> int:
+    return table.duration_us("spin", 250, MAX_SPIN_US)
 
 
 def _mirror(table: Table, name: str) -> Mirror:
@@ -79,6 +86,7 @@ def _mirror(table: Table, name: str) -> Mirror:
         resync_rate_bytes=table.size_bytes("resync_rate", 0, zero=True),
         suspend_ms=table.duration_ms("suspend", 60_000),
         resume=table.boolean("resume", default=True),
+        spin_us=_spin_us(table),
         options=_options(table),
     )
 

@@ -100,6 +100,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
         resync_rate_bytes: upper bound of a resync per second; 0 is no bound.
         suspend_ms: how long I/O may wait for permission before it fails (alone = "ask").
         resume: where the kernel can, a new process takes over the device of one that died: a pause, no I/O errors.
+        spin_us: how long its process looks again before it goes to sleep while requests come fast; 0: never.
         options: everything else that drbd.conf can say. What relevo.toml configures gives a peer up after one `timeout`
             (drbd: ko-count 1); a drbd.conf that says nothing has drbd's 7.
     """
@@ -118,6 +119,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     resync_rate_bytes: int = 0
     suspend_ms: int = 60_000
     resume: bool = True
+    spin_us: int = 250
     options: DrbdOptions = OWN_DEFAULTS
 
 

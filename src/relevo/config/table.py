@@ -178,6 +178,10 @@ class Table:
         limits = (0 if zero else 1, MAX_DURATION_MS)
         return self._quantity(key, default, units.parse_duration_ms, "ms", example, limits)
 
+    def duration_us(self, key: str, default: int, highest: int) -> int:
+        """A very short duration with its unit, or zero, in microseconds."""
+        return self._quantity(key, default, units.parse_duration_us, "us", f'"{default} us"', (0, highest))
+
     def size_bytes(self, key: str, default: int, *, zero: bool = False) -> int:
         """A size with its unit, in bytes."""
         limits = (0 if zero else 1, MAX_SIZE_BYTES)

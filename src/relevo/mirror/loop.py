@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
 import select
 import time
 from collections.abc import Callable
+
+from relevo.mirror.spin import Spin
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
 Handler = Callable[[int], None]
-SPIN_NS = 0
-"""How long to look again before going to sleep. On two processors shared by both mirrors of a lab and their load, any
-spinning takes more from the others than a wake-up costs: 40 µs halved the rate of single writes there."""
 
 
 def now_ms() -> int:
@@ -42,17 +42,17 @@ class Loop:
 
     Args:
         after: called after each round of handlers (submit what they queued).
-        spin_ns: how long to look again before going to sleep.
+        spin_us: how long to look again before going to sleep while events come that fast (see `spin`).
     """
 
-    def __init__(self, after: Callable[[], None] = lambda: None, spin_ns: int = SPIN_NS) -> None:
+    def __init__(self, after: Callable[[], None] = lambda: None, spin_us: int = 0) -> None:
         self.now_ms = now_ms()
         self.after = after
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._timers: list[tuple[int, int, Timer]] = []
         self._numbers = itertools.count()
-        self._spin_ns = spin_ns
+        self._spin = Spin(spin_us * 1000)
         self._stopped = False
         self._alarm_ms: int | None = None
         self._alarm: Callable[[], None] = lambda: None
@@ -120,16 +120,40 @@ class Loop:
             self._alarm()
         self.after()
 
+    def spin(self, spin_us: int) -> None:
+        """Look again for so long from now on."""
+        self._spin = Spin(spin_us * 1000)
+
     def _wait(self, limit_ms: int) -> list[tuple[int, int]]:
-        poll = self._epoll.poll
-        if self._spin_ns:
-            until = time.monotonic_ns() + self._spin_ns
-            while True:
-                events = poll(0)
-                if events or time.monotonic_ns() >= until:
-                    break
+        spin = self._spin
+        if not spin.limit_ns:
+            return self._sleep(limit_ms)
+        began_ns = time.monotonic_ns()
+        events = self._look_again(began_ns) if limit_ms and spin.wanted(began_ns) else None
+        if events is None:
+            events = self._sleep(limit_ms)
+        if events:
+            spin.waited(time.monotonic_ns() - began_ns)
+        return events
+
+    def _look_again(self, began_ns: int) -> list[tuple[int, int]] | None:
+        """Without sleeping, for a moment; None: go to sleep now."""
+        poll, clock, spin = self._epoll.poll, time.monotonic_ns, self._spin
+        end_ns = began_ns + spin.limit_ns
+        while True:
+            events = poll(0)
             if events:
                 return events
+            before_ns = clock()
+            if before_ns >= end_ns:
+                return None
+            os.sched_yield()
+            now_ns = clock()
+            if spin.crowded(now_ns - before_ns, now_ns):
+                return None
+
+    def _sleep(self, limit_ms: int) -> list[tuple[int, int]]:
+        poll = self._epoll.poll
         times = [self._timers[0][0]] if self._timers else []
         if self._alarm_ms is not None:
             times.append(self._alarm_ms)

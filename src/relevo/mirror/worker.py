@@ -80,7 +80,7 @@ class Worker:
         self._meta_place = site.meta
         self._disk_note = paths.state / f"mirror-{site.mirror.name}.disk"
         name = site.mirror.name
-        self._loop = Loop(after=self._after)
+        self._loop = Loop(after=self._after, spin_us=site.mirror.spin_us)
         self._epochs = EpochStore(self._loop, paths.state / f"mirror-{name}.epoch", self._done)
         self._stale = EpochStore(self._loop, paths.state / f"mirror-{name}.stale", self._done)
         self._loop.on_alarm(lambda: self.step(ev.Tick(self._loop.now_ms)))
@@ -451,6 +451,7 @@ class Worker:
     def _configured(self, site: MirrorSite) -> None:
         """Another configuration holds from now on."""
         self._mirror = site.mirror
+        self._loop.spin(site.mirror.spin_us)
         self._errands.configure(site)
         self._link.configure(site.mirror, site.own.pair, site.other.pair)
         if self._core is not None:
