@@ -14,7 +14,7 @@ import pytest
 from relevo.device import fuse_proto as proto
 from relevo.device.buffers import PAGE_BYTES, address_of
 from relevo.device.frontend import DiscardKind, FuseDiscard, FuseFlush, FuseRead, FuseWrite
-from relevo.device.fuse import FuseFile
+from relevo.device.fuse import PATIENCE, FuseFile
 
 SIZE = 1 << 20
 HEADER = struct.Struct("=IIQQIIIHH")
@@ -167,16 +167,17 @@ def test_unknown_requests_are_not_implemented_and_forget_has_no_answer(kernel: K
 
 
 def test_bursts_grow_and_shrink(kernel: Kernel) -> None:
-    for unique in range(100, 120):
+    for unique in range(100, 130):
         kernel.send(proto.Opcode.FSYNC, unique, bytes(16))
     sizes = []
     while got := kernel.file.receive():
         sizes.append(len(got))
-    assert sum(sizes) == 20
-    assert sizes[:4] == [1, 2, 4, 8]
-    kernel.send(proto.Opcode.FSYNC, 200, bytes(16))
-    assert len(kernel.file.receive()) == 1
-    assert kernel.file._burst <= 2
+    assert sum(sizes) == 30
+    assert sizes == [1] * PATIENCE + [2, 4, 8, 30 - PATIENCE - 14]
+    for unique in range(200, 200 + PATIENCE - 1):
+        kernel.send(proto.Opcode.FSYNC, unique, bytes(16))
+        assert len(kernel.file.receive()) == 1
+    assert kernel.file._burst == 1, "single requests: nothing is asked for in vain"
 
 
 def test_destroy_closes(kernel: Kernel) -> None:

@@ -20,6 +20,7 @@ from relevo.device.frontend import DiscardKind, FuseDiscard, FuseFlush, FuseRead
 DEVICE = pathlib.Path("/dev/fuse")
 BLOCK_BYTES = 4096
 MAX_BURST = 64  # requests taken by one receive()
+PATIENCE = 4  # so many times in a row as many requests have to come as are asked for, before more are
 POOL_BYTES = 192 << 20  # above what a loop device of 128 tags can have in flight, so that receive() never waits for it
 _GONE = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
 _READ = int(proto.Opcode.READ)
@@ -74,6 +75,7 @@ class FuseFile:
         self._writes: dict[int, Buffer] = {}
         self._head = bytearray(proto.IO_REQUEST_BYTES)
         self._burst = 1
+        self._full = 0
         self._housekeeping: dict[int, Callable[[int, memoryview], None]] = {
             proto.Opcode.GETATTR: self._getattr,
             proto.Opcode.SETATTR: self._setattr,
@@ -141,6 +143,7 @@ class FuseFile:
                 got = os.readv(self._fd, (head, room))
             except BlockingIOError:
                 self._burst = max(1, len(requests))
+                self._full = 0
                 return requests
             except OSError as error:
                 if error.errno == errno.ENOENT:  # interrupted before it was read
@@ -150,7 +153,9 @@ class FuseFile:
                 self._closed = True
                 return requests
             self._take(got, requests)
-        self._burst = min(MAX_BURST, tries * 2)
+        self._full += 1
+        if self._full >= PATIENCE:
+            self._burst = min(MAX_BURST, tries * 2)
         return requests
 
     def _take(self, got: int, requests: list[Request]) -> None:

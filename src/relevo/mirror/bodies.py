@@ -17,10 +17,13 @@ Encoder = Callable[[Any], bytes]
 Parser = Callable[[bytes], p.Packet]
 _ENCODERS: dict[type[p.Packet], Encoder] = {}
 _PARSERS: dict[int, Parser] = {}
+FIXED: dict[type[p.Packet], str] = {}
+"""Classes whose fields, in their order, are those of a struct of this layout."""
 
 
 def _fixed(cls: type[p.Packet], layout: str) -> None:
     """Register a class whose fields, in their order, are those of a struct."""
+    FIXED[cls] = layout
     packing = struct.Struct(">" + layout)
     fields = cls.__struct_fields__
 

@@ -14,6 +14,7 @@ from relevo.mirror.spin import Spin
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+EDGE = select.EPOLLET
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
 Handler = Callable[[int], None]
 

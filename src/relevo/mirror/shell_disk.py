@@ -21,7 +21,7 @@ from relevo.mirror import events as ev
 from relevo.mirror.digests import Digest, digest
 from relevo.mirror.disk_content import OpenCopy
 from relevo.mirror.disk_operations import Harmless, Operation, errno_of, flushes_of
-from relevo.mirror.loop import READ, Loop
+from relevo.mirror.loop import EDGE, READ, Loop
 from relevo.mirror.odd_io import OddIo
 from relevo.mirror.relocate import PIECE_BYTES
 from relevo.mirror.shell_meta import MetaWriter
@@ -62,7 +62,7 @@ class ShellDisk:
         self._copy = copy
         self._fd = copy.data.fd
         self._done = done
-        self._aio: Aio[Operation] = Aio()
+        self._aio: Aio[Operation] = Aio(edge=True)
         self._reads = BufferPool(READ_POOL_BYTES)
         self._metas = BufferPool(META_POOL_BYTES)
         self._waiting_reads: deque[ev.DiskRead] = deque()
@@ -72,7 +72,7 @@ class ShellDisk:
         self._odd_bits = copy.data.block_bytes - 1
         self._odd = OddIo(copy.data.block_bytes, self._read_view, self._write_view, self._discard_range)
         self._digests: dict[str, Digest] = {}
-        loop.add(self._aio.fileno(), READ, self._ready)
+        loop.add(self._aio.fileno(), READ | EDGE, self._ready)
 
     @property
     def busy(self) -> bool:

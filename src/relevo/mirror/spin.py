@@ -15,8 +15,8 @@ from __future__ import annotations
 
 CREDIT_MAX = 16
 MISS = 4
-CROWDED_NS = 150_000
-REST = 50
+CROWDED_NS = 1_000_000
+REST = 100
 
 
 class Spin:

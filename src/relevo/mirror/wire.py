@@ -7,7 +7,10 @@ one is right (`Header.H100`). `Header.H95` is the one of protocols 95 to 99 for 
 from __future__ import annotations
 
 import enum
+import operator
 import struct
+from collections.abc import Callable
+from typing import Any
 
 from relevo.mirror import bodies, packets
 from relevo.mirror.packets import BadField, BadLength, Command, Packet, ProtocolError, UnknownPacket
@@ -24,7 +27,6 @@ _H80 = struct.Struct(">IHH")
 _H95 = struct.Struct(">HHI")
 _H100 = struct.Struct(">IHHII")
 _H100_DATA = struct.Struct(">IHHIIQQII")
-_H100_ACK = struct.Struct(">IHHIIQQII")
 
 
 class BadMagic(ProtocolError):
@@ -39,6 +41,7 @@ class Header(enum.Enum):
     H100 = "h100"
 
 
+_MODERN, _MODERN_BYTES = Header.H100, _H100.size
 _HEADER_BYTES = {Header.H80: _H80.size, Header.H95: _H95.size, Header.H100: _H100.size}
 
 DATA_COMMANDS = frozenset(
@@ -118,11 +121,9 @@ def encode(packet: Packet, header: Header = Header.H100, digest: bytes = b"") ->
         body = bodies.encode_body(packet) + digest
         return encode_header(packet.command, len(body) + payload_bytes(packet), header) + body
     if header is Header.H100:
-        if isinstance(packet, packets.BlockAck):
-            return _H100_ACK.pack(
-                *(MAGIC_100, 0, packet.command, bodies.BLOCK_ACK_BYTES, 0),
-                *(packet.sector, packet.block_id, packet.size_bytes, packet.seq_num),
-            )
+        quick = _QUICK_ENCODERS.get(type(packet))
+        if quick is not None:
+            return quick(packet)
         if isinstance(packet, (packets.Data, packets.DataReply, packets.ResyncReply)):
             length = bodies.PAYLOAD_HEAD_BYTES + packet.size_bytes
             return _H100_DATA.pack(
@@ -131,6 +132,31 @@ def encode(packet: Packet, header: Header = Header.H100, digest: bytes = b"") ->
             )
     body = bodies.encode_body(packet)
     return encode_header(packet.command, len(body) + payload_bytes(packet), header) + body
+
+
+def _quick_encoder(cls: type[Packet], layout: str) -> Callable[[Any], bytes]:
+    """Header and body of a packet of fixed size in one go: they are what a mirror under load sends most."""
+    packing = struct.Struct(_H100.format + layout)
+    head = (MAGIC_100, 0, cls.command, packing.size - _H100.size, 0)
+    if len(cls.__struct_fields__) < 2:  # attrgetter gives a tuple for two and more
+
+        def encode_short(packet: Any) -> bytes:
+            return packing.pack(*head, *[getattr(packet, field) for field in cls.__struct_fields__])
+
+        return encode_short
+    fields = operator.attrgetter(*cls.__struct_fields__)
+
+    def encode_fields(packet: Any) -> bytes:
+        return packing.pack(*head, *fields(packet))
+
+    return encode_fields
+
+
+_QUICK_ENCODERS = {cls: _quick_encoder(cls, layout) for cls, layout in bodies.FIXED.items()}
+_QUICK_PARSERS = {
+    cls.command: (struct.Struct(">" + layout).size, struct.Struct(">" + layout).unpack_from, cls)
+    for cls, layout in bodies.FIXED.items()
+}
 
 
 def payload_bytes(packet: Packet) -> int:
@@ -200,6 +226,7 @@ class Decoder:
         self.digest = b""
         """The digest of the payload under way."""
         self._commands = commands
+        self._quick = {command: quick for command, quick in _QUICK_PARSERS.items() if command in commands}
         self._max_payload_bytes = max_payload_bytes
         self._staging = bytearray(STAGING_BYTES)
         self._view = memoryview(self._staging)
@@ -256,6 +283,21 @@ class Decoder:
             ProtocolError: one of its subclasses says what is wrong; the connection is of no use any more.
         """
         assert not self.payload_left, "the payload of the packet before has to be taken first"
+        if self.header is _MODERN and not self._skip:
+            begin = self._start + _MODERN_BYTES
+            if begin > self._end:
+                return None
+            magic, volume, command, length, pad = _H100.unpack_from(self._staging, self._start)
+            quick = self._quick.get(command)
+            if quick is not None and magic == MAGIC_100 and not (volume or pad):
+                size, unpack, cls = quick
+                if length == size and begin + size <= self._end:
+                    self._start = begin + size
+                    return cls(*unpack(self._staging, begin))
+        return self._any_packet()
+
+    def _any_packet(self) -> Packet | None:
+        """Of any kind, or a wrong one."""
         while True:
             if self._skip and not self._skipped():
                 return None
