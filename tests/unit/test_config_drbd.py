@@ -312,6 +312,36 @@ def test_every_option_has_a_key(tmp_path: pathlib.Path) -> None:
     assert options.handlers == {"split-brain": "/usr/local/sbin/tell", "pri-lost": "logger lost"}
 
 
+@pytest.mark.parametrize(
+    ("lines", "every_ms", "at"),
+    [
+        ('verify_alg = "sha1"\nverify_every = "7 d"\nverify_at = "sun 3:00"\n', 7 * 86_400_000, "sun 03:00"),
+        ('verify_alg = "sha1"\nverify_every = "12 h"\n', 43_200_000, ""),
+        ('verify_every = "off"\nverify_at = "23:59"\n', 0, "23:59"),
+        ("", 0, ""),
+    ],
+)
+def test_a_schedule_of_verifies(lines: str, every_ms: int, at: str, tmp_path: pathlib.Path) -> None:
+    schedule = load(written(tmp_path, with_options(lines))).mirrors["r0"].verify
+    assert (schedule.every_ms, schedule.at) == (every_ms, at)
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ('verify_every = "7 d"\n', "has no verify_alg to do it with."),
+        ('verify_alg = "sha1"\nverify_every = "2 s"\n', "is too short."),
+        ('verify_alg = "sha1"\nverify_at = "03:00"\n', "says when, but not how often."),
+        ('verify_every = "off"\nverify_at = "24:00"\n', "is no time of the day: '24:00'."),
+        ('verify_every = "off"\nverify_at = "sum 03:00"\n', "names no day of the week: 'sum'."),
+        ('verify_every = "7"\n', "'7' is not a duration."),
+    ],
+)
+def test_a_wrong_schedule_is_named(lines: str, what: str, tmp_path: pathlib.Path) -> None:
+    (found,) = mistakes(written(tmp_path, with_options(lines)))
+    assert found[2].endswith(what)
+
+
 def test_nothing_said_is_our_own_default(tmp_path: pathlib.Path) -> None:
     assert load(written(tmp_path)).mirrors["r0"].options == OWN_DEFAULTS
 

@@ -22,6 +22,7 @@ from relevo.config.drbd_options import (
 )
 from relevo.config.model import Mirror
 from relevo.config.table import Table, nearest
+from relevo.config.verify_schedule import VerifySchedule, read_schedule
 
 MAX_PORT = 65535
 MIN_AL_EXTENTS = 67
@@ -42,6 +43,7 @@ class DrbdSource(NamedTuple):
     suspend_ms: int
     resume: bool
     spin_us: int
+    verify: VerifySchedule
 
 
 def read_mirror(table: Table, name: str) -> Mirror | DrbdSource | None:
@@ -59,6 +61,7 @@ def _by_drbd(table: Table) -> DrbdSource:
         table.duration_ms("suspend", 60_000),
         table.boolean("resume", default=True),
         _spin_us(table),
+        read_schedule(table),
     )
     for key in sorted(_ALL_KEYS):
         if table.has(key):
@@ -87,6 +90,7 @@ def _mirror(table: Table, name: str) -> Mirror:
         suspend_ms=table.duration_ms("suspend", 60_000),
         resume=table.boolean("resume", default=True),
         spin_us=_spin_us(table),
+        verify=read_schedule(table),
         options=_options(table),
     )
 

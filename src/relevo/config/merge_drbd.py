@@ -114,6 +114,7 @@ class _Merge:
             "suspend_ms": source.suspend_ms,
             "resume": source.resume,
             "spin_us": source.spin_us,
+            "verify": source.verify,
         }
         self._draft.mirrors[self._name] = msgspec.structs.replace(whole.mirror, **changes)
         one, other = (msgspec.structs.replace(side, name=node.name) for node, side in pairs)

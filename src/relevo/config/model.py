@@ -10,6 +10,7 @@ import msgspec
 
 from relevo.config.drbd_options import OWN_DEFAULTS, DrbdOptions
 from relevo.config.meta_disk import INTERNAL, MetaDisk
+from relevo.config.verify_schedule import NEVER, VerifySchedule
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +102,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
         suspend_ms: how long I/O may wait for permission before it fails (alone = "ask").
         resume: where the kernel can, a new process takes over the device of one that died: a pause, no I/O errors.
         spin_us: how long its process looks again before it goes to sleep while requests come fast; 0: never.
+        verify: when both copies are compared by themselves.
         options: everything else that drbd.conf can say. What relevo.toml configures gives a peer up after one `timeout`
             (drbd: ko-count 1); a drbd.conf that says nothing has drbd's 7.
     """
@@ -120,6 +122,7 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     suspend_ms: int = 60_000
     resume: bool = True
     spin_us: int = 250
+    verify: VerifySchedule = NEVER
     options: DrbdOptions = OWN_DEFAULTS
 
 

@@ -35,6 +35,7 @@ def compare(draft: Draft) -> None:
         _disks,
         _meta_disks,
         _mirrors,
+        _verifies,
         _ports,
         _services,
         _shared,
@@ -175,6 +176,14 @@ def _mirrors(draft: Draft) -> None:
             what = f"Mirror {name!r} has a disk on {len(owners)} nodes{on}, it needs exactly {MIRROR_NODES}."
             remedy = f'Write disks = {{ {name} = "/dev/…" }} in the tables of the two nodes that shall have it.'
             draft.source.mistake(("mirrors", name), what, remedy)
+
+
+def _verifies(draft: Draft) -> None:
+    for name, mirror in draft.mirrors.items():
+        if mirror.verify.every_ms and not mirror.options.verify_alg:
+            what = f"Mirror {name!r} shall compare its copies, but has no verify_alg to do it with."
+            remedy = 'Add verify_alg = "crc32c" (in drbd.conf: verify-alg crc32c), or remove verify_every.'
+            draft.source.mistake(("mirrors", name, "verify_every"), what, remedy)
 
 
 def _ports(draft: Draft) -> None:

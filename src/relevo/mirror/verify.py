@@ -87,7 +87,7 @@ class Verify:
         self._progress = Progress(BLOCK_BYTES)
         self._asked: dict[int, Served] = {}
         self._asked_bytes = 0
-        self._cursor = self._end = 0
+        self._cursor = self._end = self._first = 0
         self._pieces: deque[int] = deque()
         self._suspects: deque[tuple[int, int]] = deque()
         self._checks: dict[int, int] = {}
@@ -112,7 +112,7 @@ class Verify:
         """Both agree: compare the blocks [first, end)."""
         s = self._s
         self._begin(end - first)
-        self._cursor, self._end, self._repairs = first, end, repair
+        self._first, self._cursor, self._end, self._repairs = first, first, end, repair
         s.set_conn(Connection.VERIFY_S)
         s.log("info", "verify_started", first=first, end=end)
         self._pace.begin(s.now)
@@ -285,6 +285,7 @@ class Verify:
             "bytes": found.blocks * BLOCK_BYTES,
             "sectors": found.sectors(),
             "ended_ms": s.now,
+            "complete": self._first == 0 and self._cursor >= s.bitmap.bits,
         }
         self._durable.bitmap(_nothing)
         level = "warning" if found.blocks else "info"
@@ -298,7 +299,7 @@ class Verify:
     def begin_target(self) -> None:
         """The peer asks from now on."""
         self._begin(self._s.bitmap.bits)
-        self._cursor, self._end = 0, self._s.bitmap.bits
+        self._cursor, self._first, self._end = 0, self._s.bitmap.bits, self._s.bitmap.bits
         self._s.set_conn(Connection.VERIFY_T)
 
     def request(self, packet: p.VerifyRequest) -> None:
@@ -320,6 +321,7 @@ class Verify:
         entry.admitted = self._read
         self._asked[packet.sector] = entry
         self.progress_ms = s.now
+        self._first = min(self._first, offset // BLOCK_BYTES)
         self._cursor = max(self._cursor, -(-(offset + size) // BLOCK_BYTES))
         self._progress.note(s.now, self._end - self._cursor)
         if self._ranges.enter(entry):

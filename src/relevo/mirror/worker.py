@@ -49,6 +49,7 @@ from relevo.mirror.shell_disk import ShellDisk
 from relevo.mirror.shell_errands import ShellErrands
 from relevo.mirror.shell_link import ShellLink
 from relevo.mirror.sockets import Stream
+from relevo.mirror.verify_clock import VerifyClock
 
 RECEIVE_POOL_MIN_BYTES = 32 << 20
 """Memory is handed out in arenas, and a few may be kept by their last piece: a smaller pool could stall the peer."""
@@ -97,6 +98,9 @@ class Worker:
         self._errands = ShellErrands(site, site.source or paths.config, paths.state, keeper, self._handled, self._done)
         self._device.other_reply = self._errand_ended
         self._parted = Parted(paths.state / f"mirror-{name}.parted")
+        self._verify = VerifyClock(
+            self._loop, paths.state / f"mirror-{name}.verified", self._mirror.verify, self._core_status, self.step
+        )
         self._link = ShellLink(
             self._loop,
             self._mirror,
@@ -129,6 +133,7 @@ class Worker:
         """Until told to stop."""
         self._catch_signals()
         self._attach()
+        self._verify.configure(self._mirror.verify)
         self._loop.run()
         self._control.close()
         self._link.close()
@@ -307,7 +312,9 @@ class Worker:
                 self._close_when_idle(self._disk, self._when_idle)
         if self._status_changed:
             self._status_changed = False
-            self._parted.follow(self._core_status())
+            status = self._core_status()
+            self._parted.follow(status)
+            self._verify.follow(status)
             self._control.tell_watchers(self._status)
 
     # ---- effects out -------------------------------------------------------------------------------------------
@@ -453,6 +460,7 @@ class Worker:
         self._mirror = site.mirror
         self._loop.spin(site.mirror.spin_us)
         self._errands.configure(site)
+        self._verify.configure(site.mirror.verify)
         self._link.configure(site.mirror, site.own.pair, site.other.pair)
         if self._core is not None:
             self.step(ev.Configure(self._loop.now_ms, Settings.from_config(site.mirror)))
@@ -469,6 +477,7 @@ class Worker:
         problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
         own: Message = {"device": self._device.path, "problem": problem}
         own |= {"last_handler": self._errands.last_handler, "saved_copy": self._errands.saved}
+        own["verify_schedule"] = self._verify.fields()
         return {"name": self._mirror.name, **fields, **own}
 
     # ---- signals -----------------------------------------------------------------------------------------------
