@@ -14,6 +14,8 @@ from rich.table import Table
 
 from relevo import __version__
 
+FILE_COLUMNS = 220
+"""A table that goes into a file is not cut."""
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -42,7 +44,8 @@ def write(name: str, command: str, rows: list[dict[str, Any]], raw: dict[str, An
         table.add_column(column, no_wrap=isinstance(rows[0][column], str))
     for row in rows:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=FILE_COLUMNS)).print(table)
     result = {
         "name": name,
         "command": command,

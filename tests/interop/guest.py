@@ -73,10 +73,19 @@ class Guest:
         name: the guest's host name.
         address: with the length of the network's prefix.
         disk: a file, as large as the disk has to be.
+        more: another disk, never written to.
     """
 
     def __init__(
-        self, image: Image, folder: pathlib.Path, namespace: str, tap: str, name: str, address: str, disk: pathlib.Path
+        self,
+        image: Image,
+        folder: pathlib.Path,
+        namespace: str,
+        tap: str,
+        name: str,
+        address: str,
+        disk: pathlib.Path,
+        more: pathlib.Path | None = None,
     ) -> None:
         self._image = image
         self.folder = folder
@@ -85,6 +94,7 @@ class Guest:
         self.name = name
         self._address = address
         self.disk = disk
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         self._port: socket.socket | None = None
         self.hung = False
@@ -114,6 +124,7 @@ class Guest:
             f"{KERNEL_ARGUMENTS} host={self.name} address={self._address}",
             *("-drive", f"file={self.disk},if=none,id=disk,format=raw,cache=writeback,aio=threads,discard=unmap"),
             *("-device", "virtio-blk-pci,drive=disk"),
+            *self._second_disk(),
             *("-netdev", f"tap,id=card,ifname={self._tap},script=no,downscript=no"),
             *("-device", "virtio-net-pci,netdev=card", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=port,path={port},server=on,wait=off"),
@@ -125,6 +136,16 @@ class Guest:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._connect(port)
         self._line(time.monotonic() + BOOT_LIMIT_S, "its start")
+
+    def _second_disk(self) -> tuple[str, ...]:
+        if self._more is None:
+            return ()
+        return (
+            "-drive",
+            f"file={self._more},if=none,id=more,format=raw,readonly=on",
+            "-device",
+            "virtio-blk-pci,drive=more",
+        )
 
     def _connect(self, port: pathlib.Path) -> None:
         assert self._process is not None

@@ -33,7 +33,7 @@ MODULES = (
     *("virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio", "virtio_pci", "virtio_blk"),
     *("failover", "net_failover", "virtio_net", "virtio_console", "virtio-rng"),
     *("crc32c_generic", "libcrc32c", "md5", "sha1_generic", "sha256_generic", "lru_cache", "drbd"),
-    *("mbcache", "jbd2", "crc16", "ext4"),
+    *("mbcache", "jbd2", "crc16", "ext4", "fuse", "loop"),
 )
 """In the order in which they are loaded; those that are built into the kernel are left out."""
 FOLDERS = ("bin", "sbin", "tools", "etc", "dev", "proc", "sys", "tmp", "run", "mnt", "var", "lib/drbd", "lib/modules")

@@ -31,9 +31,9 @@ _FOLDERS = pathlib.Path("/dev/shm")
 
 
 class Rig:
-    """Namespaces, bridge, cables and the guest, with a disk of `disk_bytes`."""
+    """Namespaces, bridge, cables and the guest, with a disk of `disk_bytes` and perhaps another one."""
 
-    def __init__(self, image: Image, disk_bytes: int) -> None:
+    def __init__(self, image: Image, disk_bytes: int, more: pathlib.Path | None = None) -> None:
         self.disk_bytes = disk_bytes
         name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.ours = f"{name}o"
@@ -42,7 +42,8 @@ class Rig:
         self._cable()
         disk = self.folder / "kernel.disk"
         empty(disk, disk_bytes)
-        self.guest = Guest(image, self.folder, self._switch, "guest", KERNEL_NAME, f"{HIGH}/{NETWORK_BITS}", disk)
+        address = f"{HIGH}/{NETWORK_BITS}"
+        self.guest = Guest(image, self.folder, self._switch, "guest", KERNEL_NAME, address, disk, more)
 
     def _cable(self) -> None:
         for namespace in (self._switch, self.ours):
@@ -148,12 +149,12 @@ class Rigs:
     """The rigs of one run: each is lent to one case at a time."""
 
     def __init__(self, image: Image) -> None:
-        self._image = image
+        self.image = image
         self._free: dict[int, Rig] = {}
 
     def lend(self, disk_bytes: int) -> Rig:
         """A rig whose guest's disk has this size."""
-        return self._free.pop(disk_bytes, None) or Rig(self._image, disk_bytes)
+        return self._free.pop(disk_bytes, None) or Rig(self.image, disk_bytes)
 
     def give_back(self, rig: Rig, *, usable: bool) -> None:
         """After a case; a rig that is not usable any more is taken down."""

@@ -73,10 +73,11 @@ def status(
     if as_json:
         print_json(found)
         return
-    typer.echo(_sentence(found))
+    typer.echo(_sentence(found, decided_here=not context.paths.config.exists()))
 
 
-def _sentence(found: dict[str, Any]) -> str:
+def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
+    """What people read. `decided_here`: there is no relevo.toml, so no node daemon that could resolve a split brain."""
     lines = [
         (
             f"{found['name']}: {found['connection']} ro:{found['role']}/{found['peer_role']} "
@@ -93,8 +94,17 @@ def _sentence(found: dict[str, Any]) -> str:
         own, peers = (format_bytes(found[f"split_brain_{side}_bytes"]) for side in ("own", "peer"))
         since = f" since {found['split_brain_since']}" if found.get("split_brain_since") else ""
         lines.append(f"  apart{since}: {own} changed here, {peers} on the peer")
-        lines.append(f"  to resolve it: relevo mirror resolve {found['name']} --keep NODE")
+        lines.append(f"  to resolve it: {_resolve_remedy(found['name'], decided_here=decided_here)}")
     return "\n".join(lines)
+
+
+def _resolve_remedy(name: str, *, decided_here: bool) -> str:
+    if not decided_here:
+        return f"relevo mirror resolve {name} --keep NODE"
+    return (
+        f"`relevo mirror connect --discard-my-data {name}` on the server whose changes are given up, "
+        f"`relevo mirror connect {name}` on the other"
+    )
 
 
 @app.command("resolve")
@@ -111,6 +121,11 @@ def resolve(
     context = of(ctx)
     name = name or _only_one(context)
     find_site(context.paths, context.node, name)
+    if not context.paths.config.exists():
+        raise RelevoError(
+            f"Without {context.paths.config} no node daemon can resolve {name}.",
+            f"Run {_resolve_remedy(name, decided_here=True)}.",
+        )
     nodes = list(context.config().nodes)
     if keep not in nodes:
         raise RelevoError(f"There is no node {keep!r}.", f"Known: {', '.join(nodes)}.")

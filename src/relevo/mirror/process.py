@@ -1,10 +1,15 @@
 """What makes the mirror process dependable under load: memory locked, out of the OOM killer's reach, preferred.
 
+When memory is short the kernel writes dirty pages to make room, and those of the mirrored file system come here: this
+process must not wait for memory that only it can free. `PR_SET_IO_FLUSHER` (Linux 5.6) says so to the kernel, which
+then begins no I/O of file systems for the sake of this process's allocations, and does not hold its writes back.
+
 Each of these may be refused by the system; then the process goes on without, and says so once.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import pathlib
@@ -15,6 +20,8 @@ from relevo.base.memory import lock_memory
 
 _OOM_NEVER = "-1000"
 _NICE = -10
+_PR_SET_IO_FLUSHER = 57
+_libc = ctypes.CDLL(None, use_errno=True)
 _log = structlog.get_logger()
 
 
@@ -24,7 +31,8 @@ def become_resident() -> None:
     The data path makes no reference cycles that matter: what exists now is never scanned again.
     """
     lock_memory()
-    for what, attempt in (("oom_score_adj", _protect), ("nice", lambda: os.nice(_NICE))):
+    attempts = (("oom_score_adj", _protect), ("io_flusher", _flush_for_others), ("nice", lambda: os.nice(_NICE)))
+    for what, attempt in attempts:
         try:
             attempt()
         except OSError as error:
@@ -35,3 +43,9 @@ def become_resident() -> None:
 
 def _protect() -> None:
     pathlib.Path("/proc/self/oom_score_adj").write_text(_OOM_NEVER)
+
+
+def _flush_for_others() -> None:
+    if _libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -73,6 +73,8 @@ def save(order: Order, packed: bytes) -> str:
         CopyNotSaved: it is not kept.
         OSError: the disk or the store cannot be read or written.
     """
+    # behind a symbolic link the image has to lie beside the file itself: only there can it share its blocks
+    order = msgspec.structs.replace(order, disk=str(pathlib.Path(order.disk).resolve()))
     store = pathlib.Path(order.store)
     store.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _lock(store)
