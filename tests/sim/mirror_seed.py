@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("A", "B", "C"), default="C")
     parser.add_argument("--disk-errors", action="store_true", help="disks fail and are put in again while running")
     parser.add_argument("--on-io-error", choices=("detach", "pass_on", "call-local-io-error"), default="detach")
+    parser.add_argument("--on-congestion", choices=("block", "pull-ahead", "disconnect"), default="block")
     parser.add_argument("--strike", help="one fault at one step of the short story: KIND:NODE:STEP")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
     arguments = parser.parse_args()
@@ -33,6 +34,7 @@ def main() -> None:
         protocol=arguments.protocol,
         faults=BAD_DISKS if arguments.disk_errors else FAULTS,
         on_io_error=arguments.on_io_error,
+        on_congestion=arguments.on_congestion,
     )
     world = tell(plan, Strike.parse(arguments.strike)).world if arguments.strike else run(plan)
     for line in [*world.lines, f"seed {arguments.seed}: fine"]:

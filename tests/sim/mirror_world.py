@@ -33,6 +33,7 @@ BLOCKS = EXTENTS * 1024
 AL_SLOTS = 7
 DISK_MS = (0, 6)
 NET_MS = (0, 4)
+CONGESTION_BYTES = 64 << 10
 SLOW_MS = (0, 90)
 FAULTS = (
     *("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"),
@@ -61,6 +62,7 @@ class Plan:
     protocol: Literal["A", "B", "C"] = "C"
     faults: tuple[str, ...] = FAULTS
     on_io_error: Literal["detach", "pass_on", "call-local-io-error"] = "detach"
+    on_congestion: Literal["block", "pull-ahead", "disconnect"] = "block"
 
 
 class Wire:
@@ -429,6 +431,8 @@ class World:
                 protocol=plan.protocol,
                 ko_count=1,
                 on_io_error=plan.on_io_error,
+                on_congestion=plan.on_congestion,
+                congestion_fill_bytes=CONGESTION_BYTES,
                 verify_alg="any",
                 csums_alg=taste.choice(("", "any")),
                 csums_after_crash_only=taste.random() < 0.5,

@@ -14,7 +14,7 @@ from mirror_client import DataLost
 from mirror_duties import DutyBroken
 from mirror_faults import NotSettled
 from mirror_steps import strikes, tell
-from mirror_world import BAD_DISKS, Plan, run
+from mirror_world import BAD_DISKS, FAULTS, Plan, run
 
 from relevo.mirror import events as e
 from relevo.mirror.core import Mirror, Settings
@@ -74,6 +74,21 @@ def test_what_an_error_of_the_disk_leads_to_loses_nothing(policy: Literal["pass_
 def test_failing_disks_with_protocols_a_and_b(protocol: Literal["A", "B"]) -> None:
     for seed in range(2 * SEEDS_PER_TEST):
         run(Plan(seed, faults=BAD_DISKS, protocol=protocol))
+
+
+@pytest.mark.parametrize("alone", ["ask", "risk"])
+@pytest.mark.parametrize("faults", [FAULTS, BAD_DISKS])
+def test_a_primary_that_pulls_ahead_loses_nothing_that_a_flush_covered(faults: tuple[str, ...], alone: str) -> None:
+    ahead = 0
+    for seed in range(SEEDS_PER_TEST):
+        plan = Plan(seed, alone=alone, protocol="A", on_congestion="pull-ahead", faults=faults, trace=True)
+        ahead += sum("pulls_ahead" in line for line in run(plan).lines)
+    assert ahead
+
+
+def test_a_primary_that_leaves_a_slow_peer_loses_nothing_that_a_flush_covered() -> None:
+    for seed in range(SEEDS_PER_TEST):
+        run(Plan(seed, protocol="A", on_congestion="disconnect"))
 
 
 def test_a_seed_always_gives_the_same_run() -> None:

@@ -271,6 +271,9 @@ data_integrity_alg = "crc32c"
 use_rle = false
 tcp_cork = false
 on_io_error = "call-local-io-error"
+on_congestion = "pull-ahead"
+congestion_fill = "2 MiB"
+congestion_extents = 100
 fencing = "resource-only"
 al_updates = false
 c_plan_ahead = "1 s"
@@ -292,7 +295,7 @@ def with_options(lines: str) -> str:
 
 WITHOUT_KEY = {
     "discard_node",  # relevo.toml is the same on both servers; discard-local and discard-remote are not
-    *("on_congestion", "congestion_fill_bytes", "congestion_extents", "size_bytes", "disk_timeout_ms"),
+    *("size_bytes", "disk_timeout_ms"),
     *("disk_barrier", "disk_flushes", "disk_drain", "md_flushes"),
 }
 """Fields that only a drbd.conf sets; all but the first have no effect."""
@@ -353,6 +356,7 @@ def test_nothing_said_is_our_own_default(tmp_path: pathlib.Path) -> None:
         ('after_sb_0pri = "discard-older"', "cannot be 'discard-older'.", "Did you mean 'discard-older-primary'?"),
         ('verify_alg = "sha9"', "cannot be 'sha9'.", "Did you mean 'sha1'?"),
         ("sndbuf = 512", "has no unit: 512.", ""),
+        ('on_congestion = "disconnect"', "mirror 'r0' has protocol C.", ""),
         ("ko_count = 201", "is 201.", "Write a number from 0 to 200."),
         ('handlers = { split-brian = "x" }', "is no handler.", "Did you mean 'split-brain'?"),
         ('verify_algorithm = "sha1"', "has no key 'verify_algorithm'.", "Did you mean 'verify_alg'?"),

@@ -388,6 +388,10 @@ def test_ipv6_and_floating(tmp_path: pathlib.Path) -> None:
         (files.resource("net { cram-hmac-alg sha512; }"), "The hash 'sha512' of cram-hmac-alg is not supported here."),
         (files.resource("net { verify-alg crc8; }"), "The hash 'crc8' of verify-alg is not supported here."),
         (files.resource('net { shared-secret "' + "x" * 65 + '"; }'), "shared-secret is longer than 64 bytes."),
+        (
+            files.resource("net { protocol C; on-congestion pull-ahead; }"),
+            "on-congestion pull-ahead is for protocol A only, as in drbd.",
+        ),
         (files.ACCEPTED["three hosts"], "Resource 'r0' has 3 hosts, a mirror has two."),
         (files.ACCEPTED["other families"], "The address family sdp is not supported here."),
         (files.ACCEPTED["documented"].replace("alice", "nodo1"), "nodo1 has 2 volumes, a mirror has one."),

@@ -16,6 +16,7 @@ from relevo.config.drbd_options import (
     AfterSb2,
     DrbdOptions,
     Fencing,
+    OnCongestion,
     OnIoError,
     RrConflict,
     words_of,
@@ -102,6 +103,7 @@ _CHOICES: dict[str, Any] = {
     "after_sb_2pri": words_of(AfterSb2),
     "rr_conflict": words_of(RrConflict),
     "on_io_error": words_of(OnIoError),
+    "on_congestion": words_of(OnCongestion),
     "fencing": words_of(Fencing),
 }
 _DIGESTS = ("verify_alg", "csums_alg", "data_integrity_alg")
@@ -110,6 +112,7 @@ _NUMBERS = {
     "max_buffers": (32, MAX_BUFFERS),
     "max_epoch_size": (1, MAX_EPOCH_SIZE),
     "ko_count": (0, MAX_KO_COUNT),
+    "congestion_extents": (67, 65_534),
 }
 _DURATIONS = {
     "c_plan_ahead": "c_plan_ahead_ms",
@@ -121,6 +124,7 @@ _DURATIONS = {
 _SIZES = {
     "sndbuf": "sndbuf_bytes",
     "rcvbuf": "rcvbuf_bytes",
+    "congestion_fill": "congestion_fill_bytes",
     "c_fill_target": "c_fill_target_bytes",
     "c_max_rate": "c_max_rate_bytes",
     "c_min_rate": "c_min_rate_bytes",

@@ -35,6 +35,11 @@ def risks(mirror: Mirror) -> Iterator[str]:
         )
     if options.on_io_error == "pass_on":
         yield f"{name} passes on errors of a disk (on-io-error pass_on): applications see them."
+    if options.on_congestion == "pull-ahead":
+        yield (
+            f"{name} pulls ahead of a slow network (on-congestion pull-ahead): the other copy is Outdated then, "
+            "and what is written, flushed or not, is on this server alone until it has caught up."
+        )
     yield from _split_brain_risks(mirror)
     for handler, command in sorted(options.handlers.items()):
         part = dangerous_part(command)

@@ -36,6 +36,7 @@ def compare(draft: Draft) -> None:
         _meta_disks,
         _mirrors,
         _verifies,
+        _congestion,
         _ports,
         _services,
         _shared,
@@ -184,6 +185,13 @@ def _verifies(draft: Draft) -> None:
             what = f"Mirror {name!r} shall compare its copies, but has no verify_alg to do it with."
             remedy = 'Add verify_alg = "crc32c" (in drbd.conf: verify-alg crc32c), or remove verify_every.'
             draft.source.mistake(("mirrors", name, "verify_every"), what, remedy)
+
+
+def _congestion(draft: Draft) -> None:
+    for name, mirror in draft.mirrors.items():
+        if mirror.options.on_congestion != "block" and mirror.options.protocol != "A":
+            what = f"on_congestion is for protocol A only; mirror {name!r} has protocol {mirror.options.protocol}."
+            draft.source.mistake(("mirrors", name, "on_congestion"), what, 'Write on_congestion = "block".')
 
 
 def _ports(draft: Draft) -> None:

@@ -99,6 +99,11 @@ class ActivityLog:
         return waiting
 
     @property
+    def held(self) -> int:
+        """How many extents are referenced."""
+        return len(self._references)
+
+    @property
     def wants(self) -> bool:
         """Somebody waits, and no transaction is under way."""
         return bool(self._waiting) and not self._busy

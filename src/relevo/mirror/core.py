@@ -16,6 +16,7 @@ from relevo.mirror.administration import Administration
 from relevo.mirror.agreed import AgreedChanges
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.commands import Commands
+from relevo.mirror.congestion import Congestion
 from relevo.mirror.durable import Durable
 from relevo.mirror.growth import Growth
 from relevo.mirror.link import Link
@@ -65,6 +66,7 @@ class Mirror:
         self._growth = self._link.growth = Growth(
             *(s, self._durable, self._resync, self._link.send_sizes, self._link.drop)
         )
+        self._congestion = Congestion(s, self._durable, self._local, self._resync, self._link)
         self._link.alive.verify_since = self._verify.waiting_since_ms
         self._commands = Commands(s, self._durable, self._local, self._peer_io, self._link)
         self._resume = self._copy.resume = Resume(s, self._local, self._link)
@@ -115,6 +117,7 @@ class Mirror:
             Timer.LEAVE: self._link.leaving.answered,
             Timer.CLOSE: self._link.leaving.close_timer,
             Timer.MOVE: self._copy.move_timer,
+            Timer.AHEAD: self._congestion.catch_up,
         }
 
     def _packet_handlers(self) -> dict[type, PacketHandler]:
@@ -185,6 +188,7 @@ class Mirror:
         s = self._s
         s.settings = dataclasses.replace(event.settings, external_meta=s.settings.external_meta)
         self._local.configured()
+        self._congestion.configured()
         s.changed()
 
     def _tick(self, _: e.Tick) -> None:

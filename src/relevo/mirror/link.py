@@ -465,11 +465,12 @@ class Link:
                 s.out.append(e.ReleaseBuffer(buffer))
         self._early = None
         whole = s.steady or (s.conn in TARGET and s.disk is Disk.UP_TO_DATE)
-        good = self._resync.maybe_done or s.live_start or (whole and s.peer_disk is Disk.UP_TO_DATE)
+        ahead = s.conn is Connection.AHEAD  # the peer may not know yet that it is Behind
+        good = self._resync.maybe_done or s.live_start or ahead or (whole and s.peer_disk is Disk.UP_TO_DATE)
         was_target_of_primary = (good or s.full_sync) and s.peer_role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE
         if s.role is Role.SECONDARY and was_target_of_primary and not self.leaving.goodbye:
             s.peer_lost = True
-        for timer in (Timer.PING, Timer.PONG, Timer.LATE, Timer.HANDSHAKE):
+        for timer in (Timer.PING, Timer.PONG, Timer.LATE, Timer.HANDSHAKE, Timer.AHEAD):
             s.clear_timer(timer)
         s.log("warning" if good else "info", "link_lost", reason=reason)
         self.verify.link_lost()

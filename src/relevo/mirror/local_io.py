@@ -56,6 +56,8 @@ class LocalIo(CompletionGate):
         self._unanswered: dict[int, Write] = {}
         self._block_id = 0
         self.al = ActivityLog(shared.settings.al_extents, 0)
+        self.replicate: Callable[[Write, int], None] = self._send
+        """Takes a write that goes to the peer as well (`congestion` may stand before it)."""
         self.in_flight = 0
         """Writes, discard pieces and flushes not completed yet."""
         self.detached = False
@@ -207,15 +209,20 @@ class LocalIo(CompletionGate):
         length = write.end - write.offset
         s.counters.disk_written += length
         if s.replicating:
-            self._send(write, length)
+            self.replicate(write, length)
         else:
-            self._mark(write)
-            if s.conn is Connection.WF_BITMAP_S:
-                s.out.append(e.SendData(p.OutOfSync(write.offset // SECTOR_BYTES, length)))
+            self.only_here(write, length)
         if write.discard is None:
             s.out.append(e.DiskWrite(write, write.offset, length, write.buffer))
         else:
             s.out.append(e.DiskDiscard(write, write.offset, length, write.discard.unmap))
+
+    def only_here(self, write: Write, length: int) -> None:
+        """A write that the peer does not get now: it is marked, and a peer that is there is told."""
+        s = self._s
+        self._mark(write)
+        if s.conn is Connection.WF_BITMAP_S or s.conn is Connection.AHEAD:
+            s.out.append(e.SendData(p.OutOfSync(write.offset // SECTOR_BYTES, length)))
 
     def _submit_to_peer(self, write: Write) -> None:
         """This disk cannot be used. While a new one is compared with the peer's, writes wait: they would miss it."""
@@ -391,6 +398,11 @@ class LocalIo(CompletionGate):
     def drained(self) -> bool:
         """Nothing in flight, here or on the peer."""
         return self.in_flight == 0 and not self._log
+
+    @property
+    def backlog(self) -> bool:
+        """Something was sent that is not known to be stable on the peer."""
+        return bool(self._log)
 
     @property
     def unanswered(self) -> int:

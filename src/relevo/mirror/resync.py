@@ -201,6 +201,10 @@ class Resync:
         self.source.progress_ms = s.now
         s.changed()
 
+    def catch_up(self) -> None:
+        """This side was Ahead: the peer gets what it was told of. Its generation was written down before."""
+        self.guard.before_source(self._source_stable)
+
     def fall_behind(self) -> None:
         """The peer's send buffer is full (its on-congestion is pull-ahead): it only tells what it changes.
 

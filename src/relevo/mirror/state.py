@@ -86,6 +86,7 @@ class Timer(enum.Enum):
     LEAVE = enum.auto()
     CLOSE = enum.auto()
     MOVE = enum.auto()
+    AHEAD = enum.auto()
 
 
 _CONNECTED, _SYNC_SOURCE, _PAUSED_SYNC_T = Connection.CONNECTED, Connection.SYNC_SOURCE, Connection.PAUSED_SYNC_T
@@ -128,7 +129,8 @@ TRANSITIONS: dict[Connection, frozenset[Connection]] = {
     Connection.PAUSED_SYNC_T: _LOST | {Connection.CONNECTED, Connection.SYNC_TARGET},
     Connection.VERIFY_S: _LOST | {Connection.CONNECTED},
     Connection.VERIFY_T: _LOST | {Connection.CONNECTED},
-    Connection.CONNECTED: _LOST | _STARTS | VERIFYING | {Connection.BEHIND},
+    Connection.CONNECTED: _LOST | _STARTS | VERIFYING | {Connection.AHEAD, Connection.BEHIND},
+    Connection.AHEAD: _LOST | {Connection.SYNC_SOURCE},
     Connection.BEHIND: _LOST | {Connection.SYNC_TARGET},
 }
 """Which connection state may follow which."""

@@ -162,7 +162,6 @@ def _flag(section: str, name: str, default: str, *, why: str = "", syncer: bool 
 
 
 _NO_QUEUES = "there are no queues of the kernel's block layer here"
-_NEVER_AHEAD = "writes wait for a full send buffer, as with block"
 _ALWAYS_FLUSHED = "order on the disk is always kept by flushes"
 _NO_START_SCRIPT = "the cluster decides who becomes Primary"
 _ONE_RESYNC = "each mirror is its own process and regulates its own resync"
@@ -191,9 +190,9 @@ _NET = (
     _number("net", "ping-timeout", 5, 1, 300, TENTHS, strict=False),
     _text("net", "data-integrity-alg"),
     _flag("net", "tcp-cork", "yes"),
-    _choice("net", "on-congestion", *typed.words_of(typed.OnCongestion), why=_NEVER_AHEAD),
-    _number("net", "congestion-fill", 0, 0, 10 << 21, SECTORS, why=_NEVER_AHEAD),
-    _number("net", "congestion-extents", 1237, 67, 65_534, why=_NEVER_AHEAD),
+    _choice("net", "on-congestion", *typed.words_of(typed.OnCongestion)),
+    _number("net", "congestion-fill", 0, 0, 10 << 21, SECTORS),
+    _number("net", "congestion-extents", 1237, 67, 65_534),
     _text("net", "csums-alg", syncer=True),
     _flag("net", "csums-after-crash-only", "no"),
     _text("net", "verify-alg", syncer=True),

@@ -190,6 +190,10 @@ def _mirror(resource: Resource, hosts: list[Host], found: Findings) -> Mirror:
     if setting is not None and len(secret.encode()) > MAX_SECRET_BYTES:
         what = f"shared-secret is longer than {MAX_SECRET_BYTES} bytes."
         found.wrong(setting.place, what, "Write a shorter secret.")
+    congestion = net.setting("on-congestion")
+    if congestion is not None and congestion.value != "block" and net.text("protocol") != "A":
+        what = f"on-congestion {congestion.value} is for protocol A only, as in drbd."
+        found.wrong(congestion.place, what, "Write protocol A, or on-congestion block.")
     port = number(hosts[0].address.port, COUNT) if hosts and hosts[0].address is not None else 0
     return Mirror(
         name=resource.name,
