@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd
+APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd lvm2
 APT_LAB := heartbeat
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive

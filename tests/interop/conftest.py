@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 
+import guest_python
 import pytest
 import report
 from guest import missing_tools
@@ -31,6 +34,15 @@ def rigs() -> Iterator[Rigs]:
     made = Rigs(image)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Iterator[pathlib.Path]:
+    """A disk with this Python, this project and the programs of `memory/`, for a guest that runs our mirror."""
+    with tempfile.TemporaryDirectory(prefix="relevo-runtime-", dir="/dev/shm") as folder:
+        disk = pathlib.Path(folder) / "runtime"
+        guest_python.make_disk(disk, pathlib.Path(__file__).parent / "memory")
+        yield disk
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ CACHE = pathlib.Path("/var/cache/relevo/interop")
 GUEST_FILES = pathlib.Path(__file__).parent / "guest"
 KERNEL_PACKAGE = "linux-image-amd64"
 BUSYBOX_PACKAGE = "busybox-static"
-TOOLS = ("dash", "dd", "mkfs.ext4", "e2fsck", "blkdiscard", "drbdmeta", "drbdadm", "drbdsetup")
+TOOLS = ("dash", "dd", "mkfs.ext4", "e2fsck", "blkdiscard", "drbdmeta", "drbdadm", "drbdsetup", "lvm")
 """Programs of this machine that the guest gets, with the libraries that they need."""
 DRBD_84_TOOLS = ("drbdadm-84", "drbdsetup-84")
 """What drbdadm calls when the module is of version 8.4."""
@@ -33,7 +33,7 @@ MODULES = (
     *("virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio", "virtio_pci", "virtio_blk"),
     *("failover", "net_failover", "virtio_net", "virtio_console", "virtio-rng"),
     *("crc32c_generic", "libcrc32c", "md5", "sha1_generic", "sha256_generic", "lru_cache", "drbd"),
-    *("mbcache", "jbd2", "crc16", "ext4", "fuse", "loop"),
+    *("mbcache", "jbd2", "crc16", "ext4", "fuse", "loop", "dm-mod", "dm-bufio", "dm-snapshot"),
 )
 """In the order in which they are loaded; those that are built into the kernel are left out."""
 FOLDERS = ("bin", "sbin", "tools", "etc", "dev", "proc", "sys", "tmp", "run", "mnt", "var", "lib/drbd", "lib/modules")

@@ -1,7 +1,7 @@
 """A disk for the guest with this Python, its libraries and this project: `/py` once it is mounted there.
 
-Made with mke2fs from copies, so nothing has to be mounted here. PYTHONHOME=/py and LD_LIBRARY_PATH=/py/lib are all
-that the interpreter needs there.
+Made with mke2fs from copies, so nothing has to be mounted here. Once the libraries of /py/lib are among the guest's
+own, the interpreter there needs no variable: it finds its own modules and the project beside itself.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ def _fill(root: pathlib.Path, programs: pathlib.Path) -> None:
         ignore=shutil.ignore_patterns(*_STDLIB_LEFT_OUT),
         ignore_dangling_symlinks=True,
     )
-    app = root / "app"
+    app = root / "lib" / version / "site-packages"
     shutil.copytree(sysconfig.get_path("purelib"), app, ignore=shutil.ignore_patterns(*_SITE_LEFT_OUT))
     package = pathlib.Path(relevo.__file__).parent
     shutil.copytree(package, app / "relevo", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     shutil.copytree(programs, app, dirs_exist_ok=True)
+    (root / "app").symlink_to(app.relative_to(root))
+    (app.parent / "dist-packages").symlink_to("site-packages")  # where Debian's own looks
     binaries = [root / "bin" / "python3", *root.glob("**/*.so")]
     for library in sorted(set(_libraries(binaries))):
         shutil.copy(library, root / "lib")

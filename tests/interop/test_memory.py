@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import json
 import pathlib
-import tempfile
 from collections.abc import Iterator
 
-import guest_python
 import pytest
 from guest import GuestHung
-from rig import HIGH, KERNEL_NAME, LOW, OURS_NAME, Rig, Rigs
+from ours_inside import OursInside, python
+from rig import Rig, Rigs
 
-from mirror_pair import Side, in_sync
 from relevo.mirror.create import create_metadata, read_superblock
 
-PROGRAMS = pathlib.Path(__file__).parent / "memory"
+TIMES = 'timeout = "60 s"\nping_timeout = "30 s"'
 DISK_BYTES = 192 << 20
 WRITING_S = 60
 HUNG_TASK_S = 30
 """The guest's kernel complains of a task that waits for so long without a pause."""
 LIMIT_S = 420.0
-PYTHON = "PYTHONHOME=/py LD_LIBRARY_PATH=/py/lib PYTHONPATH={more}/py/app PYTHONDONTWRITEBYTECODE=1 /py/bin/python3"
-RELEVO = f"{PYTHON.format(more='')} -m relevo --etc /tmp/etc --state /tmp/state --run /run --node {KERNEL_NAME} mirror"
 HOG = (
     "while [ -e /tmp/writing ]; do"
     " sh -c 'echo 1000 > /proc/self/oom_score_adj; exec dd if=/dev/zero of=/dev/null bs=600M count=1' 2> /dev/null;"
@@ -40,69 +36,27 @@ _reached: dict[str, float] = {}
 """What the protected one reached; the unprotected one is compared with it."""
 
 
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[pathlib.Path]:
-    """The disk with Python and this project."""
-    with tempfile.TemporaryDirectory(prefix="relevo-runtime-", dir="/dev/shm") as folder:
-        disk = pathlib.Path(folder) / "runtime"
-        guest_python.make_disk(disk, PROGRAMS)
-        yield disk
-
-
-class Scene:
+class Scene(OursInside):
     """Our mirror in the guest as the active server, and its peer outside."""
 
     def __init__(self, rig: Rig, *, protected: bool) -> None:
-        self.rig = rig
-        self.guest = rig.guest
-        rig.begin(ours_is_lower=True)
-        self.peer = Side(rig.folder, OURS_NAME, rig.ours)
-        self._write_configuration()
+        super().__init__(rig, "/dev/vda", TIMES)
         for disk in (self.peer.disk, self.guest.disk):
             with disk.open("r+b" if disk.exists() else "wb") as file:
                 file.truncate(DISK_BYTES)
             create_metadata(disk, zeroed=True)
         self.peer.start()
-        self.guest.run("mkdir -p /py /mnt && mount -o ro /dev/vdb /py", limit_s=60)
         self.guest.run(
             f"echo {HUNG_TASK_S} > /proc/sys/kernel/hung_task_timeout_secs; echo 1 > /proc/sys/vm/overcommit_memory"
         )
-        more = "" if protected else "/py/app/unprotected:"
-        run = RELEVO.replace("PYTHONPATH=", f"PYTHONPATH={more}", 1)
-        self.guest.run(f"({run} run r0 > /tmp/mirror.log 2>&1 &)")
-        try:
-            self.peer.wait_for(in_sync, "a connection with the guest", 120)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.guest.run('cat /tmp/mirror.log')}") from error
-        self.device = self.guest.run(f"{RELEVO} primary r0", limit_s=120).split()[-1]
-        self.guest.run(f"mkfs.ext4 -q {self.device} && mount {self.device} /mnt", limit_s=120)
-
-    def _write_configuration(self) -> None:
-        def text(own_disk: str) -> str:
-            disks = {OURS_NAME: str(self.peer.disk), KERNEL_NAME: own_disk}
-            nodes = "".join(
-                f'[nodes.{name}]\naddresses = {{ cross = "{address}" }}\ndisks = {{ r0 = "{disks[name]}" }}\n'
-                for name, address in ((OURS_NAME, LOW), (KERNEL_NAME, HIGH))
-            )
-            return (
-                '[cluster]\nname = "memory"\nsecrets = "secrets.toml"\nauthkeys = "authkeys"\n'
-                '[links.cross]\ninterface = "eth1"\nnetwork = "10.27.0.0/24"\n'
-                f'{nodes}[mirrors.r0]\nlink = "cross"\nalone = "risk"\ntimeout = "60 s"\nping_timeout = "30 s"\n'
-            )
-
-        files = {"secrets.toml": '[mirror]\nr0 = "open sesame"\n', "authkeys": "auth 1\n1 sha1 key\n"}
-        etc = self.peer.paths.etc
-        (etc / "relevo.toml").write_text(text("/dev/vda"))
-        script = f"mkdir -p /tmp/etc /tmp/state\ncat > /tmp/etc/relevo.toml <<'END'\n{text('/dev/vda')}END\n"
-        for name, content in files.items():
-            (etc / name).touch(mode=0o600)
-            (etc / name).write_text(content)
-            script += f"cat > /tmp/etc/{name} <<'END'\n{content}END\nchmod 600 /tmp/etc/{name}\n"
-        self.guest.run(script)
+        self.start_inside("" if protected else "/py/app/unprotected")
+        self.wait_in_sync()
+        device = self.ask("primary r0").split()[-1]
+        self.guest.run(f"mkfs.ext4 -q {device} && mount {device} /mnt", limit_s=120)
 
     def write_in_a_full_memory(self) -> dict[str, float]:
         """What the writer saw."""
-        writer = f"{PYTHON.format(more='')} /py/app/writer.py /mnt {WRITING_S}"
+        writer = f"{python()} /py/app/writer.py /mnt {WRITING_S}"
         script = f"touch /tmp/writing; ({HOG}) & ({HOG}) &\n{writer}; status=$?; rm /tmp/writing; exit $status"
         told: dict[str, float] = json.loads(self.guest.run(script, limit_s=LIMIT_S).splitlines()[-1])
         print(told)
@@ -121,19 +75,14 @@ class Scene:
     def finish(self) -> None:
         """Leave in order, and compare both copies."""
         self.guest.run("umount /mnt", limit_s=120)
-        self.guest.run(f"{RELEVO} secondary r0", limit_s=120)
+        self.ask("secondary r0")
         self.peer.wait_for(lambda status: status["peer_role"] == "Secondary", "the end of the peer's role", 60)
-        self.guest.run(f"{RELEVO} down r0; sync", limit_s=120)
+        self.ask("down r0")
+        self.guest.run("sync")
         assert self.peer.stop() == 0
         _, layout = read_superblock(self.peer.disk)
         with self.guest.disk.open("rb") as file:
             assert file.read(layout.data_bytes) == self.peer.data_bytes()
-
-    def close(self) -> None:
-        """Take it down, in whatever state it is."""
-        if self.peer.process is not None:
-            self.peer.kill()
-        self.rig.close()
 
 
 @pytest.fixture

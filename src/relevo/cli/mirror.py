@@ -12,6 +12,7 @@ from relevo.base.units import format_bytes
 from relevo.cli import drbdadm, mirror_conf, mirror_saved
 from relevo.cli.context import Context, of, print_json
 from relevo.config.site import NoSuchMirror, find_site
+from relevo.mirror.bitmap import BLOCK_BYTES
 
 app = typer.Typer(cls=drbdadm.Verbs, no_args_is_help=True, help="The same blocks on two disks.")
 drbdadm.register(app)
@@ -87,6 +88,7 @@ def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
     if found.get("resync"):
         done, total = found["resync"]["done_bytes"], found["resync"]["total_bytes"]
         lines.append(f"  resync: {format_bytes(done)} of {format_bytes(total)}")
+    lines.extend(_verified(found.get("verify_schedule") or {}))
     if found.get("device"):
         lines.append(f"  device: {found['device']}")
     lines.extend(f"  {found[key]}" for key in ("problem",) if found.get(key))
@@ -96,6 +98,17 @@ def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
         lines.append(f"  apart{since}: {own} changed here, {peers} on the peer")
         lines.append(f"  to resolve it: {_resolve_remedy(found['name'], decided_here=decided_here)}")
     return "\n".join(lines)
+
+
+def _verified(schedule: dict[str, Any]) -> list[str]:
+    """When the copies were last compared by themselves, what that found, and when it is due again."""
+    if not schedule.get("every_ms"):
+        return []
+    last = "never"
+    if schedule["last_ended"]:
+        last = f"{schedule['last_ended']}, {format_bytes(schedule['last_blocks'] * BLOCK_BYTES)} differed"
+    waits = f", waits: {schedule['waits']}" if schedule["waits"] else ""
+    return [f"  verified: {last}; due {schedule['next_due']}{waits}"]
 
 
 def _resolve_remedy(name: str, *, decided_here: bool) -> str:

@@ -37,7 +37,7 @@ def show(
         return
     for copy in copies:
         index = copy.index
-        what = "image" if index.kind == "image" else "changed blocks"
+        what = {"blocks": "changed blocks", "image": "image", "lvm": f"snapshot {index.image}"}[index.kind]
         typer.echo(f"{copy.name}  {index.reason}  {what}  {format_bytes(index.saved_bytes)}  {index.saved_at}")
     if not copies:
         typer.echo(f"Nothing has been saved of mirror {name} here.")

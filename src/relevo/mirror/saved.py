@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from relevo.base.errors import RelevoError
+from relevo.mirror import lvm
 
 FORMAT = 1
 INDEX = "index.json"
@@ -27,6 +28,7 @@ IMAGE = "image"
 PIECE_BYTES = 1 << 20
 FICLONE = 0x40049409
 """ioctl: let a file share all blocks of another (linux/fs.h)."""
+Kind = Literal["blocks", "image", "lvm"]
 _RANGE = struct.Struct(">QQ")
 
 
@@ -46,13 +48,14 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
         mirror, node: whose copy it was.
         reason: `split-brain` or `resync`.
         saved_at: UTC, as `2026-11-26T07:00:00Z`.
-        kind: `blocks`: only those that this side had changed; `image`: the whole backing file.
+        kind: `blocks`: only those that this side had changed; `image`: the whole backing file; `lvm`: a snapshot
+            of the whole logical volume.
         data_bytes: size of the device.
         saved_bytes: how much of it was saved (for an image: how much was marked as changed).
         generations: current, bitmap, history 0 and history 1 of the copy, 16 hexadecimal digits each.
         ranges_sha256: of the file `ranges`.
         blocks_sha256: of the file `blocks`; empty for an image.
-        image: path of the image; empty for blocks.
+        image: path of the image or the snapshot's device; empty for blocks.
     """
 
     format: int
@@ -60,7 +63,7 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     reason: str
     saved_at: str
-    kind: Literal["blocks", "image"]
+    kind: Kind
     data_bytes: int
     saved_bytes: int
     generations: tuple[str, str, str, str]
@@ -169,9 +172,9 @@ def extract(saved: Saved, target: pathlib.Path, *, onto: bool) -> int:
 
 def _check(saved: Saved) -> Iterator[tuple[int, bytes]]:
     """Compare the checksums, then give the content piece by piece."""
-    if saved.index.kind == "image":
+    if saved.index.kind != "blocks":
         path = image_path(saved)
-        if not path.is_file() or path.stat().st_size < saved.index.data_bytes:
+        if not (path.is_file() or path.is_block_device()) or _size(path) < saved.index.data_bytes:
             raise SavedCopyUnusable(f"{path} is gone or cut off.", "Use another saved copy.")
         return _pieces(path, [(0, saved.index.data_bytes)])
     ranges = (saved.folder / RANGES).read_bytes()
@@ -181,6 +184,11 @@ def _check(saved: Saved) -> Iterator[tuple[int, bytes]]:
         if hashlib.file_digest(blocks, "sha256").hexdigest() != saved.index.blocks_sha256:
             raise SavedCopyUnusable(f"{saved.folder / BLOCKS} is damaged (checksum).", "Use another saved copy.")
     return _pieces(saved.folder / BLOCKS, unpack_ranges(ranges))
+
+
+def _size(path: pathlib.Path) -> int:
+    with path.open("rb") as content:
+        return content.seek(0, os.SEEK_END)
 
 
 def _pieces(path: pathlib.Path, ranges: list[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
@@ -208,6 +216,8 @@ def remove(saved: Saved) -> None:
     (saved.folder / INDEX).unlink()
     if saved.index.kind == "image":
         image_path(saved).unlink(missing_ok=True)
+    elif saved.index.kind == "lvm":
+        lvm.give_back(image_path(saved))
     shutil.rmtree(saved.folder)
 
 

@@ -23,7 +23,7 @@ import msgspec
 from relevo.base.durable import sync_folder, write_durably
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
-from relevo.mirror import saved
+from relevo.mirror import lvm, saved
 
 FREE_RESERVE_BYTES = 64 << 20
 """What stays free on the file system of the state folder: the daemons' own small files must always fit."""
@@ -134,12 +134,20 @@ def _remove_unfinished(store: pathlib.Path, disk: pathlib.Path) -> None:
 
 def _discard(folder: pathlib.Path, disk: pathlib.Path) -> None:
     _beside(disk, folder).unlink(missing_ok=True)
+    volume = lvm.volume_of(disk)
+    if volume is not None:
+        lvm.give_back(pathlib.Path("/dev", volume.group, _volume_name(folder)))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _beside(disk: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Where the image lies when the store is on another file system than the disk."""
     return disk.with_name(f".{disk.name}.saved-{folder.name}")
+
+
+def _volume_name(folder: pathlib.Path) -> str:
+    """What a snapshot of a logical volume is called: after the mirror and the time."""
+    return f"relevo-{folder.parent.name}-{folder.name}"
 
 
 def _new_folder(store: pathlib.Path, reason: str) -> pathlib.Path:
@@ -158,14 +166,18 @@ def _new_folder(store: pathlib.Path, reason: str) -> pathlib.Path:
 def _fill(order: Order, folder: pathlib.Path, packed: bytes, used_bytes: int) -> str:
     ranges = saved.unpack_ranges(packed)
     wanted_bytes = sum(length for _, length in ranges)
+    kind: saved.Kind = "image"
     image = _snapshot(pathlib.Path(order.disk), folder)
+    if image is None and not ranges:
+        image, kind = _volume_snapshot(pathlib.Path(order.disk), folder), "lvm"
     digest = ""
     if image is None:
+        kind = "blocks"
         if not ranges:
             raise CopyNotSaved(
                 errno.ENOTSUP,
                 f"No snapshot of {order.disk} can be made.",
-                "A file on xfs or btrfs can share its blocks; other disks cannot.",
+                "A logical volume can have one, and a file on xfs or btrfs can share its blocks; other disks cannot.",
             )
         _check_room(order, folder, wanted_bytes, used_bytes)
         digest = _copy(pathlib.Path(order.disk), folder / saved.BLOCKS, ranges)
@@ -176,7 +188,7 @@ def _fill(order: Order, folder: pathlib.Path, packed: bytes, used_bytes: int) ->
         node=order.node,
         reason=order.reason,
         saved_at=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        kind="blocks" if image is None else "image",
+        kind=kind,
         data_bytes=order.data_bytes,
         saved_bytes=wanted_bytes,
         generations=order.generations,
@@ -221,6 +233,11 @@ def _snapshot(disk: pathlib.Path, folder: pathlib.Path) -> pathlib.Path | None:
     finally:
         os.close(source)
     return None
+
+
+def _volume_snapshot(disk: pathlib.Path, folder: pathlib.Path) -> pathlib.Path | None:
+    volume = lvm.volume_of(disk)
+    return None if volume is None else lvm.take(volume, _volume_name(folder))
 
 
 def _shared(source: int, image: pathlib.Path) -> bool:
@@ -275,7 +292,7 @@ def main(arguments: list[str]) -> int:
             return 0
         order = msgspec.json.decode(arguments[0].encode(), type=Order)
         sys.stdout.write(save(order, sys.stdin.buffer.read()) + "\n")
-    except CopyNotSaved as error:
+    except (CopyNotSaved, lvm.SnapshotFailed) as error:
         sys.stderr.write(f"{error.what} {error.remedy}\n")
         return error.errno
     except RelevoError as error:
