@@ -33,7 +33,7 @@ from relevo.mirror.core import Mirror, Settings
 from relevo.mirror.disk_content import open_copy
 from relevo.mirror.loop import Loop
 from relevo.mirror.shell_disk import ShellDisk
-from relevo.mirror.worker import _meta_state, _random
+from relevo.mirror.shell import _meta_state, _random
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

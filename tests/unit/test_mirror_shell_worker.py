@@ -23,7 +23,7 @@ from relevo.device.fuse import FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
 from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, KeeperReply, Run, decode_order, encode
 from relevo.mirror import events as ev
-from relevo.mirror import shell_device, worker
+from relevo.mirror import shell, shell_device
 from relevo.mirror.create import create_metadata
 from relevo.mirror.loop import now_ms
 from relevo.mirror.parted import Parted
@@ -52,7 +52,7 @@ class Rig:
         self.paths.state.mkdir()
         self.keeper, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.to_keeper = KeeperClient(ours.detach())
-        self.worker = worker.Worker(site_of(config(self.disk), "nodo1", "r0"), self.paths, self.to_keeper)
+        self.worker = shell.Worker(site_of(config(self.disk), "nodo1", "r0"), self.paths, self.to_keeper)
         self.client = socket.socket(socket.AF_UNIX)
         self.client.connect(str(self.paths.socket("mirror-r0")))
         self.client.settimeout(0)
@@ -115,12 +115,12 @@ def test_a_disk_that_cannot_be_read_is_no_end(rig: Rig, monkeypatch: pytest.Monk
     def broken(*_: object) -> Any:
         raise OSError(errno.EIO, "Input/output error")
 
-    plain = worker.open_copy
+    plain = shell.open_copy
     rig.disk.write_bytes(bytes(DISK_BYTES))
-    monkeypatch.setattr(worker, "open_copy", broken)
+    monkeypatch.setattr(shell, "open_copy", broken)
     rig.worker._attach()
     assert "Input/output error" in rig.ask("status")["problem"]
-    monkeypatch.setattr(worker, "open_copy", plain)
+    monkeypatch.setattr(shell, "open_copy", plain)
     rig.attach()
 
 
