@@ -79,6 +79,20 @@ def pair() -> Iterator[tuple[Pair, Held]]:
         yield made, disk
 
 
+@pytest.fixture
+def limited() -> Iterator[tuple[Pair, Held]]:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="mirror-hung-", dir="/dev/shm"))
+    with contextlib.ExitStack() as ends:
+        ends.callback(shutil.rmtree, folder, ignore_errors=True)
+        made = Pair(folder, mirror='disk_timeout = "800 ms"\n')
+        disk = Held(made.one.disk)
+        ends.callback(disk.close)
+        ends.callback(made.close)
+        ends.callback(lambda: disk.order("release"))
+        made.start()
+        yield made, disk
+
+
 def read(device: pathlib.Path, block: int) -> bytes:
     """Read a block past the page cache."""
     fd = os.open(device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
@@ -122,3 +136,26 @@ def test_while_reads_hang_writes_and_the_peer_go_on(pair: tuple[Pair, Held]) -> 
         assert {block: found.result() for block, found in reading.items()} == contents
     assert read(device, READS * GAP_BLOCKS) == b"w" * BLOCK
     mirror.one.call("secondary")
+
+
+def test_a_disk_that_does_not_answer_is_given_up(limited: tuple[Pair, Held]) -> None:
+    mirror, disk = limited
+    device = mirror.one.promote()
+    write(device, 3, b"a" * BLOCK)
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        disk.order("hold")
+        reading = threads.submit(read, device, 3)
+        disk.await_held(1)
+        status = mirror.one.wait_for(lambda status: status["disk"] == "Diskless", "giving the disk up", 20)
+        assert "did not answer within disk-timeout" in status["problem"]
+        assert reading.result() == b"a" * BLOCK, "the peer has it"
+    write(device, 3, b"b" * BLOCK)
+    assert read(device, 3) == b"b" * BLOCK
+    assert mirror.one.events("disk_does_not_answer")
+    disk.order("release")
+    mirror.one.call("attach")
+    mirror.wait_in_sync(30)
+    mirror.one.call("secondary")
+    for side in mirror.sides.values():
+        assert side.stop() == 0
+    assert mirror.one.data_bytes() == mirror.two.data_bytes()

@@ -23,6 +23,9 @@ KINDS: dict[str, tuple[type, ...]] = {
         *(e.WriteSuperblock, e.WriteActivityLog, e.WriteBitmap),
     ),
 }
+KINDS["hang"] = (*KINDS["dead"], e.DiskReadThin, e.DiskDigest)
+HANG_MS = 60
+"""disk-timeout of the simulated shell."""
 
 
 class DiskTrouble:
@@ -34,6 +37,8 @@ class DiskTrouble:
         self.bad = 0
         self.seen = 0
         self.open = False
+        self.hanging: list[tuple[Any, Any]] = []
+        self.given_up = False
 
     def begin(self, kind: str, count: int) -> None:
         """The next operations of that kind fail (a dead disk: all of them)."""
@@ -47,14 +52,51 @@ class DiskTrouble:
         """Whether this operation fails now."""
         if not self.kind or not isinstance(effect, KINDS[self.kind]):
             return 0
-        if not self.seen and not all(node.both_good for node in self.node.world.nodes):
+        others = [node.trouble for node in self.node.world.nodes if node is not self.node]
+        good = all(node.both_good for node in self.node.world.nodes) and not any(other.hanging for other in others)
+        if not self.seen and not good:
             self.end()
             return 0
         self.seen += 1
         self.bad -= 1
-        if self.kind != "dead" and self.bad <= 0:
+        if self.kind not in {"dead", "hang"} and self.bad <= 0:
             self.kind = ""
-        return errnos.EIO
+        return errnos.ETIMEDOUT if self.kind == "hang" else errnos.EIO
+
+    def hangs(self, op: Any, effect: Any) -> bool:
+        """Whether the disk does not answer this; the shell gives it up after a while, with everything under way."""
+        if self.kind != "hang" or self.given_up:
+            return False
+        if not self.hanging:
+            self.node.later(HANG_MS, self._give_up)
+        self.hanging.append((op, effect))
+        return True
+
+    def _give_up(self) -> None:
+        node, world = self.node, self.node.world
+        world.say(f"{node}: the disk does not answer")
+        self.given_up = True
+        hanging, self.hanging = self.hanging, []
+        for op, effect in hanging:
+            self.lands_late(op)
+            node.give(e.DiskDone(world.now, effect.token, errnos.ETIMEDOUT))
+
+    def lands_late(self, op: Any) -> None:
+        """What was given up comes to its end later, a write perhaps in part."""
+        disk, rng = self.node.disk, self.node.world.rng
+
+        def land() -> None:
+            if op not in disk.in_flight:  # its power was cut
+                return
+            if isinstance(op.effect, e.DiskWrite | e.DiskDiscard):
+                disk.in_flight.remove(op)
+                for block, value in written(op.effect):
+                    if rng.random() < 0.5:
+                        disk.write(block, value)
+            else:
+                disk.finish(op)
+
+        self.node.later(rng.randint(1, 200), land)
 
     def failed(self, op: Any) -> None:
         """An operation that failed may have left something."""
@@ -72,7 +114,7 @@ class DiskTrouble:
         node, world, self.open = self.node, self.node.world, False
         world.say(f"{node}: the disk is given up")
         node.later(1, lambda: node.give(e.DiskDone(world.now, token)))
-        if "bad disk" in world.plan.faults:
+        if {"bad disk", "hung disk"} & set(world.plan.faults):
             node.later(world.rng.choice((20, 100, 300)), self._again)
 
     def _again(self) -> None:
@@ -99,6 +141,7 @@ class DiskTrouble:
         blank = self.kind == "dead"
         self.end()
         self.seen = 0
+        self.hanging, self.given_up = [], False
         if blank:
             world.say(f"{node}: the disk is replaced by a blank one")
             node.disk.blank()

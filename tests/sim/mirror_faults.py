@@ -162,6 +162,8 @@ class Story:
                 self._down(world.nodes[1 - node.number], power=True, back_ms=rng.choice((20, 100, 400)))
         elif kind == "bad disk" and node.alive and all(each.both_good for each in world.nodes):
             node.trouble.begin(rng.choice(("read", "write", "write", "flush", "meta", "dead")), rng.randint(1, 3))
+        elif kind == "hung disk" and node.alive and all(each.both_good for each in world.nodes):
+            node.trouble.begin("hang", 1)
         elif kind == "disk" and node.alive and not node.disk.failing:
             other = world.nodes[1 - node.number]
             if not other.disk.failing and (not other.alive or other.state.disk > Disk.FAILED):

@@ -10,6 +10,7 @@ import heapq
 import random
 import sys
 from collections.abc import Callable
+from errno import ETIMEDOUT
 from typing import Any, Literal
 
 from mirror_admin import Administrator
@@ -40,6 +41,8 @@ FAULTS = (
     *("worker", "worker", "worker and power", "slow", "disk"),
 )
 """What goes wrong in a run, by weight; `mirror_faults` says what each is."""
+HUNG_DISKS = ("power", "kill", "cut", "hand_over", "leave", "hung disk", "hung disk", "hung disk", "hung disk")
+"""Disks that do not answer any more, and are given up."""
 BAD_DISKS = (
     *("power", "power", "kill", "cut", "cut", "hand_over", "leave", "outage", "blackout"),
     *("bad disk", "bad disk", "bad disk", "bad disk"),
@@ -332,7 +335,11 @@ class Node:
         def done() -> None:
             errno = self.trouble.errno(effect)
             found = None
-            if errno:
+            if errno and self.trouble.hangs(op, effect):
+                return
+            if errno == ETIMEDOUT:
+                self.trouble.lands_late(op)
+            elif errno:
                 self.trouble.failed(op)
             else:
                 found = self.disk.finish(op)

@@ -14,7 +14,7 @@ from mirror_client import DataLost
 from mirror_duties import DutyBroken
 from mirror_faults import NotSettled
 from mirror_steps import strikes, tell
-from mirror_world import BAD_DISKS, FAULTS, Plan, run
+from mirror_world import BAD_DISKS, FAULTS, HUNG_DISKS, Plan, run
 
 from relevo.mirror import events as e
 from relevo.mirror.core import Mirror, Settings
@@ -68,6 +68,18 @@ def test_disks_that_fail_and_are_replaced_under_a_running_device_lose_nothing(fi
 def test_what_an_error_of_the_disk_leads_to_loses_nothing(policy: Literal["pass_on", "call-local-io-error"]) -> None:
     for seed in range(2 * SEEDS_PER_TEST):
         run(Plan(seed, faults=BAD_DISKS, on_io_error=policy))
+
+
+@pytest.mark.parametrize("policy", ["detach", "pass_on"])
+@pytest.mark.parametrize("protocol", ["A", "C"])
+def test_disks_that_do_not_answer_and_land_writes_late_lose_nothing(
+    protocol: Literal["A", "C"], policy: Literal["detach", "pass_on"]
+) -> None:
+    given_up = 0
+    for seed in range(SEEDS_PER_TEST):
+        plan = Plan(seed, protocol=protocol, faults=HUNG_DISKS, on_io_error=policy, trace=True)
+        given_up += sum("the disk does not answer" in line for line in run(plan).lines)
+    assert given_up
 
 
 @pytest.mark.parametrize("protocol", ["A", "B"])

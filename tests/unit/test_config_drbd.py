@@ -285,6 +285,7 @@ rs_discard_granularity = "64 KiB"
 wfc_timeout = "1 min"
 degr_wfc_timeout = "30 s"
 outdated_wfc_timeout = "20 s"
+disk_timeout = "5 s"
 handlers = { split-brain = "/usr/local/sbin/tell", pri-lost = "logger lost" }
 """
 
@@ -295,7 +296,7 @@ def with_options(lines: str) -> str:
 
 WITHOUT_KEY = {
     "discard_node",  # relevo.toml is the same on both servers; discard-local and discard-remote are not
-    *("size_bytes", "disk_timeout_ms"),
+    "size_bytes",
     *("disk_barrier", "disk_flushes", "disk_drain", "md_flushes"),
 }
 """Fields that only a drbd.conf sets; all but the first have no effect."""

@@ -120,6 +120,7 @@ _DURATIONS = {
     "wfc_timeout": "wfc_timeout_ms",
     "degr_wfc_timeout": "degr_wfc_timeout_ms",
     "outdated_wfc_timeout": "outdated_wfc_timeout_ms",
+    "disk_timeout": "disk_timeout_ms",
 }
 _SIZES = {
     "sndbuf": "sndbuf_bytes",

@@ -15,7 +15,7 @@ import queue
 import struct
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from relevo.base.errors import RelevoError
@@ -49,30 +49,30 @@ class AioUnavailable(RelevoError):
     """The kernel offers no native asynchronous I/O, or none is left."""
 
 
-class _Discarder(Generic[Token]):
+class _Discarder:
     """The thread that carries out discards; its results are put into `done` and announced on the eventfd."""
 
     def __init__(self, eventfd: int) -> None:
         self._eventfd = eventfd
-        self._orders: queue.SimpleQueue[tuple[int, int, int, DiscardKind, Token] | None] = queue.SimpleQueue()
-        self.done: deque[tuple[Token, int]] = deque()
+        self._orders: queue.SimpleQueue[tuple[int, int, int, DiscardKind, int] | None] = queue.SimpleQueue()
+        self.done: deque[tuple[int, int]] = deque()
         before = threading.stack_size(_THREAD_STACK_BYTES)
         self._thread = threading.Thread(target=self._work, name="discard", daemon=True)
         self._thread.start()
         threading.stack_size(before)
 
-    def order(self, fd: int, offset: int, length: int, kind: DiscardKind, token: Token) -> None:
-        self._orders.put((fd, offset, length, kind, token))
+    def order(self, fd: int, offset: int, length: int, kind: DiscardKind, number: int) -> None:
+        self._orders.put((fd, offset, length, kind, number))
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
-            fd, offset, length, kind, token = order
+            fd, offset, length, kind, number = order
             result = 0
             try:
                 discard(fd, offset, length, kind)
             except OSError as error:
                 result = -(error.errno or errno.EIO)
-            self.done.append((token, result))
+            self.done.append((number, result))
             os.eventfd_write(self._eventfd, 1)
 
     def close(self) -> None:
@@ -116,8 +116,8 @@ class Aio(Generic[Token]):
         self._inflight: dict[int, tuple[Token, object]] = {}
         self._next = 1
         self._failed: list[tuple[Token, int]] = []
-        self._discarder: _Discarder[Token] | None = None
-        self._discarding = 0
+        self._discarder: _Discarder | None = None
+        self._discarding: dict[int, Token] = {}
         self._make_areas(depth)
 
     def _make_areas(self, depth: int) -> None:
@@ -152,7 +152,7 @@ class Aio(Generic[Token]):
 
     def __len__(self) -> int:
         """Operations that were asked for and not reaped."""
-        return len(self._inflight) + self._discarding + len(self._failed)
+        return len(self._inflight) + len(self._discarding) + len(self._failed)
 
     # ---- asking ------------------------------------------------------------------------------------------------
 
@@ -180,8 +180,10 @@ class Aio(Generic[Token]):
         """Make a range read as zeros (`backing.discard`); the result is 0. Starts at once, without `submit`."""
         if self._discarder is None:
             self._discarder = _Discarder(self._eventfd)
-        self._discarding += 1
-        self._discarder.order(fd, offset, length, kind, token)
+        number = self._next
+        self._next = number + 1
+        self._discarding[number] = token
+        self._discarder.order(fd, offset, length, kind, number)
 
     def _ask_vector(self, opcode: int, fd: int, views: Sequence[memoryview], offset: int, token: Token) -> None:
         vector = bytearray().join(_IOVEC.pack(address_of(view), len(view)) for view in views)
@@ -247,8 +249,8 @@ class Aio(Generic[Token]):
         if self._discarding and self._discarder is not None:
             finished = self._discarder.done
             while finished:
-                self._discarding -= 1
-                done.append(finished.popleft())
+                number, result = finished.popleft()
+                done.append((self._discarding.pop(number), result))
         if self._waiting or self._staged:
             self._refill()
         return done
@@ -286,6 +288,26 @@ class Aio(Generic[Token]):
             self._iocbs[self._staged * 64 : self._staged * 64 + 64] = self._waiting.popleft()
             self._staged += 1
         self.submit()
+
+    def age(self) -> tuple[int | None, int]:
+        """The number of the oldest operation in flight (discards aside; None: there is none), and the next one's."""
+        return next(iter(self._inflight), None), self._next
+
+    def abandon(self, heir: Callable[[Token], Token]) -> list[Token]:
+        """Whoever waits for something hears no more of it: returns the tokens of all that is in flight.
+
+        What the kernel has stays in its hands; what it has not is never handed over. `heir` gives what is reaped
+        instead of a token: whoever keeps its memory until then. (`aio_abandoned.abandon` lets nothing new begin.)
+        """
+        held = [*self._waiting, *(bytes(self._iocbs[at * 64 : at * 64 + 64]) for at in range(self._staged))]
+        never = {_IOCB.unpack(iocb)[0] for iocb in held}
+        self._waiting.clear()
+        self._staged = 0
+        tokens = [token for token, _ in self._inflight.values()] + list(self._discarding.values())
+        kept = {key: pair for key, pair in self._inflight.items() if key not in never}
+        self._inflight = {key: (heir(token), keep) for key, (token, keep) in kept.items()}
+        self._discarding = {key: heir(token) for key, token in self._discarding.items()}
+        return tokens
 
     def close(self) -> None:
         """Wait for what is in flight and give everything back."""

@@ -8,6 +8,7 @@ that disk holds is stale. A copy that serves a Primary without a disk marks what
 from __future__ import annotations
 
 from collections.abc import Collection
+from errno import ETIMEDOUT
 
 from relevo.mirror import errors
 from relevo.mirror import events as e
@@ -139,10 +140,12 @@ class LocalCopy:
         if policy == "call-local-io-error":
             s.out.append(e.RunHandler(None, "local-io-error", {}))
         waiting = s.role is Role.PRIMARY and self._local.gate is not Gate.OPEN and s.disk is not Disk.INCONSISTENT
-        if policy == "pass_on" and not whole and not waiting and s.disk is not Disk.NEGOTIATING:
+        kept = policy == "pass_on" and not whole and errno != ETIMEDOUT
+        if kept and not waiting and s.disk is not Disk.NEGOTIATING:
             self._pass_on(errno)  # while writes wait for permission they are on this disk only: it would be overwritten
         else:
-            self._detach(f"The backing disk failed (error {errno}); it is not used any more.")
+            what = "did not answer within disk-timeout" if errno == ETIMEDOUT else f"failed (error {errno})"
+            self._detach(f"The backing disk {what}; it is not used any more.")
 
     def detach(self, command: e.Detach) -> None:
         """Give the disk up on request; a Primary goes on through the peer, if that has a good copy."""

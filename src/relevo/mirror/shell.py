@@ -163,6 +163,7 @@ class Worker:
         self._problem = ""
         loop, content = self._loop, copy.content
         self._disk = ShellDisk(loop, copy, self._disk_done)
+        self._watch_disk(self._disk)
         self._device.block_bytes = copy.data.block_bytes
         self._errands.data_bytes = content.layout.data_bytes
         if self._core is None:
@@ -185,6 +186,17 @@ class Worker:
             )
         )
         self._changed()
+
+    def _watch_disk(self, disk: ShellDisk) -> None:
+        """disk-timeout: give the disk up when it does not answer; it is closed when it has."""
+        timeout_ms = self._mirror.options.disk_timeout_ms
+
+        def failed() -> None:
+            _log.error("disk_does_not_answer", disk=str(self._disk_path), disk_timeout_ms=timeout_ms)
+            disk.abandon()
+
+        if timeout_ms:
+            disk.watch(timeout_ms, failed)
 
     def _attach_again(self, token: ev.Token) -> None:
         """Use a disk again, or another one in the place of one that has failed.

@@ -15,12 +15,14 @@ import structlog
 
 from relevo.base.errors import RelevoError
 from relevo.device.aio import Aio
+from relevo.device.aio_abandoned import abandon
 from relevo.device.buffers import Buffer, BufferPool, all_zero
 from relevo.device.frontend import DiscardKind
 from relevo.mirror import events as ev
 from relevo.mirror.digests import Digest, digest
 from relevo.mirror.disk_content import OpenCopy
 from relevo.mirror.disk_operations import Harmless, Operation, errno_of, flushes_of
+from relevo.mirror.disk_watch import DiskWatch
 from relevo.mirror.loop import EDGE, READ, Loop
 from relevo.mirror.odd_io import OddIo
 from relevo.mirror.relocate import PIECE_BYTES
@@ -72,12 +74,40 @@ class ShellDisk:
         self._odd_bits = copy.data.block_bytes - 1
         self._odd = OddIo(copy.data.block_bytes, self._read_view, self._write_view, self._discard_range)
         self._digests: dict[str, Digest] = {}
+        self._closed = False
         loop.add(self._aio.fileno(), READ | EDGE, self._ready)
 
     @property
     def busy(self) -> bool:
         """Whether anything is under way."""
         return len(self._aio) > 0 or self.meta.busy or bool(self._waiting_reads) or bool(self._odd)
+
+    # ---- a disk that does not answer ---------------------------------------------------------------------------
+
+    def watch(self, timeout_ms: int, failed: Callable[[], None]) -> None:
+        """Call `failed` when an operation takes longer; then `abandon`."""
+        watch = DiskWatch(timeout_ms)
+
+        def look() -> None:
+            if self._closed:
+                return
+            if watch.late(self._loop.now_ms, *self._aio.age()):
+                failed()
+            else:
+                self._loop.call_in(watch.interval_ms, look)
+
+        look()
+
+    def abandon(self) -> None:
+        """Everything that is under way has failed (ETIMEDOUT), and so does what is still asked for.
+
+        It stays `busy` as long as the kernel has something: until then nobody else may use the disk.
+        """
+        waiting, self._waiting_reads = list(self._waiting_reads), deque()
+        for operation in abandon(self._aio, _heir):
+            operation.finish(operation, -errno.ETIMEDOUT)
+        for effect in waiting:
+            self._read_done(Harmless(_ended_late, effect.token, effect.length, None), -errno.ETIMEDOUT)
 
     # ---- data --------------------------------------------------------------------------------------------------
 
@@ -132,7 +162,9 @@ class ShellDisk:
             token = effect.token
             self._odd.write(effect.offset, view, lambda number: self._done(token, number, None))
             return
-        self._aio.write(self._fd, view, effect.offset, Operation(self._write_done, effect.token, effect.length, None))
+        self._aio.write(
+            self._fd, view, effect.offset, Operation(self._write_done, effect.token, effect.length, effect.buffer)
+        )
 
     def discard(self, effect: ev.DiskDiscard) -> None:
         """Discard in the data area; it reads as zeroes afterwards."""
@@ -184,8 +216,8 @@ class ShellDisk:
     def _read_done(self, operation: Operation, result: int) -> None:
         buffer = operation.buffer
         if result != operation.length:
-            assert buffer is not None
-            buffer.release()
+            if buffer is not None:
+                buffer.release()
             buffer = None
         number, token = errno_of(result, operation.length), operation.token
         if type(token) is _Inner:
@@ -235,9 +267,22 @@ class ShellDisk:
 
     def close(self) -> None:
         """Wait for what is under way, and give the disk back."""
+        self._closed = True
         self._loop.remove(self._aio.fileno())
         self._aio.close()
         self._copy.close()
+
+
+def _heir(operation: Operation) -> Operation:
+    """Nobody waits for it any more, but a disk that answers late must not find other content in its memory."""
+    if operation.buffer is not None:
+        operation.buffer.hold()
+    return Harmless(_ended_late, None, 0, operation.buffer)
+
+
+def _ended_late(operation: Operation, _result: int) -> None:
+    if operation.buffer is not None:
+        operation.buffer.release()
 
 
 def _whole(size: int, then: Callable[[int], None]) -> Operation:

@@ -222,7 +222,7 @@ _DISK = (
     _number("disk", "c-fill-target", 100, 0, 1 << 20, SECTORS, syncer=True),
     _number("disk", "c-max-rate", 102_400, 250, 4 << 20, KIB_PER_S, syncer=True),
     _number("disk", "c-min-rate", 250, 0, 4 << 20, KIB_PER_S, syncer=True),
-    _number("disk", "disk-timeout", 0, 0, 6000, TENTHS, strict=False, why="a disk that hangs is waited for"),
+    _number("disk", "disk-timeout", 0, 0, 6000, TENTHS, strict=False),
     _choice(
         "disk",
         "read-balancing",
