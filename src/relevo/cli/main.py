@@ -9,7 +9,7 @@ import typer
 
 from relevo import __version__
 from relevo.base.paths import Paths
-from relevo.cli import check, cluster, daemons, demo, lab, mirror, transfer, volume
+from relevo.cli import check, cluster, daemons, demo, import_ha, lab, mirror, transfer, volume
 from relevo.cli.context import context, errors_as_sentences
 
 _DEFAULT = Paths()
@@ -51,6 +51,7 @@ def root(
 
 
 app.command("check")(check.check)
+app.command("import")(import_ha.import_ha)
 app.command("status")(cluster.status)
 app.command("standby")(cluster.standby)
 app.command("online")(cluster.online)

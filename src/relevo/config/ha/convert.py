@@ -1,0 +1,298 @@
+"""Heartbeat's ha.cf and haresources, and drbd's resources, as the relevo.toml that means the same, line by line."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from relevo.config.drbd.site import TwoSides
+from relevo.config.ha.tree import Group, HaCf, Medium, Word
+
+NODES = 2
+DEFAULT_PREFIX = 24
+_FILESYSTEM_ARGUMENTS = 3
+_FSTYPES = ("ext4", "xfs", "btrfs")
+_WEB_SERVERS = frozenset({"apache2", "apache", "httpd", "nginx", "lighttpd"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sources:
+    """All that is known of a site.
+
+    Attributes:
+        ha: its ha.cf; groups: its haresources; authkeys: that file.
+        mirrors: drbd's resources by name; drbd: the file that configures them.
+        me: this machine's name; own: its addresses by network card.
+        given: node -> addresses that the administrator named.
+    """
+
+    ha: HaCf
+    groups: list[Group]
+    authkeys: pathlib.Path
+    mirrors: Mapping[str, TwoSides]
+    drbd: pathlib.Path | None
+    me: str
+    own: Mapping[str, tuple[IPv4Interface, ...]]
+    given: Mapping[str, tuple[IPv4Interface, ...]]
+
+
+@dataclasses.dataclass(slots=True)
+class Converted:
+    """The text of relevo.toml; what has no counterpart there; what has to be known before it is complete."""
+
+    text: str = ""
+    left_out: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+
+
+def convert(sources: Sources) -> Converted:
+    """Write the configuration."""
+    return _Converter(sources).convert()
+
+
+class _Converter:
+    def __init__(self, sources: Sources) -> None:
+        self._s = sources
+        self._out = Converted()
+        self._lines: list[str] = []
+
+    def convert(self) -> Converted:
+        """All tables in their order."""
+        ha = self._s.ha
+        if len(ha.nodes) != NODES:
+            self._out.missing.append(f"{ha.file} names {len(ha.nodes)} nodes; Relevo has two.")
+        self._out.left_out += ha.warnings
+        self._cluster()
+        self._heartbeat()
+        networks = self._networks()
+        self._links(networks)
+        self._nodes(networks)
+        self._mirrors()
+        for number, group in enumerate(self._s.groups, 1):
+            self._service(f"service{number}" if len(self._s.groups) > 1 else "service", group, networks)
+        self._rest()
+        self._out.text = "\n".join(self._lines) + "\n"
+        return self._out
+
+    def _say(self, line: str, why: str = "") -> None:
+        self._lines.append(f"{line}  # {why}" if why else line)
+
+    def _where(self, directive: str) -> str:
+        line = self._s.ha.lines.get(directive)
+        return f"ha.cf:{line} {directive}" if line else f"Heartbeat's default, as ha.cf says nothing of {directive}"
+
+    # ---- what both have ----------------------------------------------------------------------------------------
+
+    def _cluster(self) -> None:
+        self._say("[cluster]")
+        self._say(f'name = "{"-".join(self._s.ha.nodes)}"', "Heartbeat's clusters have no name: this is of the nodes'")
+        self._say(f'authkeys = "{self._s.authkeys}"', "the same keys: a Heartbeat on the other node understands us")
+
+    def _heartbeat(self) -> None:
+        ha = self._s.ha
+        self._say("\n[heartbeat]")
+        for name in ("keepalive", "warntime", "deadtime", "initdead"):
+            self._say(f'{name} = "{_duration(getattr(ha, f"{name}_ms"))}"', self._where(name))
+        self._say(f"port = {ha.udpport}", self._where("udpport"))
+
+    # ---- networks ----------------------------------------------------------------------------------------------
+
+    def _networks(self) -> dict[str, IPv4Network]:
+        """Network card -> its subnet, for each card that heartbeats travel on, and the mirrors' if that is known."""
+        found: dict[str, IPv4Network] = {}
+        for medium in self._s.ha.media:
+            network = self._network_of(medium)
+            if network is not None:
+                found.setdefault(medium.interface, network)
+        for sides in self._s.mirrors.values():
+            address = sides.sides[0].end.address
+            if not any(address in network for network in found.values()):
+                self._mirror_network(found, address)
+        return found
+
+    def _network_of(self, medium: Medium) -> IPv4Network | None:
+        """The subnet of a card: from what is given, from this machine, from a resource's address, else /24."""
+        card = medium.interface
+        there = [IPv4Address(m.address) for m in self._s.ha.media if m.interface == card and m.kind == "ucast"]
+        served = [address for address, named in self._addresses() if named == card]
+        there += [interface.ip for interface in served]
+        known = [interface for interfaces in self._s.given.values() for interface in interfaces]
+        if self._s.me in self._s.ha.nodes:
+            known += self._s.own.get(card, ())
+        for interface in (*known, *served):
+            if not there or any(address in interface.network for address in there):
+                return interface.network
+        return IPv4Network(f"{there[0]}/{DEFAULT_PREFIX}", strict=False) if there else None
+
+    def _addresses(self) -> Iterator[tuple[IPv4Interface, str]]:
+        """The addresses of haresources, with the card that they name."""
+        for group in self._s.groups:
+            for word in group.words:
+                found = _address(word)
+                if found is not None:
+                    yield found
+
+    def _mirror_network(self, found: dict[str, IPv4Network], address: object) -> None:
+        for card, interfaces in self._s.own.items():
+            for interface in interfaces:
+                if address in interface.network:
+                    found.setdefault(card, interface.network)
+                    return
+        self._out.missing.append(
+            f"drbd's address {address} is on none of the networks that ha.cf names: run this on a node that has it, "
+            "or give the mirrors addresses on one of them."
+        )
+
+    def _links(self, networks: dict[str, IPv4Network]) -> None:
+        for card in dict.fromkeys(medium.interface for medium in self._s.ha.media):
+            if card not in networks:
+                how = "run this on one of the nodes, or say --address NODE=ADDRESS/BITS"
+                self._out.missing.append(f"The subnet of {card} is not known: {how}.")
+        for card, network in networks.items():
+            media = [medium for medium in self._s.ha.media if medium.interface == card]
+            self._say(f"\n[links.{card}]", ", ".join(f"ha.cf:{m.line} {m.kind}" for m in media) or "drbd's network")
+            self._say(f'interface = "{card}"')
+            self._say(f'network = "{network}"')
+            kinds = {medium.kind for medium in media}
+            if "mcast" in kinds:
+                self._out.left_out.append(f"mcast on {card}: heartbeats go to the broadcast address and to the peer.")
+            elif media and "ucast" not in kinds:
+                self._say("unicast = false", "only bcast is said")
+            elif media and "bcast" not in kinds:
+                self._say("broadcast = false", "only ucast is said")
+
+    # ---- nodes -------------------------------------------------------------------------------------------------
+
+    def _nodes(self, networks: dict[str, IPv4Network]) -> None:
+        for node in self._s.ha.nodes:
+            self._say(f"\n[nodes.{node}]")
+            entries = []
+            for card, network in networks.items():
+                address = next((found for found in self._of_node(node, card) if found in network), None)
+                if address is None:
+                    what = f"The address of {node} on {card} ({network}) is not known"
+                    self._out.missing.append(f"{what}: say --address {node}=ADDRESS.")
+                else:
+                    entries.append(f'{card} = "{address}"')
+            self._say(f"addresses = {{ {', '.join(entries)} }}")
+
+    def _of_node(self, node: str, card: str) -> Iterator[IPv4Address]:
+        """Addresses of a node, the surest first."""
+        yield from (interface.ip for interface in self._s.given.get(node, ()))
+        for sides in self._s.mirrors.values():
+            for side in sides.sides:
+                if side.name == node and isinstance(side.end.address, IPv4Address):
+                    yield side.end.address
+        if node == self._s.me:
+            yield from (interface.ip for interface in self._s.own.get(card, ()))
+        elif self._s.me in self._s.ha.nodes:
+            media = self._s.ha.media
+            yield from (IPv4Address(m.address) for m in media if m.kind == "ucast" and m.interface == card)
+
+    # ---- mirrors and services ----------------------------------------------------------------------------------
+
+    def _mirrors(self) -> None:
+        for name in self._s.mirrors:
+            self._say(f"\n[mirrors.{name}]")
+            self._say(f'drbd = "{self._s.drbd}"', "address, disks, secret and options stay where they are")
+            self._say('alone = "risk"', "as Heartbeat does: whoever sees the other fall silent takes over, unasked")
+
+    def _service(self, name: str, group: Group, networks: dict[str, IPv4Network]) -> None:
+        where = f"haresources:{group.line}"
+        self._say(f"\n[services.{name}]", where)
+        self._say(f'prefer = "{group.node}"')
+        failback = self._s.ha.failback != "off"
+        self._say(f"auto_failback = {str(failback).lower()}", self._where("auto_failback"))
+        words = [word for word in group.words if _address(word) is None]
+        addresses = [word for word in group.words if _address(word) is not None]
+        if group.words != (*words, *addresses):
+            self._say("# The address comes last and goes first: nobody reaches a service that is not there yet.")
+        mounted: tuple[str, str] | None = None
+        for word in words:
+            mounted = self._resource(name, word, where, mounted) or mounted
+        for word in addresses:
+            self._address(name, word, networks)
+
+    def _resource(self, name: str, word: Word, where: str, mounted: tuple[str, str] | None) -> tuple[str, str] | None:
+        """One resource; of a file system its mirror and mount point."""
+        head = f"\n[[services.{name}.resources]]"
+        if word.agent == "drbddisk" and len(word.arguments) == 1:
+            if word.arguments[0] in self._s.mirrors:
+                self._say(head, str(word))
+                self._say(f'type = "mirror"\nmirror = "{word.arguments[0]}"')
+            else:
+                self._out.missing.append(f"{where}: drbd.conf has no resource {word.arguments[0]!r}.")
+            return None
+        if word.agent == "Filesystem" and len(word.arguments) >= _FILESYSTEM_ARGUMENTS:
+            return self._filesystem(head, word, where)
+        what = f"{where}: {word} has no counterpart yet"
+        if word.agent in _WEB_SERVERS and mounted is not None:
+            mirror, folder = mounted
+            self._say(f"\n# {word} has no counterpart yet. Relevo's own file service would be:")
+            lines = (f"[[services.{name}.resources]]", 'type = "files"', f'root = "{folder}"', f'mirror = "{mirror}"')
+            self._lines += [f"# {line}" for line in lines]
+            what += "; Relevo's own file service stands there as a comment"
+        self._out.left_out.append(f"{what}.")
+        return None
+
+    def _filesystem(self, head: str, word: Word, where: str) -> tuple[str, str] | None:
+        device, folder, fstype, *options = word.arguments
+        mirror = next((name for name, sides in self._s.mirrors.items() if str(sides.sides[0].device) == device), None)
+        if mirror is None or fstype not in _FSTYPES:
+            reason = (
+                f"{device} is no mirror's device" if mirror is None else f"{fstype} is none of {', '.join(_FSTYPES)}"
+            )
+            self._out.left_out.append(f"{where}: {word}: {reason}.")
+            return None
+        self._say(head, str(word))
+        self._say(f'type = "filesystem"\nmirror = "{mirror}"\nmountpoint = "{folder}"\nfstype = "{fstype}"')
+        if options:
+            self._say(f'options = "{options[0]}"')
+        return mirror, folder
+
+    def _address(self, name: str, word: Word, networks: dict[str, IPv4Network]) -> None:
+        found = _address(word)
+        assert found is not None
+        interface, card = found
+        link = next((link for link, network in networks.items() if interface.ip in network), card)
+        if link not in networks:
+            self._out.missing.append(f"{word} is on none of the networks that ha.cf names.")
+            return
+        self._say(f"\n[[services.{name}.resources]]", str(word))
+        self._say(f'type = "address"\naddress = "{interface.ip}/{networks[link].prefixlen}"\nlink = "{link}"')
+
+    # ---- what is left ------------------------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        ha = self._s.ha
+        rest: list[tuple[Iterable[object], str]] = [
+            (ha.pings, "ping: addresses outside that are asked have no counterpart yet"),
+            (ha.ping_groups, "ping_group: addresses outside that are asked have no counterpart yet"),
+            (ha.stonith, "stonith: fencing has no counterpart yet"),
+            (ha.watchdog, "watchdog: has no counterpart yet"),
+            (ha.logfile or ha.debugfile or ha.logfacility, "log files: the daemons' log goes to their standard error"),
+        ]
+        self._out.left_out += [f"{what}." for found, what in rest if found]
+
+
+def _duration(value_ms: int) -> str:
+    """Exactly, as relevo.toml takes it."""
+    for unit, size_ms in (("min", 60_000), ("s", 1000)):
+        if value_ms % size_ms == 0:
+            return f"{value_ms // size_ms} {unit}"
+    return f"{value_ms} ms"
+
+
+def _address(word: Word) -> tuple[IPv4Interface, str] | None:
+    """The address of a word such as `IPaddr2::192.168.0.29/24/eth0`, and the card (empty: not said)."""
+    if word.agent not in {"IPaddr", "IPaddr2"} or not word.arguments:
+        return None
+    address, _, rest = word.arguments[0].partition("/")
+    bits, _, rest = rest.partition("/")
+    card = rest.partition("/")[0].partition(":")[0]
+    try:
+        return IPv4Interface(f"{address}/{bits or DEFAULT_PREFIX}"), card
+    except ValueError:
+        return None
