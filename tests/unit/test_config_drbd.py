@@ -256,6 +256,7 @@ ALL = """
 protocol = "A"
 max_buffers = 4000
 max_epoch_size = 100
+size = "3 GiB"
 sndbuf = "512 KiB"
 rcvbuf = "1 MiB"
 ko_count = 3
@@ -296,7 +297,6 @@ def with_options(lines: str) -> str:
 
 WITHOUT_KEY = {
     "discard_node",  # relevo.toml is the same on both servers; discard-local and discard-remote are not
-    "size_bytes",
     *("disk_barrier", "disk_flushes", "disk_drain", "md_flushes"),
 }
 """Fields that only a drbd.conf sets; all but the first have no effect."""

@@ -123,6 +123,7 @@ _DURATIONS = {
     "disk_timeout": "disk_timeout_ms",
 }
 _SIZES = {
+    "size": "size_bytes",
     "sndbuf": "sndbuf_bytes",
     "rcvbuf": "rcvbuf_bytes",
     "congestion_fill": "congestion_fill_bytes",

@@ -22,7 +22,7 @@ _SITE_CONNECT = ("own", "other")
 _MIRROR_RESTART = ("al_extents", "resume")
 _MIRROR_CONNECT = ("secret", "hmac", "port", "connect_interval_ms")
 _OPTIONS_RESTART = (
-    *("protocol", "max_buffers", "max_epoch_size", "size_bytes", "al_updates"),
+    *("protocol", "max_buffers", "max_epoch_size", "al_updates"),
     *("disk_barrier", "disk_flushes", "disk_drain", "md_flushes", "disk_timeout_ms"),
 )
 _OPTIONS_CONNECT = (

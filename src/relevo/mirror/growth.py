@@ -93,7 +93,9 @@ class Growth:
         s, command = self._s, self._command
         assert command is not None
         wanted = self._bounded(s.disk_sectors)
-        if wanted <= s.size_sectors:
+        if wanted <= s.size_sectors < s.disk_sectors and not command.size_bytes:
+            self._limited(s.settings.options.size_bytes, "this side")
+        elif wanted <= s.size_sectors:
             size = format_bytes(s.disk_sectors * SECTOR_BYTES)
             self._refuse(f"The disk of this side has room for {size}, no more than before.", "Let it grow first.")
         elif not s.link:
@@ -101,6 +103,10 @@ class Growth:
         else:
             s.growing_sectors = wanted  # a Primary that has grown writes there before its answer is dealt with
             self._send_sizes(0, NO_RESYNC if command.assume_clean else 0)
+
+    def _limited(self, size_bytes: int, whose: str) -> None:
+        size = format_bytes(size_bytes)
+        self._refuse(f"The option size of {whose} limits the mirror to {size}.", "Raise it, and adjust both sides.")
 
     def _bounded(self, sectors: int) -> int:
         asked = self._command.size_bytes // SECTOR_BYTES if self._command is not None else 0
@@ -142,6 +148,8 @@ class Growth:
         if self._command is not None:
             if grown:
                 self._done()
+            elif 0 < packet.user_sectors <= s.size_sectors:
+                self._limited(packet.user_sectors * SECTOR_BYTES, "the peer")
             else:
                 size = format_bytes(packet.disk_sectors * SECTOR_BYTES)
                 self._refuse(f"The disk of the peer has room for {size}.", "Let it grow as well.")

@@ -13,6 +13,7 @@ import msgspec
 
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
+from relevo.mirror import size_option
 from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement, told
 from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
 from relevo.mirror.durable import Durable
@@ -228,12 +229,14 @@ class Link:
             self._sizes_seen = True
             return
         if s.size_agreed:
-            if packet.disk_sectors < s.size_sectors:
-                self.refuse("The peer's disk is smaller than the mirror.")
+            small = size_option.too_small(s.size_sectors, s.settings.options, packet.user_sectors)
+            if packet.disk_sectors < s.size_sectors or small:
+                self.refuse(small or "The peer's disk is smaller than the mirror.")
             else:
                 self.growth.at_connect(packet)
         else:
             size = min(s.disk_sectors, packet.disk_sectors, packet.current_sectors or packet.disk_sectors)
+            size = size_option.limited(size, s.settings.options, packet.user_sectors)
             if size != s.size_sectors:
                 pages = b"".join(s.bitmap.take_page(page) for page in range(s.bitmap.pages))
                 s.size_sectors = size

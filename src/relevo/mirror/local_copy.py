@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from errno import ETIMEDOUT
 
-from relevo.mirror import errors
+from relevo.mirror import errors, size_option
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.activity_log import ActivityLog
@@ -58,11 +58,13 @@ class LocalCopy:
         s.degraded_at_start = bool(flags & MetaFlag.PRIMARY_IND) and not flags & MetaFlag.CONNECTED_IND
         s.epoch = event.epoch
         s.size_agreed = meta.size_sectors != 0
-        s.size_sectors = meta.size_sectors or _whole(event.disk_bytes)
+        options = s.settings.options
+        s.size_sectors = meta.size_sectors or size_option.limited(_whole(event.disk_bytes), options)
         s.disk = self._load(event)
-        if s.size_sectors > s.disk_sectors:
+        small = size_option.too_small(s.size_sectors, options)
+        if s.size_sectors > s.disk_sectors or small:
             s.disk = Disk.DISKLESS
-            s.problem = "The disk is smaller than the mirror."
+            s.problem = small or "The disk is smaller than the mirror."
             self.resume.attach(event)
             self._in_use(event)
             return

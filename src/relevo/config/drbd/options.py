@@ -202,7 +202,7 @@ _NET = (
     ),
 )
 _DISK = (
-    _number("disk", "size", 0, 0, 2 << 40, SECTORS, why="the device is as large as the smaller disk allows"),
+    _number("disk", "size", 0, 0, 2 << 40, SECTORS),
     _choice("disk", "on-io-error", *typed.words_of(typed.OnIoError)),
     _choice("disk", "fencing", *typed.words_of(typed.Fencing)),
     _number("disk", "max-bio-bvecs", 0, 0, 128, strict=False, why=_NO_QUEUES),
