@@ -13,6 +13,7 @@ from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.bitmap import BLOCK_BYTES
+from relevo.mirror.durable import Durable
 from relevo.mirror.link import Link
 from relevo.mirror.resync import Resync
 from relevo.mirror.retcodes import (
@@ -24,6 +25,7 @@ from relevo.mirror.retcodes import (
 )
 from relevo.mirror.state import Shared, Timer
 from relevo.mirror.states import CONN_MASK, CONNECTION_NAMES, DISK_NAMES, Connection, Disk, Role
+from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT
 from relevo.mirror.verify import Verify
 
 SS_RESYNC_RUNNING = -8
@@ -39,8 +41,9 @@ _MIRRORED = {
 class AgreedChanges:
     """One question to the peer at a time."""
 
-    def __init__(self, shared: Shared, link: Link, resync: Resync) -> None:
+    def __init__(self, shared: Shared, durable: Durable, link: Link, resync: Resync) -> None:
         self._s = shared
+        self._durable = durable
         self._link = link
         self._resync = resync
         self.verify: Verify
@@ -237,7 +240,22 @@ class AgreedChanges:
         """Send what is marked to the peer, if anything is and this side may be the source."""
         s = self._s
         if self._wrong(source=True) is None and s.peer_role is not Role.PRIMARY and s.bitmap.count:
+            self._compare_again()
+
+    def _compare_again(self) -> None:
+        """Two copies that were never in use are equal by their generation alone: they get one of their own first."""
+        s, number = self._s, self._s.link_number
+        if s.uuids.current & ~PRIMARY_BIT != JUST_CREATED:
             self._link.compare_again()
+            return
+        s.uuids.first_current(s.take_random(), primary=s.role is Role.PRIMARY)
+
+        def stable() -> None:
+            if s.link and s.link_number == number and s.conn is Connection.CONNECTED:
+                self._link.announce_first_generation()
+                self._link.compare_again()
+
+        self._durable.superblock(stable)
 
 
 def _nothing() -> None:

@@ -58,7 +58,7 @@ class Mirror:
         self._link = Link(s, self._durable, self._local, self._peer_io, self._resync)
         self._copy = self._link.copy = LocalCopy(s, self._durable, self._local, self._peer_io, self._link)
         self._peer_io.serve_alone = self._copy.serve_alone
-        self._agreed = AgreedChanges(s, self._link, self._resync)
+        self._agreed = AgreedChanges(s, self._durable, self._link, self._resync)
         self._verify = self._link.verify = self._agreed.verify = Verify(
             *(s, self._durable, ranges, self._resync.activity, self._resync.pace),
             *(self._admit, self._disk_failed, self._agreed.repair),

@@ -1,0 +1,63 @@
+"""What `relevo mirror status` and `resolve` tell people: remedies that work where they are read."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import drbd_conf_files as files
+from relevo.cli.mirror import _sentence
+from relevo.mirror import diskless
+
+FOUND: dict[str, Any] = {
+    **diskless.STATUS,
+    "name": "r0",
+    "device": None,
+    "problem": "",
+    "split_brain_since": "2026-11-26T07:00:00Z",
+    "verify_schedule": {"every_ms": 0, "at": "", "last_ended": "", "last_blocks": None, "next_due": "", "waits": ""},
+}
+PARTED = {**FOUND, "split_brain": True, "split_brain_own_bytes": 8192, "split_brain_peer_bytes": 4096}
+DISCARD = "relevo mirror connect --discard-my-data r0"
+
+
+def test_a_split_brain_is_resolved_by_the_cluster_where_there_is_one() -> None:
+    said = _sentence(PARTED)
+    assert "apart since 2026-11-26T07:00:00Z: 8.0 KiB changed here, 4.0 KiB on the peer" in said
+    assert "to resolve it: relevo mirror resolve r0 --keep NODE" in said
+    assert DISCARD not in said
+
+
+def test_with_a_drbd_conf_alone_the_remedy_is_drbdadms() -> None:
+    said = _sentence(PARTED, decided_here=True)
+    assert DISCARD in said
+    assert "resolve r0" not in said
+
+
+def test_resolve_without_a_cluster_names_what_to_do_instead(tmp_path: pathlib.Path) -> None:
+    conf = tmp_path / "drbd.conf"
+    conf.write_text(files.resource())
+    places = ["--etc", str(tmp_path), "--run", str(tmp_path), "--state", str(tmp_path), "--drbd-conf", str(conf)]
+    command = [sys.executable, "-m", "relevo", *places, "--node", "nodo1", "mirror", "resolve", "r0", "--keep", "nodo1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 1
+    assert DISCARD in done.stderr
+
+
+def test_the_last_verify_and_the_next_one_are_told() -> None:
+    schedule = {
+        "every_ms": 86_400_000,
+        "at": "03:00",
+        "last_ended": "2026-11-25T03:10:00Z",
+        "last_blocks": 2,
+        "next_due": "2026-11-26T03:00:00Z",
+        "waits": "no side is Primary",
+    }
+    said = _sentence({**FOUND, "verify_schedule": schedule})
+    assert "verified: 2026-11-25T03:10:00Z, 8.0 KiB differed; due 2026-11-26T03:00:00Z" in said
+    assert "waits: no side is Primary" in said
+    assert "verified: never" in _sentence({**FOUND, "verify_schedule": {**schedule, "last_ended": ""}})
+    assert "verified" not in _sentence(FOUND)
