@@ -13,7 +13,7 @@ import functools
 import hmac
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -197,28 +197,19 @@ def _check_name(label: bytes) -> None:
         raise Malformed(f"{label[:MAX_NAME_BYTES]!r} cannot be the name of a field.")
 
 
-def decode(datagram: bytes, accepted: Mapping[int, AuthKey]) -> Message:
-    """The message of a datagram, its signature checked first.
+def verify(number: int, given: bytes, covered: bytes, accepted: Mapping[int, AuthKey]) -> None:
+    """Check a signature.
 
     Args:
-        datagram: as received.
+        number: the key's, as the message says.
+        given: the signature, hexadecimal.
+        covered: the bytes that it covers.
         accepted: the keys that verify, by number.
 
     Raises:
-        WireError: one of its subclasses; nothing else is ever raised.
+        UnknownKey: none has this number.
+        BadSignature: it does not fit.
     """
-    if len(datagram) > MAX_DATAGRAM_BYTES:
-        raise TooLarge(f"A datagram of {len(datagram)} bytes is larger than UDP can carry.")
-    if datagram.startswith(_START):
-        return _decode_netstring(datagram, accepted)
-    if datagram.startswith(_CLASSIC_START):
-        return _decode_classic(datagram, accepted)
-    if _START.startswith(datagram) or _CLASSIC_START.startswith(datagram):
-        raise Truncated("The datagram ends within its first mark.")
-    raise Malformed("The datagram does not begin as a heartbeat.")
-
-
-def _verify(number: int, given: bytes, covered: bytes, accepted: Mapping[int, AuthKey]) -> None:
     key = accepted.get(number)
     if key is None:
         raise UnknownKey(
@@ -232,7 +223,32 @@ def _verify(number: int, given: bytes, covered: bytes, accepted: Mapping[int, Au
         )
 
 
-def _decode_netstring(datagram: bytes, accepted: Mapping[int, AuthKey]) -> Message:
+Check = Callable[[int, bytes, bytes, Mapping[int, AuthKey]], None]
+
+
+def decode(datagram: bytes, accepted: Mapping[int, AuthKey], check: Check = verify) -> Message:
+    """The message of a datagram, its signature checked first.
+
+    Args:
+        datagram: as received.
+        accepted: the keys that verify, by number.
+        check: looks at the signature; for whoever only watches, and shows what is not signed well, too.
+
+    Raises:
+        WireError: one of its subclasses; nothing else is ever raised.
+    """
+    if len(datagram) > MAX_DATAGRAM_BYTES:
+        raise TooLarge(f"A datagram of {len(datagram)} bytes is larger than UDP can carry.")
+    if datagram.startswith(_START):
+        return _decode_netstring(datagram, accepted, check)
+    if datagram.startswith(_CLASSIC_START):
+        return _decode_classic(datagram, accepted, check)
+    if _START.startswith(datagram) or _CLASSIC_START.startswith(datagram):
+        raise Truncated("The datagram ends within its first mark.")
+    raise Malformed("The datagram does not begin as a heartbeat.")
+
+
+def _decode_netstring(datagram: bytes, accepted: Mapping[int, AuthKey], check: Check) -> Message:
     end = datagram.rfind(_END)  # the trailer cannot hold this mark, a binary field could
     if end < 0:
         raise Truncated("The datagram has no end mark.")
@@ -243,7 +259,7 @@ def _decode_netstring(datagram: bytes, accepted: Mapping[int, AuthKey]) -> Messa
         if not length or (length.isdigit() and len(rest) <= int(length[:MAX_LENGTH_DIGITS])):
             raise Truncated("The datagram ends within its signature.")
         raise Malformed("The datagram has no well-formed signature after its end mark.")
-    _verify(int(match[3]), match[4], covered, accepted)
+    check(int(match[3]), match[4], covered, accepted)
     return Message(tuple(_unique(_netstrings(covered[len(_START) : end]))))
 
 
@@ -290,7 +306,7 @@ def _name(label: bytes) -> str:
         raise Malformed("The name of a field is not ASCII.") from error
 
 
-def _decode_classic(datagram: bytes, accepted: Mapping[int, AuthKey]) -> Message:
+def _decode_classic(datagram: bytes, accepted: Mapping[int, AuthKey], check: Check) -> Message:
     body = datagram.removesuffix(b"\0")
     if not body.endswith(b"\n" + _CLASSIC_END):
         raise Truncated("The datagram has no end mark.")
@@ -300,7 +316,7 @@ def _decode_classic(datagram: bytes, accepted: Mapping[int, AuthKey]) -> Message
     if match is None:
         raise Malformed("The datagram has no well-formed signature before its end mark.")
     covered = body[:start]
-    _verify(int(match[1]), match[2], covered, accepted)
+    check(int(match[1]), match[2], covered, accepted)
     return Message(tuple(_unique([_classic_field(line) for line in covered.split(b"\n")[:-1]])))
 
 
