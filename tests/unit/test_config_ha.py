@@ -18,7 +18,7 @@ from relevo.config.ha.ha_cf import read_ha_cf
 from relevo.config.ha.haresources import read_haresources
 from relevo.config.ha.tree import HaCf, Word
 from relevo.config.load import load
-from relevo.config.model import AddressResource, FilesystemResource, MirrorResource
+from relevo.config.model import AddressResource, FilesystemResource, LsbResource, MirrorResource
 
 HISTORIC = pathlib.Path(__file__).parent.parent / "data" / "historic"
 SMALL = "bcast eth0\nnode nodo1 nodo2\n"
@@ -207,13 +207,14 @@ def test_the_historic_site_becomes_a_configuration_that_loads(site: pathlib.Path
     assert config.mirrors["r0"].port == 7793
     (service,) = config.services.values()
     assert (service.prefer, service.auto_failback) == ("nodo1", True)
-    mirror, filesystem, address = service.resources
+    mirror, filesystem, apache, address = service.resources
     assert isinstance(mirror, MirrorResource)
     assert isinstance(filesystem, FilesystemResource)
     assert (filesystem.mirror, str(filesystem.mountpoint), filesystem.fstype) == ("r0", "/home/jorge/datos", "ext4")
+    assert isinstance(apache, LsbResource)
+    assert (apache.id, str(apache.script)) == ("apache2", "/etc/init.d/apache2")
     assert isinstance(address, AddressResource)
     assert address.address == IPv4Interface("192.168.0.29/24")
-    assert "apache2 has no counterpart yet" in done.output
     again = run(site / "ha.d", site / "drbd.d", "--into", tmp_path / "relevo")
     assert "exists" in str(again.exception or again.output)
 
@@ -224,6 +225,17 @@ def test_each_line_says_where_it_comes_from(site: pathlib.Path) -> None:
     for line in ('deadtime = "30 s"  # ha.cf:5 deadtime', "[links.eth0]  # ha.cf:9 bcast, ha.cf:10 ucast"):
         assert line in done.output
     assert '# [[services.service.resources]]\n# type = "files"\n# root = "/home/jorge/datos"' in done.output
+
+
+def test_heartbeats_own_scripts_come_before_init_scripts_with_their_arguments(site: pathlib.Path) -> None:
+    (site / "ha.d" / "resource.d").mkdir()
+    (site / "ha.d" / "resource.d" / "MailTo").touch()
+    (site / "ha.d" / "haresources").write_text('nodo1 MailTo::root@x::a"b nginx nginx\n')
+    done = run(site / "ha.d", site / "drbd.conf")
+    assert done.exit_code == 0
+    assert f'script = "{site}/ha.d/resource.d/MailTo"\narguments = ["root@x", "a\\"b"]' in done.output
+    assert 'id = "nginx"\nscript = "/etc/init.d/nginx"' in done.output
+    assert 'id = "program3"' in done.output
 
 
 def test_keys_that_others_can_read_are_refused(site: pathlib.Path) -> None:

@@ -6,9 +6,20 @@ from relevo.agents.address import AddressAgent
 from relevo.agents.base import Agent
 from relevo.agents.files import FilesAgent
 from relevo.agents.filesystem import FilesystemAgent, mirror_device
+from relevo.agents.lsb import LsbAgent
 from relevo.agents.mirror import MirrorAgent
+from relevo.agents.ocf import OcfAgent
 from relevo.base.paths import Paths
-from relevo.config.model import AddressResource, Config, FilesResource, FilesystemResource, MirrorResource, Resource
+from relevo.config.model import (
+    AddressResource,
+    Config,
+    FilesResource,
+    FilesystemResource,
+    LsbResource,
+    MirrorResource,
+    OcfResource,
+    Resource,
+)
 
 
 def build(resource: Resource, config: Config, paths: Paths) -> Agent:
@@ -28,3 +39,7 @@ def build(resource: Resource, config: Config, paths: Paths) -> Agent:
             return FilesAgent(resource, paths)
         case AddressResource():
             return AddressAgent(resource, config.links[resource.link])
+        case OcfResource():
+            return OcfAgent(resource)
+        case LsbResource():
+            return LsbAgent(resource)

@@ -12,11 +12,12 @@ import dataclasses
 import os
 import shutil
 import signal
+from collections.abc import Mapping
 
 from relevo.agents.base import AgentFailed
 
 MAX_OUTPUT_BYTES = 1 << 20
-_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,29 +38,29 @@ class Finished:
         return " ".join(self.output.decode(errors="replace").split()) or f"exit status {self.status}"
 
 
-async def run_tool(*argv: str, limit_s: float) -> Finished:
+async def run_tool(*argv: str, limit_s: float, environment: Mapping[str, str] | None = None) -> Finished:
     """Run a tool to its end, without input.
 
     Args:
         argv: the program (looked up in the system's folders) and its arguments.
         limit_s: how long it may take, in seconds.
+        environment: what it finds there besides `ENVIRONMENT`.
 
     Raises:
         AgentFailed: it is not installed, or its time is over (it has been killed then).
     """
-    program = shutil.which(argv[0], path=_ENVIRONMENT["PATH"])
+    program = shutil.which(argv[0], path=ENVIRONMENT["PATH"])
     if program is None:
         raise AgentFailed(f"The program {argv[0]} is not installed.", "Install it.")
     output = os.memfd_create(argv[0], os.MFD_CLOEXEC)
     try:
-        status = await _run(program, argv, output, limit_s)
+        status = await _run(_Child(program, argv, output, {**ENVIRONMENT, **(environment or {})}), argv, limit_s)
         return Finished(status, os.pread(output, MAX_OUTPUT_BYTES, 0))
     finally:
         os.close(output)
 
 
-async def _run(program: str, argv: tuple[str, ...], output: int, limit_s: float) -> int:
-    child = _Child(program, argv, output)
+async def _run(child: _Child, argv: tuple[str, ...], limit_s: float) -> int:
     try:
         async with asyncio.timeout(limit_s):
             return await child.ended()
@@ -75,7 +76,7 @@ async def _run(program: str, argv: tuple[str, ...], output: int, limit_s: float)
 class _Child:
     """One child process in a session of its own, watched through a pidfd."""
 
-    def __init__(self, program: str, argv: tuple[str, ...], output: int) -> None:
+    def __init__(self, program: str, argv: tuple[str, ...], output: int, environment: Mapping[str, str]) -> None:
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),
@@ -85,7 +86,7 @@ class _Child:
         self._pid: int | None = os.posix_spawn(
             program,
             argv,
-            _ENVIRONMENT,
+            environment,
             file_actions=actions,
             setsid=True,
             setsigmask=(),

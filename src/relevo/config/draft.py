@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
 
 from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
 from relevo.config.model import (
+    PROGRAM_OPERATION,
     AddressResource,
     FilesResource,
     FilesystemResource,
     HeartbeatTimings,
     Link,
+    LsbResource,
     Mirror,
     MirrorResource,
     Node,
+    OcfResource,
     Operation,
     Resource,
     Service,
     Side,
 )
+from relevo.config.names import is_name
 from relevo.config.table import Source, Table, nearest
 
 PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
@@ -29,7 +33,6 @@ PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 MIN_INITDEAD_MS = 10_000
 MAX_INTERFACE_LENGTH = 15
 MAX_MIGRATION_THRESHOLD = 1_000_000
-_RESOURCE_TYPES = ("mirror", "filesystem", "files", "address")
 
 
 @dataclasses.dataclass(slots=True)
@@ -182,18 +185,16 @@ def _service(table: Table, name: str, draft: Draft) -> None:
 
 
 def _resource(table: Table) -> Resource | None:
-    kind: Literal["mirror", "filesystem", "files", "address"] = table.choice("type", _RESOURCE_TYPES)
+    kind: str = table.choice("type", tuple(_RESOURCES))
     if not table.sound:
         return None  # which keys it may have depends on its type
-    resource = {"mirror": _mirror_resource, "filesystem": _filesystem, "files": _files, "address": _address}[kind](
-        table, table.name("id", kind), _operation(table)
-    )
+    read, operation = _RESOURCES[kind]
+    resource = read(table, table.name("id", kind), _operation(table, operation))
     table.finish()
     return resource if table.sound else None
 
 
-def _operation(table: Table) -> Operation:
-    default = Operation()
+def _operation(table: Table, default: Operation) -> Operation:
     return Operation(
         start_timeout_ms=table.duration_ms("start_timeout", default.start_timeout_ms),
         stop_timeout_ms=table.duration_ms("stop_timeout", default.stop_timeout_ms),
@@ -240,3 +241,37 @@ def _address(table: Table, resource_id: str, operation: Operation) -> Resource:
         announce_interval_ms=table.duration_ms("announce_interval", 60_000),
         operation=operation,
     )
+
+
+def _ocf(table: Table, resource_id: str, operation: Operation) -> Resource:
+    words = table.text("agent", None, '"heartbeat:apache"').removeprefix("ocf:").split(":")
+    if len(words) != 2 or not all(is_name(word) for word in words):
+        table.wrong("agent", "is not the name of an agent.", 'Write provider and name, such as "heartbeat:apache".')
+        words = ["", ""]
+    parameters = table.table("parameters")
+    return OcfResource(
+        id=resource_id,
+        provider=words[0],
+        agent=words[1],
+        parameters={name: parameters.text(name) for name in parameters.names()},
+        operation=operation,
+    )
+
+
+def _lsb(table: Table, resource_id: str, operation: Operation) -> Resource:
+    return LsbResource(
+        id=resource_id,
+        script=table.absolute_path("script", "/etc/init.d/apache2"),
+        arguments=table.texts("arguments", '["r0"]'),
+        operation=operation,
+    )
+
+
+_RESOURCES: dict[str, tuple[Callable[[Table, str, Operation], Resource], Operation]] = {
+    "mirror": (_mirror_resource, Operation()),
+    "filesystem": (_filesystem, Operation()),
+    "files": (_files, Operation()),
+    "address": (_address, Operation()),
+    "ocf": (_ocf, PROGRAM_OPERATION),
+    "lsb": (_lsb, PROGRAM_OPERATION),
+}

@@ -242,7 +242,42 @@ class AddressResource(msgspec.Struct, frozen=True, kw_only=True, tag="address", 
     operation: Operation = Operation()
 
 
-Resource = MirrorResource | FilesystemResource | FilesResource | AddressResource
+PROGRAM_OPERATION = Operation(
+    start_timeout_ms=60_000, stop_timeout_ms=60_000, monitor_interval_ms=10_000, monitor_timeout_ms=20_000
+)
+"""What other people's agents get unless something else is said: they start daemons, and looking costs them more."""
+
+
+class OcfResource(msgspec.Struct, frozen=True, kw_only=True, tag="ocf", tag_field="type"):
+    """Whatever an agent of the Open Cluster Framework runs (package resource-agents, and others').
+
+    Attributes:
+        provider, agent: `heartbeat` and `apache`: the program OCF_ROOT/resource.d/heartbeat/apache.
+        parameters: what the agent is given, by the names of its meta-data.
+    """
+
+    id: str
+    provider: str
+    agent: str
+    parameters: dict[str, str] = {}
+    operation: Operation = PROGRAM_OPERATION
+
+
+class LsbResource(msgspec.Struct, frozen=True, kw_only=True, tag="lsb", tag_field="type"):
+    """A program that an init script starts and stops.
+
+    Attributes:
+        script: its path.
+        arguments: what stands before `start`, `stop`, `status` (Heartbeat's own scripts want that).
+    """
+
+    id: str
+    script: pathlib.Path
+    arguments: tuple[str, ...] = ()
+    operation: Operation = PROGRAM_OPERATION
+
+
+Resource = MirrorResource | FilesystemResource | FilesResource | AddressResource | OcfResource | LsbResource
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

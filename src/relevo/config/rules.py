@@ -13,8 +13,10 @@ from relevo.config.model import (
     FilesResource,
     FilesystemResource,
     Link,
+    LsbResource,
     Mirror,
     MirrorResource,
+    OcfResource,
     Resource,
     Service,
 )
@@ -282,6 +284,8 @@ class _Order:
                     self._files(path, resource)
                 case AddressResource():
                     self._address_seen = True
+                case OcfResource() | LsbResource():
+                    pass  # what they need is known to nobody here
 
     def _mirror(self, path: KeyPath, resource: MirrorResource) -> None:
         self._draft.knows("mirrors", resource.mirror, (*path, "mirror"))

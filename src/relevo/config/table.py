@@ -140,6 +140,14 @@ class Table:
             self.wrong(key, "is empty.", f"Write {key} = {example}, or leave the line out if it has a default.")
         return value if value is not None else default or ""
 
+    def texts(self, key: str, example: str) -> tuple[str, ...]:
+        """A list of texts; empty when it is left out."""
+        value = self._raw(key, list, "a list of texts", example, [])
+        if value is not None and not all(isinstance(entry, str) for entry in value):
+            self.wrong(key, f"must be a list of texts, not {value!r}.", f"Write {key} = {example}.")
+            return ()
+        return tuple(value or ())
+
     def name(self, key: str, default: str | None = None, example: str = '"…"') -> str:
         """A text that can be part of a file name."""
         value = self.text(key, default, example)

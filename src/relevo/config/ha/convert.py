@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from relevo.config.drbd.site import TwoSides
 from relevo.config.ha.tree import Group, HaCf, Medium, Word
+from relevo.config.names import is_name
 
 NODES = 2
 DEFAULT_PREFIX = 24
 _FILESYSTEM_ARGUMENTS = 3
+_INIT_SCRIPTS = pathlib.Path("/etc/init.d")
 _FSTYPES = ("ext4", "xfs", "btrfs")
 _WEB_SERVERS = frozenset({"apache2", "apache", "httpd", "nginx", "lighttpd"})
 
@@ -57,6 +60,7 @@ class _Converter:
         self._s = sources
         self._out = Converted()
         self._lines: list[str] = []
+        self._ids: dict[str, set[str]] = {}
 
     def convert(self) -> Converted:
         """All tables in their order."""
@@ -227,15 +231,25 @@ class _Converter:
             return None
         if word.agent == "Filesystem" and len(word.arguments) >= _FILESYSTEM_ARGUMENTS:
             return self._filesystem(head, word, where)
-        what = f"{where}: {word} has no counterpart yet"
+        self._program(name, head, word)
         if word.agent in _WEB_SERVERS and mounted is not None:
             mirror, folder = mounted
-            self._say(f"\n# {word} has no counterpart yet. Relevo's own file service would be:")
+            self._say(f"# Relevo's own file service in the place of {word.agent} would be:")
             lines = (f"[[services.{name}.resources]]", 'type = "files"', f'root = "{folder}"', f'mirror = "{mirror}"')
             self._lines += [f"# {line}" for line in lines]
-            what += "; Relevo's own file service stands there as a comment"
-        self._out.left_out.append(f"{what}.")
         return None
+
+    def _program(self, name: str, head: str, word: Word) -> None:
+        """Any other word: one of Heartbeat's own scripts if there is such a one, else an init script, as there."""
+        own = self._s.ha.file.absolute().parent / "resource.d" / word.agent
+        script = own if own.exists() else _INIT_SCRIPTS / word.agent
+        ids = self._ids.setdefault(name, set())
+        unique = word.agent if is_name(word.agent) and word.agent not in ids else f"program{len(ids) + 1}"
+        ids.add(unique)
+        self._say(head, f"{word}: {'Heartbeat' if own.exists() else 'the init'} script")
+        self._say(f'type = "lsb"\nid = "{unique}"\nscript = "{script}"')
+        if word.arguments:
+            self._say(f"arguments = [{', '.join(json.dumps(argument) for argument in word.arguments)}]")
 
     def _filesystem(self, head: str, word: Word, where: str) -> tuple[str, str] | None:
         device, folder, fstype, *options = word.arguments
