@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd lvm2
-APT_LAB := heartbeat
+APT_LAB := heartbeat apache2
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
@@ -40,7 +40,7 @@ sim: setup ## seeded simulations of the pure cores
 	@$(BIN)/pytest -q tests/sim
 
 lab: setup ## real processes in namespaces, power cuts included
-	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab test with the original is skipped"
+	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab tests with the originals are skipped"
 	@$(BIN)/pytest -q tests/lab
 
 torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets; stops at the first failure
