@@ -279,3 +279,29 @@ def test_mistakes_in_it(tmp_path: pathlib.Path, resource: str, part: str) -> Non
 
     with pytest.raises(ConfigErrors, match=part):
         _load(tmp_path, resource)
+
+
+def test_check_says_what_will_go_wrong_on_this_server(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from relevo.cli.main import app
+
+    Web(tmp_path)
+    monkeypatch.setattr(ocf, "ROOT", tmp_path / "ocf")
+    resource = (
+        'type = "ocf"\nagent = "tests:web"\nparameters = { prt = "1" }\nstart_timeout = "10 s"\nstop_timeout = "70 s"'
+    )
+    other = '\n[[services.s.resources]]\ntype = "lsb"\nscript = "/nowhere/init"'
+    third = '\n[[services.s.resources]]\ntype = "ocf"\nid = "o"\nagent = "tests:none"'
+    _load(tmp_path, resource + other + third)
+    done = CliRunner().invoke(app, ["--etc", str(tmp_path), "--node", "a", "check"])
+    assert done.exit_code == 0
+    for part in (
+        "s/ocf: There is no parameter 'prt'. Did you mean 'port'?",
+        "s/ocf: The parameter 'root' is missing",
+        "s/ocf: start_timeout is 10.0 s; the agent's author advises 40.0 s.",
+        "s/lsb: /nowhere/init is no program on this server.",
+        "s/o: there is no agent",
+    ):
+        assert part in done.output
+    assert "stop_timeout" not in done.output

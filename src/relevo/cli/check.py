@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from relevo.base.errors import RelevoError
+from relevo.cli import check_agents
 from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
 from relevo.config.errors import ConfigError, ConfigErrors
@@ -36,7 +37,7 @@ def check(
     except ConfigErrors as errors:
         _refuse(errors.errors, as_json=as_json)
         raise SystemExit(EXIT_FAILED) from None
-    named = list(warnings(config))
+    named = [*warnings(config), *check_agents.remarks(config)]
     try:
         whoami(config, context.node)
     except RelevoError as error:

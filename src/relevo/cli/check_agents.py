@@ -1,0 +1,49 @@
+"""`relevo check` looks at the agents of other people that a configuration names: are they here, do they take that?"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+from relevo.agents import ocf, ocf_meta
+from relevo.agents.tools import ENVIRONMENT
+from relevo.base.errors import RelevoError
+from relevo.base.units import format_duration_ms
+from relevo.config.model import Config, LsbResource, OcfResource
+
+
+def remarks(config: Config) -> Iterator[str]:
+    """What will go wrong on this server, a sentence each."""
+    for service in config.services.values():
+        for resource in service.resources:
+            if isinstance(resource, OcfResource):
+                yield from _ocf(f"{service.name}/{resource.id}", resource)
+            elif isinstance(resource, LsbResource) and not os.access(resource.script, os.X_OK):
+                yield f"{service.name}/{resource.id}: {resource.script} is no program on this server."
+
+
+def _ocf(where: str, resource: OcfResource) -> Iterator[str]:
+    program = ocf.ROOT / "resource.d" / resource.provider / resource.agent
+    if not os.access(program, os.X_OK):
+        yield f"{where}: there is no agent {program} on this server; install the package that has it (resource-agents)."
+        return
+    environment = {**ENVIRONMENT, "OCF_ROOT": str(ocf.ROOT)}
+    try:
+        done = subprocess.run(
+            [program, "meta-data"], capture_output=True, env=environment, timeout=ocf.META_LIMIT_S, check=False
+        )
+        meta = ocf_meta.parse(done.stdout)
+    except (OSError, subprocess.TimeoutExpired, RelevoError) as error:
+        yield f"{where}: the agent {program} does not say what it is ({error})."
+        return
+    yield from (f"{where}: {sentence}" for sentence in ocf_meta.mistakes(meta, resource.parameters))
+    limits = {"start": resource.operation.start_timeout_ms, "stop": resource.operation.stop_timeout_ms}
+    limits["monitor"] = resource.operation.monitor_timeout_ms
+    for action, limit_ms in limits.items():
+        advised_ms = meta.timeouts_ms.get(action, 0)
+        if limit_ms < advised_ms:
+            yield (
+                f"{where}: {action}_timeout is {format_duration_ms(limit_ms)}; "
+                f"the agent's author advises {format_duration_ms(advised_ms)}."
+            )
