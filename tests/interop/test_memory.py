@@ -64,8 +64,13 @@ class Scene(OursInside):
 
     def worker(self) -> int:
         """The mirror process's number in the guest."""
-        look = "for p in /proc/[0-9]*; do if grep -q relevo.mirror.worker $p/cmdline; then echo ${p#/proc/}; fi; done"
-        (found,) = self.guest.run(look).split()
+        # the bracket keeps whoever looks from finding itself
+        look = (
+            "for p in /proc/[0-9]*; do if grep -q 'relevo.mirror.worke[r]' $p/cmdline; then echo ${p#/proc/}; fi; done"
+        )
+        numbers = self.guest.run(look).split()
+        assert len(numbers) == 1, self.guest.run("ps")
+        (found,) = numbers
         return int(found)
 
     def filled(self) -> int:
