@@ -74,3 +74,18 @@ def test_what_is_added_is_said_to_be_equal(make_pair: PairMaker, asked: str) -> 
     else:
         pair.kernel.run("drbdadm -- --assume-clean resize r0")
     assert wait_grown(pair) == before
+
+
+@pytest.mark.parametrize("limited", ["ours", "kernel", "both"])
+def test_the_option_size_limits_both(make_pair: PairMaker, limited: str) -> None:
+    limit = 20 * MIB
+    mine = {"size_bytes": limit if limited == "ours" else 2 * limit} if limited != "kernel" else {}
+    theirs = ("size 20M;",) if limited != "ours" else ()
+    pair = make_pair(options=mine, disk=theirs, ours_good=False)
+    pair.start()
+    pair.kernel.wait_for("cs:Connected")
+    pair.ours.promote(force=True)
+    pair.wait_in_sync()
+    assert pair.ours.status()["size_bytes"] == limit
+    assert int(pair.kernel.run("cat /sys/block/drbd0/size")) * 512 == limit
+    pair.compare_whole()
