@@ -230,7 +230,7 @@ class Table:
                 raise ValueError
             return IPv4Network(value or 0)
         except ValueError:
-            pass
+            pass  # what to write instead depends on what is wrong with it
         try:
             example = str(IPv4Network(value, strict=False)) if "/" in value else f"{IPv4Address(value)}/24"
         except ValueError:

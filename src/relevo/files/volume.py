@@ -404,7 +404,7 @@ class Volume:
                 yield fd
                 return
         except FileNotFoundError:
-            pass
+            pass  # it is made below
         except NotADirectoryError as error:
             raise FilesError(409, "not_folder") from error
         self._make_folders(names)

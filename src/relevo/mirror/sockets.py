@@ -194,7 +194,7 @@ class Stream:
                 if sent:
                     pieces[0] = memoryview(pieces[0])[sent:]
         except BlockingIOError:
-            pass
+            pass  # the socket is full: the rest goes when it is writable
         except OSError as error:
             self._fail(f"The connection to the peer broke ({error.strerror}).")
             return

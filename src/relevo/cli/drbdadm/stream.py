@@ -116,7 +116,7 @@ async def _follow(context: Context, site: MirrorSite, told: Differences) -> None
             async for status in awatch(_socket(context, site)):
                 _print(told.status(status))
         except (DaemonUnreachable, Refused):
-            pass
+            pass  # its process has ended: that is told below, and it is looked for again
         finally:
             sampler.cancel()
             await asyncio.gather(sampler, return_exceptions=True)
