@@ -115,7 +115,10 @@ def test_writing_goes_on_while_the_memory_is_full(scene: Scene) -> None:
     assert "blocked for more than" not in messages, messages[-4000:]
     assert told["longest_s"] < HUNG_TASK_S
     assert scene.worker() == worker, "the mirror process was killed"
-    assert int(scene.guest.run(f"awk '/VmLck/ {{print $2}}' /proc/{worker}/status")) > 0
+    keeper = int(scene.guest.run(f"awk '/PPid/ {{print $2}}' /proc/{worker}/status"))
+    for process in (worker, keeper):
+        assert int(scene.guest.run(f"awk '/VmLck/ {{print $2}}' /proc/{process}/status")) > 0
+        assert int(scene.guest.run(f"cat /proc/{process}/oom_score_adj")) == -1000
     scene.finish()
     _reached.update(told)
 

@@ -20,9 +20,9 @@ LONG_MS = 60_000
 class Bench:
     """Runs whose loop the test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, oom_score_adj: int | None = None) -> None:
         self.refusal = ""
-        self.runs = Runs(lambda: self.refusal)
+        self.runs = Runs(lambda: self.refusal, oom_score_adj)
         self.replies: dict[int, KeeperReply] = {}
 
     def start(
@@ -143,3 +143,14 @@ def test_a_dead_worker_ends_its_errands_but_no_handler(bench: Bench, tmp_path: p
     assert 2 not in bench.replies
     for fd in pids.values():
         os.close(fd)
+
+
+def test_a_command_has_not_the_keepers_protection_from_the_oom_killer() -> None:
+    """The protection itself is seen in the guest of the memory test: where it may be asked for differs by machine."""
+    bench = Bench(oom_score_adj=700)
+    told, tell = os.pipe()
+    bench.start(1, "read go; cat /proc/self/oom_score_adj", stdin=told)
+    os.write(tell, b"go\n")
+    os.close(tell)
+    assert bench.outcome(1).output == "700"
+    bench.runs.close()

@@ -1,7 +1,8 @@
-"""Memory that is never swapped out: what a process on which others wait asks for."""
+"""What a process on which others wait asks for: memory that is never swapped out, and not to be killed for memory."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -12,6 +13,7 @@ import structlog
 _MCL_CURRENT = 1
 _MCL_FUTURE = 2
 _CAP_IPC_LOCK = 14
+_OOM_NEVER = -1000
 _libc = ctypes.CDLL(None, use_errno=True)
 _log = structlog.get_logger()
 
@@ -26,6 +28,32 @@ def lock_memory() -> None:
         _log.warning("memory_not_locked", remedy="Raise LimitMEMLOCK of this service.")
     elif _libc.mlockall(_MCL_CURRENT | _MCL_FUTURE) < 0:
         _log.warning("memory_not_locked", error=os.strerror(ctypes.get_errno()))
+
+
+def escape_oom_killer() -> int:
+    """Put this process out of the OOM killer's reach; its children are too, until `give_back_to_oom_killer`.
+
+    Returns:
+        the oom_score_adj that it had, -1000 to 1000; where the change is refused it still has it, which the log says.
+    """
+    place = pathlib.Path("/proc/self/oom_score_adj")
+    before = int(place.read_text())
+    try:
+        place.write_text(str(_OOM_NEVER))
+    except OSError as error:
+        _log.info("not_granted", what="oom_score_adj", error=error.strerror)
+    return before
+
+
+def give_back_to_oom_killer(pid: int, oom_score_adj: int) -> None:
+    """Let a child count like any other process; one that has ended already is fine.
+
+    Args:
+        pid: the child, not yet waited for.
+        oom_score_adj: what its parent had before `escape_oom_killer`.
+    """
+    with contextlib.suppress(OSError):  # a zombie's cannot be written; raising one's own child's score is never refused
+        pathlib.Path(f"/proc/{pid}/oom_score_adj").write_text(str(oom_score_adj))
 
 
 def _capabilities() -> int:

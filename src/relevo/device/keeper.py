@@ -55,6 +55,7 @@ class Keeper:
         stop_grace_s: time between SIGTERM and SIGKILL for the worker.
         refusal: asked before each handler (`keeper_proto.Run`); a sentence means that none must run here.
         alias: a further name of the device, such as /dev/drbd0.
+        oom_score_adj: what the commands get that it runs; None: what the keeper itself has.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class Keeper:
         stop_grace_s: float = STOP_GRACE_S,
         refusal: Callable[[], str] = str,
         alias: pathlib.Path | None = None,
+        oom_score_adj: int | None = None,
     ) -> None:
         self._folder = folder
         self._alias = Alias(alias)
         self._orders = Orders(name, folder, self._alias)
-        self._runs = Runs(refusal)
+        self._runs = Runs(refusal, oom_score_adj)
         self._stop_grace_s = stop_grace_s
         self._stopping_since: float | None = None
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import structlog
 
+from relevo.base.memory import give_back_to_oom_killer
 from relevo.device.keeper_proto import KeeperReply, Run
 
 MAX_RUNNING = 8
@@ -50,10 +51,12 @@ class Runs:
 
     Args:
         refusal: asked before each handler is started; a sentence means that none must run here.
+        oom_score_adj: what each gets, so that none is spared at the cost of others like the keeper; None: the keeper's.
     """
 
-    def __init__(self, refusal: Callable[[], str]) -> None:
+    def __init__(self, refusal: Callable[[], str], oom_score_adj: int | None = None) -> None:
         self._refusal = refusal
+        self._oom_score_adj = oom_score_adj
         self._running: list[_Running] = []
         self._waiting: deque[tuple[Run, int | None]] = deque()
         self._replies: list[KeeperReply] = []
@@ -117,6 +120,8 @@ class Runs:
             os.close(writing)
             if input_fd is not None:
                 os.close(input_fd)
+        if self._oom_score_adj is not None:
+            give_back_to_oom_killer(process.pid, self._oom_score_adj)
         pidfd = os.pidfd_open(process.pid)
         for fd in (pidfd, reading):
             self._poll.register(fd, select.EPOLLIN)

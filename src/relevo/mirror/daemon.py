@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from relevo.base import sysrq
-from relevo.base.memory import lock_memory
+from relevo.base.memory import escape_oom_killer, lock_memory
 from relevo.base.paths import Paths
 from relevo.config.model import MirrorSite
 from relevo.device.keeper import KEEPER_FD, Keeper
@@ -26,6 +26,12 @@ def run(site: MirrorSite, paths: Paths) -> int:
     name = site.mirror.name
     loop_name = f"relevo:{site.cluster}:{site.me}:{name}".encode()[:LOOP_NAME_BYTES].decode(errors="ignore")
     lock_memory()  # it ends what waits for memory that a device in use would have to free
-    keeper = Keeper(loop_name, paths.device_folder(name), refusal=sysrq.refusal, alias=site.device)
+    keeper = Keeper(
+        loop_name,
+        paths.device_folder(name),
+        refusal=sysrq.refusal,
+        alias=site.device,
+        oom_score_adj=escape_oom_killer(),  # the device dies with it, wherever it holds that
+    )
     places = [str(place) for place in (paths.etc, paths.state, paths.run, paths.drbd)]
     return keeper.run([sys.executable, "-m", "relevo.mirror.worker", site.me, name, *places, KEEPER_FD])

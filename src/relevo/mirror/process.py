@@ -12,13 +12,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import pathlib
 
 import structlog
 
-from relevo.base.memory import lock_memory
+from relevo.base.memory import escape_oom_killer, lock_memory
 
-_OOM_NEVER = "-1000"
 _NICE = -10
 _PR_SET_IO_FLUSHER = 57
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +29,8 @@ def become_resident() -> None:
     The data path makes no reference cycles that matter: what exists now is never scanned again.
     """
     lock_memory()
-    attempts = (("oom_score_adj", _protect), ("io_flusher", _flush_for_others), ("nice", lambda: os.nice(_NICE)))
+    escape_oom_killer()
+    attempts = (("io_flusher", _flush_for_others), ("nice", lambda: os.nice(_NICE)))
     for what, attempt in attempts:
         try:
             attempt()
@@ -39,10 +38,6 @@ def become_resident() -> None:
             _log.info("not_granted", what=what, error=error.strerror)
     gc.collect()
     gc.freeze()
-
-
-def _protect() -> None:
-    pathlib.Path("/proc/self/oom_score_adj").write_text(_OOM_NEVER)
 
 
 def _flush_for_others() -> None:
