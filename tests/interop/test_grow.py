@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,8 @@ from relevo.mirror.create import read_superblock
 PairMaker = Callable[..., Pair]
 MIB = 1 << 20
 LARGER_BYTES = 80 * MIB
+BITMAP_WORD_BYTES = 64 * 4096
+"""Each word of a bitmap stands for 64 blocks."""
 
 
 def grow_disks(pair: Pair) -> None:
@@ -88,4 +91,14 @@ def test_the_option_size_limits_both(make_pair: PairMaker, limited: str) -> None
     pair.wait_in_sync()
     assert pair.ours.status()["size_bytes"] == limit
     assert int(pair.kernel.run("cat /sys/block/drbd0/size")) * 512 == limit
-    pair.compare_whole()
+    if limited != "ours":
+        pair.compare_whole()
+        return
+    pair.compare_data()
+    pair.down()
+    pair.compare_data()
+    mine, theirs = pair.metadata()
+    assert "bits-set 0;" in mine, mine
+    # the kernel begins with its whole disk out of sync, and keeps the bits behind the end that ours has set it
+    words = limit // BITMAP_WORD_BYTES
+    assert re.search(rf"# at 0kB\s+{words} times 0x0000000000000000;\s+\d+ times 0xFFFFFFFFFFFFFFFF;", theirs), theirs
