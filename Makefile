@@ -3,7 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd lvm2
-APT_LAB := heartbeat apache2
+APT_LAB := heartbeat apache2 systemd dbus
+APT_INTEROP := systemd dbus
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
@@ -59,7 +60,8 @@ torture: setup ## hours: seeds, every fault at every step, power cuts under file
 	then $(BIN)/python tests/torture/wire_fuzz.py; \
 	else echo "atheris cannot be installed here: the coverage-guided part is left out"; fi
 
-interop: setup ## the kernel's drbd as the peer, every case; prints their list and writes it into the docs
+interop: setup ## the kernel's drbd as the peer, and systemd, every case; prints their list and writes it into the docs
+	@tools/install-packages $(APT_INTEROP) || echo "without $(APT_INTEROP): the cases that need them are skipped"
 	@$(BIN)/pytest -q tests/interop --interop-table docs/internals/interop.md
 
 interop-short: setup ## the same in a short form

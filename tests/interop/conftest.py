@@ -15,6 +15,8 @@ from guest_image import ImageUnavailable, provide
 from kernel_pair import Case, Pair
 from rig import Rigs, sweep
 
+from lab_maker import LabMaker, lab_maker
+
 PairMaker = Callable[..., Pair]
 
 
@@ -72,6 +74,12 @@ def make_pair(rigs: Rigs, request: pytest.FixtureRequest) -> Iterator[PairMaker]
         if not tidy:
             untidy.append(pair.case)
     assert failed or not untidy, "our side did not end in order, or left a loop device"
+
+
+@pytest.fixture
+def make_lab(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[LabMaker]:
+    """Makes labs that are not up yet: `make_lab(limit_s=60.0, **options)`."""
+    yield from lab_maker(tmp_path, request)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,7 +33,7 @@ def tell(reporter: pytest.TerminalReporter) -> None:
     """Print the list."""
     if not _outcomes:
         return
-    reporter.section("cases with the kernel's drbd")
+    reporter.section("cases with other people's programs")
     width = max(len(case) for _, case, _ in _outcomes.values())
     last = ""
     for part, case, outcome in _outcomes.values():

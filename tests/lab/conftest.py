@@ -10,14 +10,12 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from labtools import LabMaker, PairMaker
+from labtools import PairMaker
 
+from lab_maker import LabMaker, lab_maker
 from mirror_pair import Pair
-from relevo.lab import cleanup
-from relevo.lab.lab import Lab, Options, Unit
-from relevo.lab.scene import MACHINES
+from relevo.lab.lab import Lab, Unit
 
-BARE_LIMIT_S = 60.0
 SERVED_LIMIT_S = 170.0
 """Below pytest's own limit, so that a test that hangs in the kernel is freed before pytest gives up."""
 
@@ -25,25 +23,7 @@ SERVED_LIMIT_S = 170.0
 @pytest.fixture
 def make_lab(tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[LabMaker]:
     """Makes labs that are not up yet: `make_lab(name="a", limit_s=60.0, **options)`."""
-    if os.geteuid() != 0:
-        pytest.fail("The lab tests need root.")
-    made = []
-
-    def make(name: str = "lab", limit_s: float = BARE_LIMIT_S, **options: object) -> Lab:
-        lab = Lab(tmp_path / name, Options(**options))
-        made.append((lab, lab.watchdog(limit_s)))
-        return lab
-
-    yield make
-    failed = getattr(request.node, "failed", False)
-    for lab, watchdog in made:
-        if failed and lab.folder.exists:
-            for name in MACHINES:
-                print(f"---- {name}\n{lab.logs(name)}")
-        quiet = watchdog.close()
-        lab.erase()
-        assert quiet, "the watchdog had to end this test"
-        assert not cleanup.anything_left(lab.folder)
+    yield from lab_maker(tmp_path, request)
 
 
 @pytest.hookimpl(wrapper=True)

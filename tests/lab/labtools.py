@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import lab_maker
 from mirror_pair import Pair
 from relevo.base import sysrq
 from relevo.lab.lab import Lab
 
-LabMaker = Callable[..., Lab]
+LabMaker = lab_maker.LabMaker
 PairMaker = Callable[..., Pair]
 PYTHON = sys.executable
 

@@ -85,7 +85,8 @@ class FilesystemAgent(Agent):
             raise AgentFailed(f"{device} was mounted at {self._point}, but takes no writes.", "See the kernel's log.")
 
     def _options(self) -> str:
-        options = self._resource.options
+        # Only a note for the init system: at a shutdown it is unmounted while network and mirror are still there.
+        options = f"{self._resource.options},_netdev"
         # A damaged ext4 must be seen by `monitor`, not written on.
         if self._resource.fstype == "ext4" and "errors=" not in options:
             options += ",errors=remount-ro"
