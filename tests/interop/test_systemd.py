@@ -31,13 +31,29 @@ def wait(condition: Callable[[], Any], what: str, tell: Callable[[], str]) -> No
         time.sleep(0.1)
 
 
+RESOURCE = """
+[[services.web.resources]]
+type = "systemd"
+id = "program"
+unit = "program.service"
+"""
+PROGRAM = "[Service]\nExecStart=sleep 1000\nRestart=always\n"
+
+
 class Servers:
-    """Both servers with their units installed, the volume made, and everything started by `relevo.target`."""
+    """Both servers with their units installed, the volume made, and everything started by `relevo.target`.
+
+    The service has a unit of systemd among its resources.
+    """
 
     def __init__(self, lab: Lab, folder: pathlib.Path) -> None:
         self.lab = lab
         lab.up(service=False, units=[Unit(name="idle", argv=("sleep", "infinity"))])
         for name in SERVERS:
+            toml = lab.path(name, "etc/relevo/relevo.toml")
+            before, address, after = toml.read_text().rpartition('\n[[services.web.resources]]\ntype = "address"')
+            toml.write_text(before + RESOURCE + address + after)
+            lab.path(name, "etc/systemd/system/program.service").write_text(PROGRAM)
             lab.run(name, ["relevo", "mirror", "create", "r0", "--zeroed"], check=True)
             lab.run(name, ["relevo", "units", "install"], check=True)
         self.machines = {name: SystemdMachine(lab, name, folder / f"{name}.systemd") for name in SERVERS}
@@ -101,6 +117,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_mirror_stays(servers: Serve
 def test_a_shutdown_leaves_in_order(servers: Servers) -> None:
     put = ["relevo", "put", "/etc/services", URL]
     servers.lab.run(CLIENT, put, check=True)
+    assert servers.machines["nodo1"].systemctl("is-active", "program") == "active"
     servers.machines["nodo1"].power_off()
     wait(
         lambda: service.answer(servers.lab) == "200",
@@ -110,6 +127,12 @@ def test_a_shutdown_leaves_in_order(servers: Servers) -> None:
     seen = servers.status("nodo2")
     assert seen["nodes"]["nodo1"]["state"] == "left"
     assert seen["services"]["web"]["states"]["nodo2"] == "started"
+    assert servers.machines["nodo2"].systemctl("is-active", "program") == "active"
+    said = servers.machines["nodo1"].journal()
+    steps = ("Stopping relevo-leave", "Stopped program", "relevo-leave.service: Deactivated", "Stopped relevo-node")
+    places = [said.find(step) for step in steps]
+    assert -1 not in places, said
+    assert places == sorted(places), said
     assert servers.mirror("nodo2")["peer_disk"] == "Outdated"
     got = servers.lab.run(CLIENT, ["curl", "--silent", "--fail", f"{URL}services"], capture=True, check=True)
     assert got.stdout == pathlib.Path("/etc/services").read_bytes()

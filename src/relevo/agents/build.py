@@ -9,6 +9,7 @@ from relevo.agents.filesystem import FilesystemAgent, mirror_device
 from relevo.agents.lsb import LsbAgent
 from relevo.agents.mirror import MirrorAgent
 from relevo.agents.ocf import OcfAgent
+from relevo.agents.systemd import SystemdAgent
 from relevo.base.paths import Paths
 from relevo.config.model import (
     AddressResource,
@@ -19,6 +20,7 @@ from relevo.config.model import (
     MirrorResource,
     OcfResource,
     Resource,
+    SystemdResource,
 )
 
 
@@ -43,3 +45,5 @@ def build(resource: Resource, config: Config, paths: Paths) -> Agent:
             return OcfAgent(resource)
         case LsbResource():
             return LsbAgent(resource)
+        case SystemdResource():
+            return SystemdAgent(resource)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator
 
-from relevo.agents import ocf, ocf_meta
+from relevo.agents import ocf, ocf_meta, systemd_bus
 from relevo.agents.tools import ENVIRONMENT
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_duration_ms
-from relevo.config.model import Config, LsbResource, OcfResource
+from relevo.config.model import Config, LsbResource, OcfResource, SystemdResource
+
+ASK_LIMIT_S = 10.0
+"""How long systemd may take to say what it knows of a unit."""
 
 
 def remarks(config: Config) -> Iterator[str]:
@@ -19,6 +23,8 @@ def remarks(config: Config) -> Iterator[str]:
         for resource in service.resources:
             if isinstance(resource, OcfResource):
                 yield from _ocf(f"{service.name}/{resource.id}", resource)
+            elif isinstance(resource, SystemdResource):
+                yield from _systemd(f"{service.name}/{resource.id}", resource)
             elif isinstance(resource, LsbResource) and not os.access(resource.script, os.X_OK):
                 yield f"{service.name}/{resource.id}: {resource.script} is no program on this server."
 
@@ -47,3 +53,40 @@ def _ocf(where: str, resource: OcfResource) -> Iterator[str]:
                 f"{where}: {action}_timeout is {format_duration_ms(limit_ms)}; "
                 f"the agent's author advises {format_duration_ms(advised_ms)}."
             )
+
+
+def _systemd(where: str, resource: SystemdResource) -> Iterator[str]:
+    if not systemd_bus.RUNS_HERE.exists():
+        yield f"{where}: systemd does not run on this server; use an agent of type ocf or lsb."
+        return
+    try:
+        unit = asyncio.run(asyncio.wait_for(_look(resource.unit), ASK_LIMIT_S))
+    except (RelevoError, TimeoutError) as error:
+        yield f"{where}: systemd does not say what {resource.unit} is ({error})."
+        return
+    yield from (f"{where}: {sentence}" for sentence in unit_remarks(resource, unit))
+
+
+async def _look(name: str) -> systemd_bus.Unit:
+    async with systemd_bus.manager() as systemd:
+        return await systemd.look(name)
+
+
+def unit_remarks(resource: SystemdResource, unit: systemd_bus.Unit) -> Iterator[str]:
+    """What will go wrong with a unit, by what systemd says of it."""
+    if unit.load == systemd_bus.NOT_FOUND:
+        yield f"systemd has no unit {resource.unit} on this server; install what has it."
+        return
+    if unit.load != "loaded":
+        yield f"{resource.unit} is {unit.load}: see systemctl status {resource.unit}."
+    if unit.file in {"enabled", "enabled-runtime"}:
+        yield (
+            f"{resource.unit} is started at every boot, on both servers, whoever is active; "
+            f"run systemctl disable {resource.unit}."
+        )
+    limit_ms = resource.operation.stop_timeout_ms
+    if limit_ms < unit.stop_limit_ms:
+        yield (
+            f"stop_timeout is {format_duration_ms(limit_ms)}; "
+            f"systemd gives the unit {format_duration_ms(unit.stop_limit_ms)}."
+        )

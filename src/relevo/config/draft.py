@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
@@ -10,6 +11,7 @@ from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
 from relevo.config.model import (
     PROGRAM_OPERATION,
+    SYSTEMD_OPERATION,
     AddressResource,
     FilesResource,
     FilesystemResource,
@@ -24,6 +26,7 @@ from relevo.config.model import (
     Resource,
     Service,
     Side,
+    SystemdResource,
 )
 from relevo.config.names import is_name
 from relevo.config.table import Source, Table, nearest
@@ -33,6 +36,9 @@ PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 MIN_INITDEAD_MS = 10_000
 MAX_INTERFACE_LENGTH = 15
 MAX_MIGRATION_THRESHOLD = 1_000_000
+UNIT_SUFFIXES = (".service", ".socket", ".mount", ".automount", ".timer", ".path", ".target", ".swap")
+"""Kinds of units of systemd that can be started and stopped; the first one is what a name without an ending means."""
+_UNIT_NAME = re.compile(r"[A-Za-z0-9:_\\@-][A-Za-z0-9:_.\\@-]{0,254}", re.ASCII)
 
 
 @dataclasses.dataclass(slots=True)
@@ -267,6 +273,17 @@ def _lsb(table: Table, resource_id: str, operation: Operation) -> Resource:
     )
 
 
+def _systemd(table: Table, resource_id: str, operation: Operation) -> Resource:
+    unit = table.text("unit", None, '"apache2.service"')
+    if unit and not unit.endswith(UNIT_SUFFIXES):
+        unit += UNIT_SUFFIXES[0]
+    if unit and not _UNIT_NAME.fullmatch(unit):
+        table.wrong("unit", f"is not the name of a unit: {unit!r}.", 'Write one such as unit = "apache2.service".')
+    elif "@." in unit:
+        table.wrong("unit", "is a template.", f'Name an instance of it: unit = "{unit.replace("@.", "@NAME.")}".')
+    return SystemdResource(id=resource_id, unit=unit, operation=operation)
+
+
 _RESOURCES: dict[str, tuple[Callable[[Table, str, Operation], Resource], Operation]] = {
     "mirror": (_mirror_resource, Operation()),
     "filesystem": (_filesystem, Operation()),
@@ -274,4 +291,5 @@ _RESOURCES: dict[str, tuple[Callable[[Table, str, Operation], Resource], Operati
     "address": (_address, Operation()),
     "ocf": (_ocf, PROGRAM_OPERATION),
     "lsb": (_lsb, PROGRAM_OPERATION),
+    "systemd": (_systemd, SYSTEMD_OPERATION),
 }

@@ -277,7 +277,23 @@ class LsbResource(msgspec.Struct, frozen=True, kw_only=True, tag="lsb", tag_fiel
     operation: Operation = PROGRAM_OPERATION
 
 
-Resource = MirrorResource | FilesystemResource | FilesResource | AddressResource | OcfResource | LsbResource
+SYSTEMD_OPERATION = Operation(
+    start_timeout_ms=100_000, stop_timeout_ms=100_000, monitor_interval_ms=10_000, monitor_timeout_ms=20_000
+)
+"""systemd gives a unit 90 s to start and to stop unless the unit says otherwise; its own verdict should come first."""
+
+
+class SystemdResource(msgspec.Struct, frozen=True, kw_only=True, tag="systemd", tag_field="type"):
+    """A unit of systemd. `unit` is its full name, such as `apache2.service`."""
+
+    id: str
+    unit: str
+    operation: Operation = SYSTEMD_OPERATION
+
+
+Resource = (
+    MirrorResource | FilesystemResource | FilesResource | AddressResource | OcfResource | LsbResource | SystemdResource
+)
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

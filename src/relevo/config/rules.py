@@ -19,6 +19,7 @@ from relevo.config.model import (
     OcfResource,
     Resource,
     Service,
+    SystemdResource,
 )
 from relevo.config.risks import risks
 
@@ -246,6 +247,8 @@ def _shared(draft: Draft) -> None:
             key, word = ("mountpoint", str(resource.mountpoint)), "mountpoint"
         elif isinstance(resource, FilesResource):
             key, word = ("files", resource.id), "id"
+        elif isinstance(resource, SystemdResource):
+            key, word = ("unit", resource.unit), "unit"
         else:
             continue
         other = seen.setdefault(key, service.name)
@@ -284,7 +287,7 @@ class _Order:
                     self._files(path, resource)
                 case AddressResource():
                     self._address_seen = True
-                case OcfResource() | LsbResource():
+                case OcfResource() | LsbResource() | SystemdResource():
                     pass  # what they need is known to nobody here
 
     def _mirror(self, path: KeyPath, resource: MirrorResource) -> None:
