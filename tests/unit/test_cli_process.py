@@ -57,9 +57,9 @@ def test_the_process_of_another_mirror_is_not_waited_for(
     with noted(name) as other, noted("r0") as own:
         try:
             with pytest.raises(StillThere):
-                end_started(context, site)
+                end_started(context, site.mirror.name)
             note.write_text(f"{other.pid}\n")
-            end_started(context, site)
+            end_started(context, site.mirror.name)
         finally:
             other.kill()
             own.kill()
@@ -77,5 +77,5 @@ def test_who_is_not_ours_is_not_waited_for(context: Context, site: MirrorSite, n
     context.paths.run.mkdir()
     note = context.paths.run / "mirror-r0.pid"
     note.write_text(noted)
-    end_started(context, site)
+    end_started(context, site.mirror.name)
     assert not note.exists()

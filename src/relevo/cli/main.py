@@ -9,7 +9,7 @@ import typer
 
 from relevo import __version__
 from relevo.base.paths import Paths
-from relevo.cli import check, cluster, daemons, demo, import_ha, lab, mirror, transfer, units, volume
+from relevo.cli import check, cluster, daemons, demo, import_ha, lab, mirror, ocf, transfer, units, volume
 from relevo.cli.context import context, errors_as_sentences
 
 _DEFAULT = Paths()
@@ -66,6 +66,7 @@ app.add_typer(daemons.node, name="node")
 app.add_typer(daemons.files, name="files")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(volume.app, name="volume")
+app.add_typer(ocf.app, name="ocf")
 app.add_typer(units.app, name="units")
 app.add_typer(lab.app, name="lab")
 

@@ -43,10 +43,15 @@ def register(app: typer.Typer) -> None:
 def up(ctx: typer.Context, names: Names) -> None:
     """Start the mirror's process if nobody runs it, use the disk and look for the peer."""
     context = of(ctx)
-    over(ctx, names, lambda site: _up(context, site))
+    over(ctx, names, lambda site: bring_up(context, site))
 
 
-def _up(context: Context, site: MirrorSite) -> None:
+def bring_up(context: Context, site: MirrorSite) -> None:
+    """The mirror's process runs, uses its disk and looks for its peer.
+
+    Raises:
+        RelevoError: it does not, and why.
+    """
     try:
         status = ask(context, site, "status")
     except DaemonUnreachable:
@@ -80,10 +85,15 @@ def down(ctx: typer.Context, names: Names) -> None:
     Where the node daemon decides, only the peer is left: the mirror stays alone until `up`.
     """
     context = of(ctx)
-    over(ctx, names, lambda site: _down(context, site))
+    over(ctx, names, lambda site: take_down(context, site))
 
 
-def _down(context: Context, site: MirrorSite) -> None:
+def take_down(context: Context, site: MirrorSite) -> None:
+    """The mirror's process is gone, in order; where the node daemon decides, only its peer is left.
+
+    Raises:
+        RelevoError: its device is in use, or it does not end.
+    """
     try:
         status = ask(context, site, "status")
     except DaemonUnreachable:
@@ -94,7 +104,7 @@ def _down(context: Context, site: MirrorSite) -> None:
     if status["role"] == "Primary":
         ask(context, site, "secondary")
     ask(context, site, "down")
-    end_started(context, site)
+    end_started(context, site.mirror.name)
 
 
 def adjust(ctx: typer.Context, names: Names) -> None:
@@ -105,11 +115,11 @@ def adjust(ctx: typer.Context, names: Names) -> None:
         try:
             answer = ask(context, site, "adjust")
         except DaemonUnreachable:
-            _up(context, site)
+            bring_up(context, site)
             return
         for sentence in answer.get("restart", ()):
             typer.echo(f"relevo: {site.mirror.name}: {sentence}", err=True)
-        _up(context, site)
+        bring_up(context, site)
 
     over(ctx, names, action)
 

@@ -1,0 +1,117 @@
+"""Our mirror and our file service under the real Pacemaker and Corosync."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+
+import pacemaker_scene
+import pytest
+from pacemaker_scene import PacemakerScene
+
+from lab_maker import LabMaker
+from relevo.lab.scene import URL
+
+pytestmark = [
+    pytest.mark.timeout(420),
+    pytest.mark.skipif(
+        bool(pacemaker_scene.missing()), reason=f"cannot run: not installed: {pacemaker_scene.missing() or 'nothing'}"
+    ),
+]
+FILE = pathlib.Path("/etc/services")
+LAB_LIMIT_S = 400.0
+SceneMaker = Callable[..., PacemakerScene]
+
+
+@pytest.fixture
+def make_scene(make_lab: LabMaker, request: pytest.FixtureRequest) -> Iterator[SceneMaker]:
+    made = []
+
+    def make(*, alone: str, fencing: bool) -> PacemakerScene:
+        scene = PacemakerScene(make_lab(limit_s=LAB_LIMIT_S, disk_bytes=64 << 20, alone=alone), fencing=fencing)
+        made.append(scene)
+        return scene
+
+    yield make
+    for scene in made:
+        if getattr(request.node, "failed", False):
+            print(scene.tell())
+        scene.close()
+
+
+def put(scene: PacemakerScene, name: str) -> None:
+    scene.client("curl", "--silent", "--fail", "--show-error", "--upload-file", str(FILE), f"{URL}{name}")
+
+
+def assert_there(scene: PacemakerScene, *names: str) -> None:
+    for name in names:
+        assert scene.client("curl", "--silent", "--fail", f"{URL}{name}") == FILE.read_bytes(), name
+
+
+def test_promote_fail_over_fail_back(make_scene: SceneMaker) -> None:
+    scene = make_scene(alone="risk", fencing=False)
+    scene.wait(lambda: scene.scores("nodo1") == {"nodo1": 10_000, "nodo2": 10_000}, "the score of current copies")
+    assert scene.roles("nodo1") == {"nodo1": "Promoted", "nodo2": "Unpromoted"}
+    put(scene, "first")
+
+    scene.lab.crash("nodo1")
+    scene.wait(lambda: scene.serves("nodo2"), "the service on nodo2")
+    assert_there(scene, "first")
+    put(scene, "alone")
+    assert scene.roles("nodo2") == {"nodo2": "Promoted"}
+
+    scene.boot("nodo1")
+    scene.wait(lambda: scene.mirror("nodo1").get("peer_role") == "Primary", "the return of nodo1")
+    scene.wait_in_sync()
+    scene.wait(lambda: scene.scores("nodo2").get("nodo1") == 10_000, "the score of nodo1")
+    assert scene.serves("nodo2"), "nothing moves by itself: resource-stickiness"
+
+    scene.run("nodo1", "crm_attribute", "--node", "nodo2", "--name", "standby", "--update", "on")
+    scene.wait(lambda: scene.serves("nodo1"), "the service on nodo1")
+    assert_there(scene, "first", "alone")
+    scene.run("nodo1", "crm_attribute", "--node", "nodo2", "--name", "standby", "--delete")
+    scene.wait_in_sync()
+    scene.wait(lambda: scene.roles("nodo1") == {"nodo1": "Promoted", "nodo2": "Unpromoted"}, "nodo2 as Unpromoted")
+
+    scene.run("nodo1", "pkill", "-KILL", "-f", "mirror run r0")
+    scene.wait(lambda: scene.serves("nodo1") or scene.serves("nodo2"), "the service after the death of its mirror")
+    scene.wait_in_sync()
+    assert_there(scene, "first", "alone")
+    assert not re.findall(r"unexpected|INVALID", scene.run("nodo1", "crm_mon", "--one-shot", "--failcounts"))
+
+
+def test_a_copy_that_is_not_current_is_never_promoted(make_scene: SceneMaker) -> None:
+    scene = make_scene(alone="risk", fencing=False)
+    put(scene, "first")
+    scene.run("nodo2", "crm_attribute", "--node", "nodo2", "--name", "standby", "--update", "on")
+    scene.wait(lambda: not scene.mirror("nodo2"), "the end of the mirror on nodo2")
+    put(scene, "second")
+    scene.lab.crash("nodo1")
+    scene.run("nodo2", "crm_attribute", "--node", "nodo2", "--name", "standby", "--delete")
+    scene.wait(lambda: scene.mirror("nodo2").get("disk") == "Outdated", "an outdated copy")
+    scene.wait(lambda: scene.roles("nodo2") == {"nodo2": "Unpromoted"}, "nodo2 as Unpromoted")
+    assert scene.scores("nodo2") == {}
+    scene.boot("nodo1")
+    scene.wait(lambda: scene.serves("nodo1"), "the service on nodo1")
+    assert_there(scene, "first", "second")
+    scene.wait_in_sync()
+
+
+def test_with_fencing_a_primary_alone_goes_on_only_when_its_peer_is_off(make_scene: SceneMaker) -> None:
+    scene = make_scene(alone="ask", fencing=True)
+    put(scene, "first")
+    scene.lab.cut("nodo1")
+    scene.wait(lambda: scene.serves("nodo2"), "the service on nodo2")
+    assert scene.fenced == ["nodo1"]
+    put(scene, "second")
+    assert_there(scene, "first", "second")
+
+    scene.lab.heal("nodo1")
+    scene.boot("nodo1")
+    scene.wait_in_sync()
+    scene.lab.crash("nodo1")
+    put(scene, "third")
+    scene.wait(lambda: scene.fenced == ["nodo1", "nodo1"], "the proof that nodo1 is off")
+    put(scene, "fourth")
+    assert_there(scene, "first", "second", "third", "fourth")
