@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd lvm2
 APT_LAB := heartbeat apache2 systemd dbus
-APT_INTEROP := systemd dbus
+APT_INTEROP := systemd dbus pacemaker corosync pacemaker-cli-utils resource-agents
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
@@ -60,7 +60,7 @@ torture: setup ## hours: seeds, every fault at every step, power cuts under file
 	then $(BIN)/python tests/torture/wire_fuzz.py; \
 	else echo "atheris cannot be installed here: the coverage-guided part is left out"; fi
 
-interop: setup ## the kernel's drbd as the peer, and systemd, every case; prints their list and writes it into the docs
+interop: setup ## the kernel's drbd, systemd, Pacemaker, every case; prints their list and writes it into the docs
 	@tools/install-packages $(APT_INTEROP) || echo "without $(APT_INTEROP): the cases that need them are skipped"
 	@$(BIN)/pytest -q tests/interop --interop-table docs/internals/interop.md
 

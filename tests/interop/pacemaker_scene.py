@@ -60,7 +60,6 @@ _CIB = """\
 <nvpair id="o2" name="dc-deadtime" value="2s"/>
 <nvpair id="o3" name="election-timeout" value="10s"/>
 <nvpair id="o4" name="stonith-action" value="off"/>
-<nvpair id="o5" name="priority-fencing-delay" value="0"/>
 </cluster_property_set></crm_config>
 <nodes/>
 <resources>
@@ -96,7 +95,10 @@ _CIB = """\
 </rsc_defaults>
 </configuration><status/></cib>
 """
-_FENCE = '<primitive id="fence" class="stonith" type="fence_lab"/>'
+_FENCE = """
+<primitive id="fence" class="stonith" type="fence_lab"><instance_attributes id="i5">
+<nvpair id="i51" name="pcmk_delay_base" value="nodo1:0s;nodo2:15s"/></instance_attributes></primitive>"""
+"""When both try to fence each other nodo2 wins."""
 _FENCE_LAB = """\
 #!/bin/sh
 # Fencing in the lab: whoever is outside cuts the power when there is a file of that name, and says so with another one.
@@ -130,7 +132,7 @@ esac
 def missing() -> str:
     """What has to be installed for it; empty when all is there."""
     found = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
-    found += [] if FILESYSTEM.exists() else ["resource-agents"]
+    found += [] if FILESYSTEM.exists() and shutil.which("ocf-tester") else ["resource-agents"]
     return " ".join(found)
 
 

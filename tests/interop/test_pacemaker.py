@@ -11,6 +11,8 @@ import pytest
 from pacemaker_scene import PacemakerScene
 
 from lab_maker import LabMaker
+from relevo.lab import service
+from relevo.lab.lab import Unit
 from relevo.lab.scene import URL
 
 pytestmark = [
@@ -47,6 +49,28 @@ def put(scene: PacemakerScene, name: str) -> None:
 def assert_there(scene: PacemakerScene, *names: str) -> None:
     for name in names:
         assert scene.client("curl", "--silent", "--fail", f"{URL}{name}") == FILE.read_bytes(), name
+
+
+def test_ocf_tester_finds_nothing_wrong(make_lab: LabMaker) -> None:
+    lab = make_lab(limit_s=170.0, disk_bytes=64 << 20)
+    lab.up(service=False, units=[Unit(name="mirror", argv=("relevo", "mirror", "run", "r0"))])
+    service.found(lab)
+    lab.unit("nodo1", "mirror", "stop")
+
+    def run(*argv: str) -> str:
+        return lab.run("nodo1", argv, capture=True, check=True, timeout_s=120).stdout.decode()
+
+    run("relevo", "ocf", "install")
+    for agent, parameter in (("mirror", "mirror=r0"), ("files", "name=files")):
+        program = f"/usr/lib/ocf/resource.d/relevo/{agent}"
+        assert f"{program} passed all tests" in run("ocf-tester", "-n", "x", "-o", parameter, program)
+        if agent == "mirror":
+            run("relevo", "mirror", "up", "r0")
+            run("relevo", "mirror", "wait-connect", "r0")
+            run("relevo", "mirror", "primary", "r0")
+            run("mount", "/run/relevo/mirror/r0/device", "/srv/relevo")
+    run("umount", "/srv/relevo")
+    run("relevo", "mirror", "down", "r0")
 
 
 def test_promote_fail_over_fail_back(make_scene: SceneMaker) -> None:

@@ -190,8 +190,11 @@ class MirrorActions:
 
     def _go_on_alone(self, status: Message) -> None:
         """`alone = "ask"`: the permission is the cluster's proof that the peer is off."""
-        if status.get("suspended") and pacemaker.peer_is_fenced(status.get("peer") or self._site().peer):
-            with contextlib.suppress(Refused, DaemonUnreachable):  # asked again at the next look
+        if not status.get("suspended"):
+            return
+        with contextlib.suppress(RelevoError):  # asked again at the next look
+            site = find_site(self._context.paths, self._context.node, self._given.name)
+            if pacemaker.peer_is_fenced(site.peer):
                 call(self._socket, "allow_alone", timeout_s=self._given.limit_s, epoch=int(status.get("epoch", 0)))
 
     def _await_new_process(self) -> Message | None:
