@@ -83,3 +83,7 @@ def test_units_of_systemd(machine: SystemdMachine) -> None:
         "done",
     ]
     assert "it is masked" in act("off", "start")[0]
+
+    start = "import sys; from relevo.cli.init_system import start_unit; print([start_unit(x) for x in sys.argv[1:]])"
+    done = machine.run(sys.executable, "-c", start, "web.service", "none.service", "bad.service", check=True)
+    assert done.stdout == b"[True, False, False]\n"

@@ -15,7 +15,7 @@ from relevo import units
 from relevo.base.paths import Paths
 from relevo.cli.context import Context
 from relevo.cli.main import app
-from relevo.cli.units import command
+from relevo.cli.units import command, pauses, systemd_version
 from relevo.lab.scene import SERVICE_UNITS, Options, configuration, new_secrets
 
 SYSTEM = "etc/systemd/system"
@@ -57,7 +57,8 @@ def test_what_the_configuration_has_here_is_started(etc: pathlib.Path, tmp_path:
     assert link.readlink() == pathlib.Path("/etc/systemd/system/relevo-mirror@.service"), "as the server will see it"
     text = (folder / "relevo-mirror@.service").read_text()
     assert f"ExecStart={sys.executable} -m relevo --etc {etc} " in text
-    assert text.count("@RELEVO@") == 0
+    assert not any(word in text for word in ("@RELEVO@", "@PAUSES@"))
+    assert pauses(systemd_version()) in text
 
 
 def test_again_after_a_change(etc: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -93,6 +94,11 @@ def test_a_unit_of_somebody_else_is_left_alone(etc: pathlib.Path, tmp_path: path
     assert done.exit_code == 1
     assert "is not one of Relevo's" in str(done.exception)
     assert [path.name for path in folder.iterdir()] == ["relevo-node.service"]
+
+
+def test_pauses_grow_where_systemd_can() -> None:
+    assert pauses(252) == "RestartSec=1s"
+    assert "RestartMaxDelaySec=5s" in pauses(254)
 
 
 def test_words_of_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:

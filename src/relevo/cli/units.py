@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Annotated
@@ -27,6 +29,14 @@ Into = Annotated[pathlib.Path, typer.Option(help="Folder of the units, seen from
 app = typer.Typer(no_args_is_help=True, help="Unit files for systemd: what runs the daemons on a server.")
 
 
+GROWING_PAUSES_SINCE = 254
+"""Version of systemd from which on the pause before a restart can grow."""
+GROWING_PAUSES = "RestartSec=100ms\nRestartSteps=6\nRestartMaxDelaySec=5s"
+"""As the lab's PID 1: at once after a single death, without a busy loop where something is wrong for good."""
+FIXED_PAUSES = "RestartSec=1s"
+VERSION_LIMIT_S = 10.0
+
+
 class NotOurs(RelevoError):
     """A unit of that name is there, and is not one of ours."""
 
@@ -43,9 +53,12 @@ def install(ctx: typer.Context, *, root: Root = pathlib.Path("/"), into: Into = 
     for name in package.ALL:
         _refuse_others(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
+    words = {"@RELEVO@": command(context), "@PAUSES@": pauses(systemd_version())}
     for name in package.ALL:
         text = (pathlib.Path(package.__file__).parent / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace("@RELEVO@", command(context)), encoding="utf-8")
+        for word, value in words.items():
+            text = text.replace(word, value)
+        (folder / name).write_text(text, encoding="utf-8")
     wants = _wants(folder)
     wants.mkdir(exist_ok=True)
     for link in wants.iterdir():
@@ -72,6 +85,21 @@ def remove(*, root: Root = pathlib.Path("/"), into: Into = SYSTEM) -> None:
     shutil.rmtree(_wants(folder), ignore_errors=True)
     (folder / "multi-user.target.wants" / package.TARGET).unlink(missing_ok=True)
     typer.echo("Next: systemctl daemon-reload")
+
+
+def systemd_version() -> int:
+    """The version of systemd on this machine; 0 where there is none."""
+    try:
+        done = subprocess.run(["systemctl", "--version"], capture_output=True, timeout=VERSION_LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    match = re.match(rb"systemd (\d+)", done.stdout)
+    return int(match[1]) if match else 0
+
+
+def pauses(version: int) -> str:
+    """The lines of a unit that say how long to wait before a restart."""
+    return GROWING_PAUSES if version >= GROWING_PAUSES_SINCE else FIXED_PAUSES
 
 
 def command(context: Context) -> str:
