@@ -108,19 +108,21 @@ def test_a_daemon_that_dies_is_started_again_and_the_mirror_stays(servers: Serve
     wait(lambda: answers.append(service.answer(servers.lab)) or servers.status("nodo1"), "its word", active.journal)
     active.systemctl("restart", "relevo-node")
     wait(lambda: answers.append(service.answer(servers.lab)) or servers.status("nodo1"), "its word", active.journal)
+    assert active.show("relevo-heartbeat", "MainPID") == before["relevo-heartbeat"]
     active.systemctl("restart", "relevo-heartbeat")
     before["relevo-heartbeat"] = active.show("relevo-heartbeat", "MainPID")
 
     def seen() -> bool:
         answers.append(service.answer(servers.lab))
-        nodes = servers.status("nodo2").get("nodes", {})
-        return bool(nodes.get("nodo1", {}).get("state") == "active")
+        told = servers.status("nodo2")
+        return bool(
+            told["nodes"]["nodo1"]["state"] == "active" and told["services"]["web"]["states"]["nodo1"] == "started"
+        )
 
     wait(seen, "nodo1 as it was", servers.journals)
     assert set(answers) == {"200"}
     assert active.show("relevo-mirror@r0", "MainPID") == before["relevo-mirror@r0"]
     assert active.show("relevo-heartbeat", "MainPID") == before["relevo-heartbeat"]
-    assert servers.status("nodo2")["services"]["web"]["states"]["nodo1"] == "started"
 
 
 def test_a_shutdown_leaves_in_order(servers: Servers) -> None:

@@ -39,6 +39,7 @@ UNITS = {
     "bad": "[Service]\nType=oneshot\nExecStart=false\n",
     "short": "[Service]\nType=oneshot\nExecStart=true\n",
     "slow": "[Service]\nType=notify\nExecStart=sleep 1000\nTimeoutStartSec=300ms\n",
+    "silent": "[Service]\nType=notify\nExecStart=sleep 1000\nTimeoutStartSec=60s\n",
 }
 
 
@@ -87,3 +88,12 @@ def test_units_of_systemd(machine: SystemdMachine) -> None:
     start = "import sys; from relevo.cli.init_system import start_unit; print([start_unit(x) for x in sys.argv[1:]])"
     done = machine.run(sys.executable, "-c", start, "web.service", "none.service", "bad.service", check=True)
     assert done.stdout == b"[True, False, False]\n"
+
+    starting = machine.popen(sys.executable, "-c", ACT, "silent.service", "start", "monitor", "stop")
+    machine.run("sh", "-c", "until [ $(systemctl show --value -p ActiveState silent) = activating ]; do :; done")
+    machine.run("pkill", "-KILL", "-x", "dbus-daemon", check=True)
+    assert json.loads(starting.communicate()[0]) == [
+        "BusFailed: The system bus hung up while silent.service was waited for.",
+        "running: silent.service is activating (start).",
+        "done",
+    ], "the next operation has a new connection"
