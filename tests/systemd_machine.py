@@ -43,7 +43,7 @@ mount -t proc proc /proc
 [ ! -e /proc/sysrq-trigger ] || mount --bind /run/sysrq-trigger /proc/sysrq-trigger
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p {_FOLDER} /etc/systemd /etc/systemd/journald.conf.d
-for unit in {_NAMES}; do [ ! -e {_VENDOR}/$unit ] || ln -s {_VENDOR}/$unit {_FOLDER}/$unit; done
+for unit in {_NAMES} $MORE_UNITS; do [ ! -e {_VENDOR}/$unit ] || ln -s {_VENDOR}/$unit {_FOLDER}/$unit; done
 ln -sf multi-user.target {_FOLDER}/default.target
 for unit in systemd-journald.service dbus.socket; do
     mkdir -p {_FOLDER}/sysinit.target.wants; ln -s {_VENDOR}/$unit {_FOLDER}/sysinit.target.wants/
@@ -76,17 +76,18 @@ class SystemdMachine:
     Args:
         lab: the lab.
         name: the machine.
-        log: a file that gets what systemd itself says.
+        log: a file that gets what it says before it has a journal.
+        more: further units of the distribution that it may find.
     """
 
-    def __init__(self, lab: Lab, name: str, log: pathlib.Path) -> None:
+    def __init__(self, lab: Lab, name: str, log: pathlib.Path, more: tuple[str, ...] = ()) -> None:
         self.name = name
         self._lab = lab
         lab.run(name, ["mount", "--make-rshared", "/"], check=True)
         unshare = ["unshare", "--mount", "--propagation", "unchanged", "--pid", "--cgroup", "--fork", "--kill-child"]
         with log.open("ab") as output:
             self._process = lab.popen(
-                name, [*unshare, "sh", "-c", _BOOT], stdout=output, stderr=output, env={"RELEVO_LAB_SYSTEMD": name}
+                name, [*unshare, "sh", "-c", _BOOT], stdout=output, stderr=output, env={"MORE_UNITS": " ".join(more)}
             )
         self._pid = 0
         assert wait_until(self._is_there, _START_LIMIT_S, 0.05), log.read_text()

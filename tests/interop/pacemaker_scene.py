@@ -1,6 +1,6 @@
 """Two lab machines run by the real Pacemaker and Corosync, with our agents for the mirror and the file service.
 
-Both are started by hand, without an init system of theirs; `/etc/corosync`, `/var/lib/pacemaker` and `/run` are each
+Both are started by hand, or by a real systemd; `/etc/corosync`, `/var/lib/pacemaker` and `/run` are each
 machine's own. A node is fenced by cutting its power from outside: the agent `fence_lab` asks for that with a file.
 """
 
@@ -18,6 +18,7 @@ from relevo.base.errors import RelevoError
 from relevo.lab import service
 from relevo.lab.lab import Lab, Unit
 from relevo.lab.scene import ADDRESSES, CLIENT, SERVERS, VIRTUAL_IP
+from systemd_machine import SystemdMachine
 
 PROGRAMS = {"pacemakerd": "pacemaker", "corosync": "corosync", "crm_mon": "pacemaker-cli-utils"}
 """Program -> Debian package."""
@@ -25,6 +26,7 @@ FILESYSTEM = pathlib.Path("/usr/lib/ocf/resource.d/heartbeat/Filesystem")
 LIMIT_S = 90.0
 PAUSE_S = 0.2
 LOG = "var/log/pacemaker.log"
+CLUSTER_UNITS = ("corosync.service", "pacemaker.service", "resource-agents-deps.target")
 UNITS = (
     Unit(name="corosync", argv=("corosync", "-f")),
     Unit(name="pacemaker", argv=("sh", "-c", f"PCMK_logfile=/{LOG} PCMK_logpriority=none exec pacemakerd")),
@@ -142,10 +144,13 @@ class PacemakerScene:
     Args:
         lab: not up yet.
         fencing: whether the cluster fences what is lost.
+        systemd: a folder for its logs, if systemd runs the daemons.
     """
 
-    def __init__(self, lab: Lab, *, fencing: bool) -> None:
+    def __init__(self, lab: Lab, *, fencing: bool, systemd: pathlib.Path | None = None) -> None:
         self.lab = lab
+        self._systemd = systemd
+        self.machines: dict[str, SystemdMachine] = {}
         self._done = threading.Event()
         self._fence_folder = lab.shared / "fence"
         self.fenced: list[str] = []
@@ -178,11 +183,13 @@ class PacemakerScene:
         agent = root / "usr/sbin/fence_lab"
         agent.write_text(_FENCE_LAB.replace("{folder}", str(self._fence_folder)))
         agent.chmod(0o755)
+        (root / "etc/default/pacemaker").write_text(f"PCMK_logfile=/{LOG}\nPCMK_logpriority=none\n")
         cib = root / "var/lib/pacemaker/cib/cib.xml"
         words = {"fencing": str(fencing).lower(), "fence": _FENCE if fencing else "", "address": VIRTUAL_IP}
         cib.write_text(_CIB.format(**words))
         for command in (
             ["relevo", "ocf", "install"],
+            *([["relevo", "units", "install"]] if self._systemd else []),
             ["chown", "hacluster:haclient", f"/{cib.relative_to(root)}"],
             ["crm_verify", "--xml-file", f"/{cib.relative_to(root)}"],
         ):
@@ -191,6 +198,11 @@ class PacemakerScene:
 
     def start(self, name: str) -> None:
         """Start the cluster's daemons on a server that is on."""
+        if self._systemd is not None:
+            machine = SystemdMachine(self.lab, name, self._systemd / f"{name}.systemd", CLUSTER_UNITS)
+            self.machines[name] = machine
+            machine.systemctl("start", "pacemaker")
+            return
         for unit in UNITS:
             self.lab.unit(name, unit.name, "start")
 
@@ -214,6 +226,10 @@ class PacemakerScene:
         """Fence nobody any more."""
         self._done.set()
         self._fencer.join()
+        if self.machines:
+            self.lab.down()
+        for machine in self.machines.values():
+            machine.close()
 
     # ---- looking
 

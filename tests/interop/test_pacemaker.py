@@ -10,6 +10,7 @@ import pacemaker_scene
 import pytest
 from pacemaker_scene import PacemakerScene
 
+import systemd_machine
 from lab_maker import LabMaker
 from relevo.lab import service
 from relevo.lab.lab import Unit
@@ -30,8 +31,9 @@ SceneMaker = Callable[..., PacemakerScene]
 def make_scene(make_lab: LabMaker, request: pytest.FixtureRequest) -> Iterator[SceneMaker]:
     made = []
 
-    def make(*, alone: str, fencing: bool) -> PacemakerScene:
-        scene = PacemakerScene(make_lab(limit_s=LAB_LIMIT_S, disk_bytes=64 << 20, alone=alone), fencing=fencing)
+    def make(*, alone: str, fencing: bool, systemd: pathlib.Path | None = None) -> PacemakerScene:
+        lab = make_lab(limit_s=LAB_LIMIT_S, disk_bytes=64 << 20, alone=alone)
+        scene = PacemakerScene(lab, fencing=fencing, systemd=systemd)
         made.append(scene)
         return scene
 
@@ -139,3 +141,42 @@ def test_with_fencing_a_primary_alone_goes_on_only_when_its_peer_is_off(make_sce
     scene.wait(lambda: scene.fenced == ["nodo1", "nodo1"], "the proof that nodo1 is off")
     put(scene, "fourth")
     assert_there(scene, "first", "second", "third", "fourth")
+
+
+def test_with_the_cable_between_the_mirrors_cut_the_other_copy_gives_way(make_scene: SceneMaker) -> None:
+    scene = make_scene(alone="ask", fencing=True)
+    put(scene, "first")
+    scene.lab.cut("nodo2", "eth1")
+    put(scene, "second")  # waits for the permission
+    assert scene.mirror("nodo2")["disk"] == "Outdated"
+    scene.wait(lambda: scene.scores("nodo1") == {"nodo1": 10_000}, "the score of the only current copy")
+    assert scene.fenced == [], "both are members: the users' network carries the cluster"
+    scene.lab.crash("nodo1")
+    scene.wait(lambda: scene.fenced == ["nodo1"], "the end of nodo1")
+    scene.wait(lambda: scene.roles("nodo2") == {"nodo2": "Unpromoted"}, "nodo2 as Unpromoted")
+    scene.lab.heal("nodo2")
+    scene.boot("nodo1")
+    scene.wait(lambda: scene.serves("nodo1"), "the service on nodo1")
+    assert_there(scene, "first", "second")
+    scene.wait_in_sync()
+
+
+@pytest.mark.skipif(
+    bool(systemd_machine.missing()), reason=f"cannot run: {systemd_machine.missing() or 'nothing is missing'}"
+)
+def test_under_systemd_a_shutdown_hands_over_in_order(make_scene: SceneMaker, tmp_path: pathlib.Path) -> None:
+    scene = make_scene(alone="ask", fencing=False, systemd=tmp_path)  # what it says at the end is proof enough
+    first = scene.machines["nodo1"]
+    put(scene, "first")
+    for unit in ("relevo-mirror@r0", "relevo-files@files"):
+        assert first.systemctl("is-active", unit) == "active", "its agent has started it through systemd"
+    first.power_off()
+    scene.wait(lambda: scene.serves("nodo2"), "the service on nodo2")
+    put(scene, "second")
+    assert_there(scene, "first", "second")
+    said = first.journal()
+    steps = ("Stopping pacemaker.service", "Stopped pacemaker.service", "Stopped target network.target")
+    places = [said.find(step) for step in steps]
+    assert -1 not in places, said
+    assert places == sorted(places), said
+    assert "worker_killed" not in said

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from typer.testing import CliRunner
@@ -24,6 +24,7 @@ from relevo.cli.main import app
 from relevo.cli.ocf import mirror, pacemaker
 from relevo.cli.ocf.codes import ActionFailed, Code, Given, given
 from relevo.cli.ocf.mirror import MirrorActions, score
+from relevo.cli.ocf.pacemaker import NOTHING_KNOWN, Peer
 from relevo.lab.scene import Options, configuration, new_secrets
 
 STATUS: dict[str, Any] = {
@@ -41,6 +42,7 @@ GIVEN = Given(instance="r0", name="r0", limit_s=2.0, probe=False, notice=("", ""
 ROLES = {
     "primary": {"role": "Primary", "device": "/dev/loop9"},
     "secondary": {"role": "Secondary", "device": ""},
+    "outdate": {"disk": "Outdated"},
 }
 DTD = pathlib.Path("/usr/share/resource-agents/ra-api-1.dtd")
 
@@ -67,33 +69,48 @@ def test_scores(changes: dict[str, Any], expected: int | None) -> None:
 
 
 CRM_MON = """<?xml version="1.0"?>
-<pacemaker-result><summary><current_dc present="true" with_quorum="{quorum}"/>
-<cluster_options stonith-enabled="{fencing}"/></summary>
-<nodes><node name="nodo1" online="true" unclean="false"/>
-<node name="nodo2" online="{online}" unclean="{unclean}"/></nodes></pacemaker-result>
+<pacemaker-result><summary><current_dc present="true" with_quorum="{quorum}"/></summary>
+<nodes><node name="nodo1" online="true" unclean="false" pending="false"/>
+<node name="nodo2" online="{online}" unclean="{unclean}" pending="{pending}"/></nodes>
+<node_attributes><node name="nodo1"><attribute name="a" value="1"/></node>
+<node name="nodo2"><attribute name="a" value="2"/></node></node_attributes></pacemaker-result>
 """
+NODE_STATE = '<node_state uname="nodo2" in_ccm="{in_ccm}" crmd="{crmd}" join="down" expected="{expected}"/>'
+ON = {"quorum": "true", "online": "true", "unclean": "false", "pending": "false"}
+ON |= {"in_ccm": "true", "crmd": "online", "expected": "member"}
+OFF = ON | {"online": "false", "in_ccm": "false", "crmd": "offline", "expected": "down"}
+
+
+def seen(words: dict[str, str], peer: str = "nodo2") -> Peer:
+    return pacemaker.read(CRM_MON.format(**words).encode(), NODE_STATE.format(**words).encode(), peer)
 
 
 @pytest.mark.parametrize(
-    ("changes", "peer", "expected"),
+    ("words", "online", "off", "accounted"),
     [
-        ({}, "nodo2", True),
-        ({"quorum": "false"}, "nodo2", False),
-        ({"fencing": "false"}, "nodo2", False),
-        ({"online": "true"}, "nodo2", False),
-        ({"unclean": "true"}, "nodo2", False),
-        ({}, "nodo1", False),
-        ({}, "nodo3", False),
+        (ON, True, False, True),
+        (OFF, False, True, True),
+        (OFF | {"in_ccm": "0", "crmd": "0"}, False, True, True),
+        (OFF | {"expected": "member"}, False, False, False),  # it has vanished, and nobody has fenced it
+        (OFF | {"unclean": "true"}, False, False, False),
+        (OFF | {"crmd": "online"}, False, False, False),
+        (ON | {"unclean": "true"}, False, False, False),
+        (ON | {"pending": "true"}, False, False, False),
+        (ON | {"quorum": "false"}, True, False, False),
+        (OFF | {"quorum": "false"}, False, True, False),
     ],
 )
-def test_only_what_the_cluster_has_fenced_is_off(changes: dict[str, str], peer: str, *, expected: bool) -> None:
-    words = {"quorum": "true", "fencing": "true", "online": "false", "unclean": "false", **changes}
-    assert pacemaker.is_fenced(CRM_MON.format(**words).encode(), peer) is expected
+def test_what_is_known_of_the_peer(words: dict[str, str], *, online: bool, off: bool, accounted: bool) -> None:
+    found = seen(words)
+    assert (found.online, found.off, found.accounted_for) == (online, off, accounted)
+    assert found.attributes == {"a": "2"}
 
 
 @pytest.mark.parametrize("text", ["", "<a/>", "hello", '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'])
-def test_words_that_prove_nothing(text: str) -> None:
-    assert not pacemaker.is_fenced(text.encode(), "nodo2")
+def test_words_that_say_nothing(text: str) -> None:
+    assert pacemaker.read(text.encode(), text.encode(), "nodo2") == NOTHING_KNOWN
+    assert not pacemaker.read(CRM_MON.format(**OFF).encode(), text.encode(), "nodo2").off
+    assert seen(ON, "nodo3") == NOTHING_KNOWN
 
 
 # ---------------------------------------------------------------- a mirror's process that says what the test wants
@@ -129,7 +146,7 @@ class FakeMirror:
 
             return handler
 
-        orders = {do: change(do) for do in ("primary", "secondary", "down", "allow_alone")}
+        orders = {do: change(do) for do in ("primary", "secondary", "down", "allow_alone", "outdate")}
         server = ControlServer(path, {"status": tell, **orders})
         await server.start()
         self._ready.set()
@@ -223,17 +240,110 @@ def test_stop_demotes_first(context: Context, scores: list[int | None]) -> None:
     assert scores == [None], "what is stopped is not to be promoted"
 
 
-@pytest.mark.parametrize("fenced", [True, False])
-def test_a_primary_that_waits_goes_on_when_its_peer_is_fenced(
-    context: Context, scores: list[int | None], monkeypatch: pytest.MonkeyPatch, *, fenced: bool
+CURRENT, BASE = "00000000000000a1", "00000000000000b0"
+LOST = {"connection": "WFConnection", "peer_disk": "DUnknown", "current_uuid": CURRENT, "bitmap_uuid": "0" * 16}
+PRIMARY = {**LOST, "role": "Primary", "device": "/dev/loop9"}
+SAID = "00000000000000a0"
+ONLINE, GONE, UNKNOWN = Peer(quorum=True, online=True), Peer(quorum=True, off=True), Peer(quorum=True)
+
+
+def with_attribute(peer: Peer, name: str, value: str) -> Peer:
+    return Peer(quorum=peer.quorum, online=peer.online, off=peer.off, attributes={f"relevo-{name}-r0": value})
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    attributes: dict[str, str] = {}
+    monkeypatch.setattr(pacemaker, "set_attribute", attributes.__setitem__)
+    return attributes
+
+
+@pytest.mark.parametrize(
+    ("peer", "allowed"),
+    [
+        (GONE, True),
+        (with_attribute(ONLINE, "outdated", SAID), True),
+        (ONLINE, False),
+        (UNKNOWN, False),
+        (with_attribute(UNKNOWN, "outdated", SAID), False),
+        (with_attribute(ONLINE, "outdated", BASE), False),
+        (Peer(off=True), False),
+    ],
+)
+def test_a_primary_that_waits_goes_on_when_its_peer_cannot_be_promoted(
+    context: Context,
+    scores: list[int | None],
+    told: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    peer: Peer,
+    *,
+    allowed: bool,
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(pacemaker, "peer_is_fenced", lambda peer: asked.append(peer) or fenced)
-    alone = {"role": "Primary", "device": "/dev/loop9", "connection": "WFConnection", "suspended": True}
-    with running(context, **alone) as fake:
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name: peer)
+    with running(context, **PRIMARY, suspended=True) as fake:
         assert MirrorActions(context, GIVEN).monitor() is Code.RUNNING_PROMOTED
-        assert fake.requests() == (["allow_alone"] if fenced else [])
-    assert asked == ["nodo2"]
+        assert fake.requests() == (["allow_alone"] if allowed else [])
+    assert told == {"relevo-alone-r0": SAID}
+
+
+@pytest.mark.parametrize(
+    ("peer", "disk", "gives_way"),
+    [
+        (with_attribute(ONLINE, "alone", SAID), "UpToDate", True),
+        (with_attribute(ONLINE, "alone", f"{SAID},{BASE}"), "UpToDate", True),
+        (with_attribute(ONLINE, "alone", SAID), "Outdated", True),
+        (with_attribute(ONLINE, "alone", BASE), "UpToDate", False),
+        (with_attribute(GONE, "alone", SAID), "UpToDate", False),
+        (ONLINE, "UpToDate", False),
+    ],
+)
+def test_a_secondary_gives_way_to_a_primary_of_its_generation(
+    context: Context,
+    scores: list[int | None],
+    told: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    peer: Peer,
+    disk: str,
+    *,
+    gives_way: bool,
+) -> None:
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name: peer)
+    with running(context, **LOST, disk=disk) as fake:
+        assert MirrorActions(context, GIVEN).monitor() is Code.SUCCESS
+        assert fake.requests() == (["outdate"] if gives_way and disk == "UpToDate" else [])
+        assert scores == [None if gives_way else 1000]
+    assert told == ({"relevo-outdated-r0": SAID} if gives_way else {})
+
+
+@pytest.mark.parametrize(
+    ("alone", "peer", "promoted"),
+    [
+        ("ask", GONE, True),
+        ("ask", ONLINE, True),
+        ("ask", UNKNOWN, False),
+        ("ask", NOTHING_KNOWN, False),
+        ("risk", NOTHING_KNOWN, True),
+    ],
+)
+def test_who_is_promoted_without_its_peer(
+    context: Context,
+    scores: list[int | None],
+    monkeypatch: pytest.MonkeyPatch,
+    alone: Literal["ask", "risk"],
+    peer: Peer,
+    *,
+    promoted: bool,
+) -> None:
+    context.paths.config.write_text(configuration(Options(alone=alone)))
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name: peer)
+    monkeypatch.setattr(mirror, "PROMOTE_PATIENCE_S", 0.0)
+    with running(context, **LOST) as fake:
+        if promoted:
+            assert MirrorActions(context, GIVEN).promote() is Code.SUCCESS
+        else:
+            with pytest.raises(ActionFailed, match="it may be at work"):
+                MirrorActions(context, GIVEN).promote()
+        assert fake.requests() == (["primary"] if promoted else [])
 
 
 # ---------------------------------------------------------------- the command line

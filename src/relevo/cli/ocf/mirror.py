@@ -19,6 +19,7 @@ from relevo.cli.drbdadm.show import CONNECTED_STATES
 from relevo.cli.node_runs import node_runs
 from relevo.cli.ocf import pacemaker
 from relevo.cli.ocf.codes import ActionFailed, Code, Given
+from relevo.cli.ocf.pacemaker import Peer
 from relevo.config.model import MirrorSite
 from relevo.config.site import find_site
 from relevo.device.held import is_held
@@ -31,7 +32,9 @@ CONNECT_WAIT_S = 5.0
 PROMOTE_PATIENCE_S = 30.0
 """How long a promotion is tried: the mirror may notice later than the cluster that its peer has died."""
 PAUSE_S = 0.5
-UP_TO_DATE, PRIMARY = "UpToDate", "Primary"
+UP_TO_DATE, OUTDATED, PRIMARY = "UpToDate", "Outdated", "Primary"
+ALONE_ATTRIBUTE, OUTDATED_ATTRIBUTE = "relevo-alone", "relevo-outdated"
+"""Node attributes, with the name of the mirror behind a hyphen: generations of the data, without their lowest bit."""
 
 
 class MirrorActions:
@@ -84,12 +87,12 @@ class MirrorActions:
         if status is None:
             return Code.RUNNING_PROMOTED if self._paused() else Code.NOT_RUNNING
         if not self._given.probe:
+            status = self._without_peer(status)
             self._tell(status)
         if status["role"] != PRIMARY:
             return Code.SUCCESS
         if not status.get("device"):
             raise ActionFailed(Code.FAILED_PROMOTED, status.get("problem") or "It is Primary but has no device.")
-        self._go_on_alone(status)
         return Code.RUNNING_PROMOTED
 
     def notify(self) -> Code:
@@ -97,9 +100,7 @@ class MirrorActions:
         when, _ = self._given.notice
         status = self._status()
         if when == "post" and status is not None:
-            self._tell(status)
-            if status["role"] == PRIMARY:
-                self._go_on_alone(status)
+            self._tell(self._without_peer(status))
         return Code.SUCCESS
 
     def _tell(self, status: Message) -> None:
@@ -159,6 +160,7 @@ class MirrorActions:
         end_s = time.monotonic() + min(PROMOTE_PATIENCE_S, self._given.limit_s)
         while True:
             try:
+                self._must_be_safe(site)
                 promote(self._context, site, force=False)
                 break
             except (Refused, DaemonUnreachable) as error:
@@ -168,8 +170,20 @@ class MirrorActions:
         status = self._status()
         if status is not None:
             self._tell(status)
-            self._go_on_alone(status)
         return Code.SUCCESS
+
+    def _must_be_safe(self, site: MirrorSite) -> None:
+        """With `alone = "ask"` a mirror that does not see its peer is promoted only if that is accounted for.
+
+        Raises:
+            Refused: nobody knows whether the peer is at work.
+        """
+        status = call(self._socket, "status", timeout_s=self._given.limit_s)
+        if site.mirror.alone != "ask" or status["role"] == PRIMARY or status["connection"] in CONNECTED_STATES:
+            return
+        if not pacemaker.look_at(site.peer).accounted_for:
+            what = f"{site.peer} is not seen, and the cluster cannot say that it is off: it may be at work."
+            raise Refused("PeerNotFenced", what, 'Enable fencing (stonith-enabled), or accept it: alone = "risk".')
 
     def demote(self) -> Code:
         """Secondary, when everything is on both disks."""
@@ -188,14 +202,42 @@ class MirrorActions:
         except (Refused, DaemonUnreachable) as error:
             raise ActionFailed(Code.GENERIC, error.what, error.remedy) from error
 
-    def _go_on_alone(self, status: Message) -> None:
-        """`alone = "ask"`: the permission is the cluster's proof that the peer is off."""
-        if not status.get("suspended"):
-            return
-        with contextlib.suppress(RelevoError):  # asked again at the next look
+    def _without_peer(self, status: Message) -> Message:
+        """Settle with the peer's agent, by node attributes, who goes on when the link between the mirrors is cut.
+
+        A Primary that has lost its peer says so with its generations. A Secondary of one of these that sees it marks
+        its copy as Outdated and says of which generation: it is not promoted any more without what is written from
+        then on. That, or that the peer is off, is the permission for which a Primary with `alone = "ask"` waits.
+        Attributes of an earlier time name other generations and mean nothing.
+        """
+        if status["connection"] in CONNECTED_STATES or status["disk"] not in {UP_TO_DATE, OUTDATED}:
+            return status
+        with contextlib.suppress(RelevoError):  # tried again at the next look
             site = find_site(self._context.paths, self._context.node, self._given.name)
-            if pacemaker.peer_is_fenced(site.peer):
-                call(self._socket, "allow_alone", timeout_s=self._given.limit_s, epoch=int(status.get("epoch", 0)))
+            peer = pacemaker.look_at(site.peer)
+            if status["role"] == PRIMARY:
+                self._go_on_alone(status, peer)
+            else:
+                self._give_way(status, peer)
+            return self._status() or status
+        return status
+
+    def _go_on_alone(self, status: Message, peer: Peer) -> None:
+        pacemaker.set_attribute(f"{ALONE_ATTRIBUTE}-{self._given.name}", ",".join(sorted(_generations(status))))
+        outdated = peer.attributes.get(f"{OUTDATED_ATTRIBUTE}-{self._given.name}", "")
+        given_way = peer.online and outdated == _generation(status["current_uuid"])
+        if status.get("suspended") and peer.quorum and (peer.off or given_way):
+            call(self._socket, "allow_alone", timeout_s=self._given.limit_s, epoch=int(status.get("epoch", 0)))
+
+    def _give_way(self, status: Message, peer: Peer) -> None:
+        own = _generation(status["current_uuid"])
+        alone = peer.attributes.get(f"{ALONE_ATTRIBUTE}-{self._given.name}", "").split(",")
+        if not (peer.online and own in alone):
+            return
+        if status["disk"] == UP_TO_DATE:
+            call(self._socket, "outdate", timeout_s=self._given.limit_s)
+        # ORDER: Outdated on the disk before anybody relies on it
+        pacemaker.set_attribute(f"{OUTDATED_ATTRIBUTE}-{self._given.name}", own)
 
     def _await_new_process(self) -> Message | None:
         end_s = time.monotonic() + self._given.limit_s / 2
@@ -220,6 +262,16 @@ class MirrorActions:
             return call(self._socket, "status", timeout_s=1.0)
         except DaemonUnreachable as error:
             return None if is_away(error) else {}
+
+
+def _generation(uuid: str) -> str:
+    """A generation; its lowest bit only says that somebody was Primary."""
+    return f"{int(uuid, 16) & ~1:016x}"
+
+
+def _generations(status: Message) -> set[str]:
+    """The present generation, and the one on which it is based while the peer is away."""
+    return {_generation(status["current_uuid"]), _generation(status["bitmap_uuid"])} - {_generation("0")}
 
 
 def score(status: Message) -> int | None:

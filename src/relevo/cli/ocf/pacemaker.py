@@ -1,4 +1,4 @@
-"""What an agent tells the cluster that runs it, and what it asks: promotion scores, and whether a node was fenced."""
+"""What an agent tells the cluster that runs it, and what it asks: promotion scores, and what is known of the peer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,40 @@ import sys
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
+import msgspec
+
 from relevo.cli.ocf.codes import Given
 
 TOOL_LIMIT_S = 20.0
 CRM_ATTRIBUTE_SINCE = (3, 10)
 """Feature set from which on crm_attribute knows promotion scores; before, crm_master does."""
 MAX_STATUS_BYTES = 16 << 20
+_GONE = frozenset({"false", "offline", "0"})
+"""What in_ccm and crmd of a node's state are when it is away; from Pacemaker 2.1.7 on they are points in time."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """What the cluster knows of another node.
+
+    Attributes:
+        quorum: this part of the cluster has quorum: without it nothing is known.
+        online: it is a member, and what it runs is known.
+        off: it was fenced, or has left in order after it had stopped everything. A node that only vanished is not off.
+        attributes: its node attributes.
+    """
+
+    quorum: bool = False
+    online: bool = False
+    off: bool = False
+    attributes: dict[str, str] = {}
+
+    @property
+    def accounted_for(self) -> bool:
+        """Nothing runs there that the cluster does not know of."""
+        return self.quorum and (self.online or self.off)
+
+
+NOTHING_KNOWN = Peer()
 
 
 def set_score(given: Given, score: int | None) -> None:
@@ -30,30 +58,49 @@ def set_score(given: Given, score: int | None) -> None:
     _run(words)
 
 
-def peer_is_fenced(peer: str) -> bool:
-    """Whether the cluster knows for certain that a node is off: it has quorum, fences, and the node is away and clean.
-
-    Without fencing a node that is away may be at work all the same: then nobody knows.
-    """
-    text = _run(["crm_mon", "--one-shot", "--as-xml"])
-    return text is not None and is_fenced(text, peer)
+def set_attribute(name: str, value: str) -> None:
+    """Set an attribute of this node, which lasts until it leaves the cluster."""
+    _run(["attrd_updater", "--name", name, "--update", value])
 
 
-def is_fenced(text: bytes, peer: str) -> bool:
-    """The same, by what crm_mon prints."""
-    if b"<!ENTITY" in text:
-        return False
-    try:
-        root = ET.fromstring(text[:MAX_STATUS_BYTES])  # noqa: S314 - printed by a program of the cluster, as root
-    except ET.ParseError:
-        return False
-    dc, options = root.find("summary/current_dc"), root.find("summary/cluster_options")
-    if dc is None or options is None or dc.get("with_quorum") != "true" or options.get("stonith-enabled") != "true":
-        return False
+def look_at(peer: str) -> Peer:
+    """What the cluster knows of another node; nothing, if it does not answer."""
+    status = _run(["crm_mon", "--one-shot", "--as-xml", "--show-node-attributes"])
+    state = _run(["cibadmin", "--query", "--xpath", f"//node_state[@uname='{peer}']"])
+    return read(status or b"", state or b"", peer)
+
+
+def read(status: bytes, state: bytes, peer: str) -> Peer:
+    """The same, by what crm_mon prints, and by the state of the node in the cluster's information base."""
+    root, node_state = _parsed(status), _parsed(state)
+    dc = root.find("summary/current_dc")
     for node in root.iterfind("nodes/node"):
         if node.get("name") == peer:
-            return node.get("online") == "false" and node.get("unclean") == "false"
-    return False
+            clean = node.get("unclean") == "false"
+            away = all(node_state.get(name) in _GONE for name in ("in_ccm", "crmd"))
+            return Peer(
+                quorum=dc is not None and dc.get("with_quorum") == "true",
+                online=clean and node.get("online") == "true" and node.get("pending") != "true",
+                off=clean and node.get("online") == "false" and away and node_state.get("expected") == "down",
+                attributes={
+                    attribute.get("name", ""): attribute.get("value", "")
+                    for found in root.iterfind("node_attributes/node")
+                    for attribute in found.iterfind("attribute")
+                    if found.get("name") == peer
+                },
+            )
+    return NOTHING_KNOWN
+
+
+def _parsed(text: bytes) -> ET.Element:
+    """A document; an empty one for what is none."""
+    empty = ET.Element("nothing")
+    if b"<!ENTITY" in text:
+        return empty
+    try:
+        return ET.fromstring(text[:MAX_STATUS_BYTES])  # noqa: S314 - printed by a program of the cluster, as root
+    except ET.ParseError:
+        return empty
 
 
 def _run(words: Sequence[str]) -> bytes | None:
