@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -38,7 +39,7 @@ STATUS: dict[str, Any] = {
     "split_brain": False,
     "epoch": 3,
 }
-GIVEN = Given(instance="r0", name="r0", limit_s=2.0, probe=False, notice=("", ""), feature_set=(3, 16, 1))
+GIVEN = Given(instance="r0", name="r0", limit_s=20.0, probe=False, notice=("", ""), feature_set=(3, 16, 1))
 ROLES = {
     "primary": {"role": "Primary", "device": "/dev/loop9"},
     "secondary": {"role": "Secondary", "device": ""},
@@ -72,17 +73,19 @@ CRM_MON = """<?xml version="1.0"?>
 <pacemaker-result><summary><current_dc present="true" with_quorum="{quorum}"/></summary>
 <nodes><node name="nodo1" online="true" unclean="false" pending="false"/>
 <node name="nodo2" online="{online}" unclean="{unclean}" pending="{pending}"/></nodes>
+<resources><clone><resource id="r0:0" role="{role}"><node name="nodo2"/></resource></clone>
+<resource id="other" role="Promoted"><node name="nodo2"/></resource></resources>
 <node_attributes><node name="nodo1"><attribute name="a" value="1"/></node>
 <node name="nodo2"><attribute name="a" value="2"/></node></node_attributes></pacemaker-result>
 """
 NODE_STATE = '<node_state uname="nodo2" in_ccm="{in_ccm}" crmd="{crmd}" join="down" expected="{expected}"/>'
-ON = {"quorum": "true", "online": "true", "unclean": "false", "pending": "false"}
+ON = {"quorum": "true", "online": "true", "unclean": "false", "pending": "false", "role": "Unpromoted"}
 ON |= {"in_ccm": "true", "crmd": "online", "expected": "member"}
 OFF = ON | {"online": "false", "in_ccm": "false", "crmd": "offline", "expected": "down"}
 
 
 def seen(words: dict[str, str], peer: str = "nodo2") -> Peer:
-    return pacemaker.read(CRM_MON.format(**words).encode(), NODE_STATE.format(**words).encode(), peer)
+    return pacemaker.read(CRM_MON.format(**words).encode(), NODE_STATE.format(**words).encode(), peer, "r0")
 
 
 @pytest.mark.parametrize(
@@ -104,12 +107,19 @@ def test_what_is_known_of_the_peer(words: dict[str, str], *, online: bool, off: 
     found = seen(words)
     assert (found.online, found.off, found.accounted_for) == (online, off, accounted)
     assert found.attributes == {"a": "2"}
+    assert not found.promoted
+
+
+@pytest.mark.parametrize("role", ["Promoted", "Master"])
+def test_where_it_is_promoted(role: str) -> None:
+    assert seen(ON | {"role": role}).promoted
+    assert not seen(ON | {"role": role}, "nodo1").promoted
 
 
 @pytest.mark.parametrize("text", ["", "<a/>", "hello", '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'])
 def test_words_that_say_nothing(text: str) -> None:
-    assert pacemaker.read(text.encode(), text.encode(), "nodo2") == NOTHING_KNOWN
-    assert not pacemaker.read(CRM_MON.format(**OFF).encode(), text.encode(), "nodo2").off
+    assert pacemaker.read(text.encode(), text.encode(), "nodo2", "r0") == NOTHING_KNOWN
+    assert not pacemaker.read(CRM_MON.format(**OFF).encode(), text.encode(), "nodo2", "r0").off
     assert seen(ON, "nodo3") == NOTHING_KNOWN
 
 
@@ -172,6 +182,12 @@ def context(tmp_path: pathlib.Path) -> Context:
     return Context(Paths(tmp_path, tmp_path / "state", tmp_path / "run", tmp_path / "drbd.conf"), "nodo1")
 
 
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program of a cluster is run; whoever wants to know what is told to it says so."""
+    monkeypatch.setattr(pacemaker, "_run", lambda _words: None)
+
+
 @pytest.fixture
 def scores(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     told: list[int | None] = []
@@ -221,6 +237,7 @@ def test_promote_is_tried_again_and_never_forced(
     context: Context, scores: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "PAUSE_S", 0.01)
+    monkeypatch.setattr(mirror, "PROMOTE_PATIENCE_S", 1.0)
     with running(context) as fake:
         fake.refuse = 2
         assert MirrorActions(context, GIVEN).promote() is Code.SUCCESS
@@ -245,15 +262,16 @@ LOST = {"connection": "WFConnection", "peer_disk": "DUnknown", "current_uuid": C
 PRIMARY = {**LOST, "role": "Primary", "device": "/dev/loop9"}
 SAID = "00000000000000a0"
 ONLINE, GONE, UNKNOWN = Peer(quorum=True, online=True), Peer(quorum=True, off=True), Peer(quorum=True)
+SERVES = Peer(quorum=True, online=True, promoted=True)
 
 
 def with_attribute(peer: Peer, name: str, value: str) -> Peer:
-    return Peer(quorum=peer.quorum, online=peer.online, off=peer.off, attributes={f"relevo-{name}-r0": value})
+    return msgspec.structs.replace(peer, attributes={f"relevo-{name}-r0": value})
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    attributes: dict[str, str] = {}
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    attributes: dict[str, str | None] = {}
     monkeypatch.setattr(pacemaker, "set_attribute", attributes.__setitem__)
     return attributes
 
@@ -273,41 +291,53 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_a_primary_that_waits_goes_on_when_its_peer_cannot_be_promoted(
     context: Context,
     scores: list[int | None],
-    told: dict[str, str],
+    told: dict[str, str | None],
     monkeypatch: pytest.MonkeyPatch,
     peer: Peer,
     *,
     allowed: bool,
 ) -> None:
-    monkeypatch.setattr(pacemaker, "look_at", lambda _name: peer)
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name, _given: peer)
     with running(context, **PRIMARY, suspended=True) as fake:
         assert MirrorActions(context, GIVEN).monitor() is Code.RUNNING_PROMOTED
         assert fake.requests() == (["allow_alone"] if allowed else [])
     assert told == {"relevo-alone-r0": SAID}
 
 
+def test_what_a_primary_says_of_its_being_alone(
+    context: Context, scores: list[int | None], told: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name, _given: GONE)
+    with running(context, **PRIMARY | {"bitmap_uuid": BASE}):
+        MirrorActions(context, GIVEN).monitor()
+    assert told == {"relevo-alone-r0": BASE}, "what it goes on from, not what it has now"
+    with running(context, **PRIMARY | {"connection": "Connected"}):
+        MirrorActions(context, GIVEN).monitor()
+    assert told == {"relevo-alone-r0": None}
+
+
 @pytest.mark.parametrize(
     ("peer", "disk", "gives_way"),
     [
-        (with_attribute(ONLINE, "alone", SAID), "UpToDate", True),
-        (with_attribute(ONLINE, "alone", f"{SAID},{BASE}"), "UpToDate", True),
-        (with_attribute(ONLINE, "alone", SAID), "Outdated", True),
-        (with_attribute(ONLINE, "alone", BASE), "UpToDate", False),
+        (with_attribute(SERVES, "alone", SAID), "UpToDate", True),
+        (with_attribute(SERVES, "alone", SAID), "Outdated", True),
+        (with_attribute(SERVES, "alone", BASE), "UpToDate", False),
+        (with_attribute(ONLINE, "alone", SAID), "UpToDate", False),
         (with_attribute(GONE, "alone", SAID), "UpToDate", False),
-        (ONLINE, "UpToDate", False),
+        (SERVES, "UpToDate", False),
     ],
 )
 def test_a_secondary_gives_way_to_a_primary_of_its_generation(
     context: Context,
     scores: list[int | None],
-    told: dict[str, str],
+    told: dict[str, str | None],
     monkeypatch: pytest.MonkeyPatch,
     peer: Peer,
     disk: str,
     *,
     gives_way: bool,
 ) -> None:
-    monkeypatch.setattr(pacemaker, "look_at", lambda _name: peer)
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name, _given: peer)
     with running(context, **LOST, disk=disk) as fake:
         assert MirrorActions(context, GIVEN).monitor() is Code.SUCCESS
         assert fake.requests() == (["outdate"] if gives_way and disk == "UpToDate" else [])
@@ -335,7 +365,7 @@ def test_who_is_promoted_without_its_peer(
     promoted: bool,
 ) -> None:
     context.paths.config.write_text(configuration(Options(alone=alone)))
-    monkeypatch.setattr(pacemaker, "look_at", lambda _name: peer)
+    monkeypatch.setattr(pacemaker, "look_at", lambda _name, _given: peer)
     monkeypatch.setattr(mirror, "PROMOTE_PATIENCE_S", 0.0)
     with running(context, **LOST) as fake:
         if promoted:

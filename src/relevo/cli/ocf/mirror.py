@@ -34,7 +34,7 @@ PROMOTE_PATIENCE_S = 30.0
 PAUSE_S = 0.5
 UP_TO_DATE, OUTDATED, PRIMARY = "UpToDate", "Outdated", "Primary"
 ALONE_ATTRIBUTE, OUTDATED_ATTRIBUTE = "relevo-alone", "relevo-outdated"
-"""Node attributes, with the name of the mirror behind a hyphen: generations of the data, without their lowest bit."""
+"""Node attributes, with the name of the mirror behind a hyphen: a generation of the data, without its lowest bit."""
 
 
 class MirrorActions:
@@ -143,6 +143,7 @@ class MirrorActions:
     def stop(self) -> Code:
         """Secondary, the peer left in order, the process ended. What does not run is stopped."""
         pacemaker.set_score(self._given, None)
+        self._say_alone(None)
         status = self._status()
         if status is None and self._paused():
             status = self._await_new_process()
@@ -181,7 +182,7 @@ class MirrorActions:
         status = call(self._socket, "status", timeout_s=self._given.limit_s)
         if site.mirror.alone != "ask" or status["role"] == PRIMARY or status["connection"] in CONNECTED_STATES:
             return
-        if not pacemaker.look_at(site.peer).accounted_for:
+        if not pacemaker.look_at(site.peer, self._given).accounted_for:
             what = f"{site.peer} is not seen, and the cluster cannot say that it is off: it may be at work."
             raise Refused("PeerNotFenced", what, 'Enable fencing (stonith-enabled), or accept it: alone = "risk".')
 
@@ -194,6 +195,7 @@ class MirrorActions:
             return Code.NOT_RUNNING
         if status["role"] == PRIMARY:
             self._ask("secondary")
+        self._say_alone(None)
         return Code.SUCCESS
 
     def _ask(self, do: str, **arguments: Any) -> Message:
@@ -205,16 +207,20 @@ class MirrorActions:
     def _without_peer(self, status: Message) -> Message:
         """Settle with the peer's agent, by node attributes, who goes on when the link between the mirrors is cut.
 
-        A Primary that has lost its peer says so with its generations. A Secondary of one of these that sees it marks
-        its copy as Outdated and says of which generation: it is not promoted any more without what is written from
-        then on. That, or that the peer is off, is the permission for which a Primary with `alone = "ask"` waits.
-        Attributes of an earlier time name other generations and mean nothing.
+        A Primary that has lost its peer says so, with the generation that the peer has. A Secondary of that one that
+        sees it marks its copy as Outdated and says of which generation: it is not promoted any more without what is
+        written from then on. That, or that the peer is off, is the permission for which a Primary with `alone = "ask"`
+        waits.
         """
-        if status["connection"] in CONNECTED_STATES or status["disk"] not in {UP_TO_DATE, OUTDATED}:
+        if status["connection"] in CONNECTED_STATES:
+            if status["role"] == PRIMARY:
+                self._say_alone(None)
+            return status
+        if status["disk"] not in {UP_TO_DATE, OUTDATED}:
             return status
         with contextlib.suppress(RelevoError):  # tried again at the next look
             site = find_site(self._context.paths, self._context.node, self._given.name)
-            peer = pacemaker.look_at(site.peer)
+            peer = pacemaker.look_at(site.peer, self._given)
             if status["role"] == PRIMARY:
                 self._go_on_alone(status, peer)
             else:
@@ -223,16 +229,20 @@ class MirrorActions:
         return status
 
     def _go_on_alone(self, status: Message, peer: Peer) -> None:
-        pacemaker.set_attribute(f"{ALONE_ATTRIBUTE}-{self._given.name}", ",".join(sorted(_generations(status))))
+        waits, base = bool(status.get("suspended")), _generation(status["bitmap_uuid"])
+        self._say_alone(_generation(status["current_uuid"]) if waits else base)
         outdated = peer.attributes.get(f"{OUTDATED_ATTRIBUTE}-{self._given.name}", "")
         given_way = peer.online and outdated == _generation(status["current_uuid"])
-        if status.get("suspended") and peer.quorum and (peer.off or given_way):
+        if waits and peer.quorum and (peer.off or given_way):
             call(self._socket, "allow_alone", timeout_s=self._given.limit_s, epoch=int(status.get("epoch", 0)))
+
+    def _say_alone(self, generation: str | None) -> None:
+        pacemaker.set_attribute(f"{ALONE_ATTRIBUTE}-{self._given.name}", generation)
 
     def _give_way(self, status: Message, peer: Peer) -> None:
         own = _generation(status["current_uuid"])
-        alone = peer.attributes.get(f"{ALONE_ATTRIBUTE}-{self._given.name}", "").split(",")
-        if not (peer.online and own in alone):
+        alone = peer.attributes.get(f"{ALONE_ATTRIBUTE}-{self._given.name}", "")
+        if not (peer.quorum and peer.online and peer.promoted and own == alone):
             return
         if status["disk"] == UP_TO_DATE:
             call(self._socket, "outdate", timeout_s=self._given.limit_s)
@@ -267,11 +277,6 @@ class MirrorActions:
 def _generation(uuid: str) -> str:
     """A generation; its lowest bit only says that somebody was Primary."""
     return f"{int(uuid, 16) & ~1:016x}"
-
-
-def _generations(status: Message) -> set[str]:
-    """The present generation, and the one on which it is based while the peer is away."""
-    return {_generation(status["current_uuid"]), _generation(status["bitmap_uuid"])} - {_generation("0")}
 
 
 def score(status: Message) -> int | None:

@@ -19,6 +19,7 @@ CRM_ATTRIBUTE_SINCE = (3, 10)
 MAX_STATUS_BYTES = 16 << 20
 _GONE = frozenset({"false", "offline", "0"})
 """What in_ccm and crmd of a node's state are when it is away; from Pacemaker 2.1.7 on they are points in time."""
+_PROMOTED = frozenset({"Promoted", "Master"})
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -28,12 +29,14 @@ class Peer(msgspec.Struct, frozen=True):
         quorum: this part of the cluster has quorum: without it nothing is known.
         online: it is a member, and what it runs is known.
         off: it was fenced, or has left in order after it had stopped everything. A node that only vanished is not off.
+        promoted: the resource that asks is promoted there.
         attributes: its node attributes.
     """
 
     quorum: bool = False
     online: bool = False
     off: bool = False
+    promoted: bool = False
     attributes: dict[str, str] = {}
 
     @property
@@ -58,19 +61,19 @@ def set_score(given: Given, score: int | None) -> None:
     _run(words)
 
 
-def set_attribute(name: str, value: str) -> None:
-    """Set an attribute of this node, which lasts until it leaves the cluster."""
-    _run(["attrd_updater", "--name", name, "--update", value])
+def set_attribute(name: str, value: str | None) -> None:
+    """Set an attribute of this node, which lasts until it leaves the cluster; None: take it away."""
+    _run(["attrd_updater", "--name", name, *(["--delete"] if value is None else ["--update", value])])
 
 
-def look_at(peer: str) -> Peer:
+def look_at(peer: str, given: Given) -> Peer:
     """What the cluster knows of another node; nothing, if it does not answer."""
     status = _run(["crm_mon", "--one-shot", "--as-xml", "--show-node-attributes"])
     state = _run(["cibadmin", "--query", "--xpath", f"//node_state[@uname='{peer}']"])
-    return read(status or b"", state or b"", peer)
+    return read(status or b"", state or b"", peer, given.instance)
 
 
-def read(status: bytes, state: bytes, peer: str) -> Peer:
+def read(status: bytes, state: bytes, peer: str, instance: str) -> Peer:
     """The same, by what crm_mon prints, and by the state of the node in the cluster's information base."""
     root, node_state = _parsed(status), _parsed(state)
     dc = root.find("summary/current_dc")
@@ -82,6 +85,11 @@ def read(status: bytes, state: bytes, peer: str) -> Peer:
                 quorum=dc is not None and dc.get("with_quorum") == "true",
                 online=clean and node.get("online") == "true" and node.get("pending") != "true",
                 off=clean and node.get("online") == "false" and away and node_state.get("expected") == "down",
+                promoted=any(
+                    resource.get("id", "").partition(":")[0] == instance.partition(":")[0]
+                    for resource in root.iterfind("resources//resource")
+                    if resource.get("role") in _PROMOTED and resource.find(f"node[@name='{peer}']") is not None
+                ),
                 attributes={
                     attribute.get("name", ""): attribute.get("value", "")
                     for found in root.iterfind("node_attributes/node")
