@@ -151,7 +151,7 @@ class FakeMirror:
                 if do in ROLES:
                     self.status |= ROLES[do]
                 if do == "down":
-                    self._end.set()
+                    path.unlink()  # nobody finds it any more
                 return dict(self.status)
 
             return handler
