@@ -142,6 +142,8 @@ class FakeMirror:
         async def tell(_request: Message) -> Message:
             return dict(self.status)
 
+        gone = path.unlink  # nobody finds it any more
+
         def change(do: str) -> Handler:
             async def handler(request: Message) -> Message:
                 self.asked.append({"do": do, **request})
@@ -151,7 +153,7 @@ class FakeMirror:
                 if do in ROLES:
                     self.status |= ROLES[do]
                 if do == "down":
-                    path.unlink()  # nobody finds it any more
+                    gone()
                 return dict(self.status)
 
             return handler
