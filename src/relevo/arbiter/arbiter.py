@@ -12,9 +12,13 @@ and no vote is needed; where the peer is dead there is nobody to ask.
 
 from __future__ import annotations
 
-from relevo.arbiter import rules
+from relevo.arbiter import rules, votes
+from relevo.arbiter.ballot import Ballot, Wish
 from relevo.arbiter.events import (
     AllowAlone,
+    AskWitness,
+    DenyAlone,
+    Duty,
     Effect,
     Event,
     MirrorView,
@@ -27,6 +31,8 @@ from relevo.arbiter.events import (
     ProbeLink,
     State,
     Verdict,
+    WitnessAnswered,
+    WitnessSilent,
 )
 from relevo.config.model import Config, MirrorResource
 
@@ -42,17 +48,18 @@ _SEVERITY = {Verdict.YES: 0, Verdict.WAIT: 1, Verdict.NO: 2}
 class _Memory:
     """What is remembered about one mirror while its daemon answers."""
 
-    __slots__ = ("in_sync", "met", "taken_ms", "unlinked_since_ms")
+    __slots__ = ("forced", "in_sync", "met", "taken_ms", "unlinked_since_ms")
 
     def __init__(self) -> None:
         self.met = False
         self.in_sync = False
+        self.forced = False
         self.unlinked_since_ms: int | None = None
         self.taken_ms: int | None = None
 
     def forget_process(self) -> None:
         """The daemon is gone: what its last process was proves nothing about the next."""
-        self.met = self.in_sync = False
+        self.met = self.in_sync = self.forced = False
         self.unlinked_since_ms = None
 
 
@@ -90,7 +97,12 @@ class Arbiter:
         self._stored = state
         self._asked = state
         self._memory = {name: _Memory() for name in self._mirrors}
-        self._duties_ms: dict[Effect, int] = {}
+        self._duties_ms: dict[Duty, int] = {}
+        self._ballot: Ballot | None = None
+        if config.witness is not None:
+            judged = {name: self._services[name] for name, mirror in self._mirrors.items() if mirror.alone == "ask"}
+            self._ballot = Ballot(me, judged, config.witness.lease_ms)
+            self._judged = frozenset(judged)
         self._observed: Observed | None = None
         self.permissions: dict[str, Permission] = {}
 
@@ -108,9 +120,14 @@ class Arbiter:
                 self._take_epochs(event)
             case Persisted():
                 self._stored = event.state
+            case WitnessAnswered() if self._ballot is not None:
+                self._ballot.answered(event.number, event.answers)
+            case WitnessSilent() if self._ballot is not None:
+                self._ballot.silent(event.number, event.now_ms)
         if self._observed is None:
             return ()
-        return (*self._persist(), *self._permit(self._observed), *self._duties(self._observed))
+        seen = self._observed
+        return (*self._persist(), *self._permit(seen), *self._duties(seen), *self._ask_witness(seen))
 
     def _remember(self, seen: Observed) -> None:
         for name, memory in self._memory.items():
@@ -121,6 +138,7 @@ class Arbiter:
             live = rules.is_live(mirror)
             if live:
                 memory.met = True
+                memory.forced = False
                 memory.in_sync = mirror.disk == rules.UP_TO_DATE
             alive = any(seen.peers[peer].alive == rules.ALIVE for peer in self._peers[name] if peer in seen.peers)
             if live or not alive:
@@ -134,6 +152,7 @@ class Arbiter:
             known += [node.facts.epochs.get(name, 0) for node in seen.peers.values() if node.facts is not None]
             mirror = seen.mirrors.get(name)
             known.append(mirror.epoch if mirror is not None else 0)
+            known.append(self._witnessed_epoch(name, seen.now_ms))
             highest = max(known)
             if highest:
                 self._seen[name] = highest
@@ -175,10 +194,11 @@ class Arbiter:
                 peer=peer,
                 node=seen.peers[peer],
                 initdead_passed=seen.initdead_passed,
-                forced=any(service in seen.forced for service in self._services[name]),
+                forced=memory.forced or any(service in seen.forced for service in self._services[name]),
                 lost=lost,
                 met=memory.met or (mirror is not None and mirror.peer_lost_since_connect),
                 unlinked_ms=seen.now_ms - since_ms if since_ms is not None else 0,
+                vote=self._ballot.vote(name, seen.now_ms) if self._ballot and name in self._judged else None,
             )
             for peer in self._peers[name]
             if peer in seen.peers
@@ -186,17 +206,21 @@ class Arbiter:
 
     def _judge(self, name: str, seen: Observed) -> Permission:
         cases = self._cases(name, seen)
-        answers = [rules.may_promote(case) for case in cases]
+        answers = [votes.judged(case, rules.may_promote(case)) for case in cases]
+        if any(answer.force and answer.verdict is Verdict.YES for answer in answers):
+            self._memory[name].forced = True
         worst = max(answers, key=lambda answer: _SEVERITY[answer.verdict], default=None)
         if worst is None:
             worst = rules.Answer(Verdict.YES, "no_peer", f"No other node has a disk for the mirror {name}.")
         voted = all(
-            not answer.needs_vote or self._has_voted(case, name) for case, answer in zip(cases, answers, strict=True)
+            (not answer.needs_vote or self._has_voted(case, name))
+            and (not answer.needs_claim or votes.has_claimed(case))
+            for case, answer in zip(cases, answers, strict=True)
         )
         return rules.permission(
             worst,
             epoch=self._usable_epoch(name, seen.mirrors.get(name)) if voted else 0,
-            may_continue_alone=all(rules.may_continue_alone(case) for case in cases),
+            may_continue_alone=all(votes.may_continue_alone(case) for case in cases),
         )
 
     def _has_voted(self, case: rules.Case, name: str) -> bool:
@@ -211,11 +235,11 @@ class Arbiter:
         return mine if mine == self._seen.get(name, 0) == self._stored.mine.get(name, 0) else 0
 
     def _duties(self, seen: Observed) -> tuple[Effect, ...]:
-        wanted: list[Effect] = []
+        wanted: list[Duty] = []
         for name in self._mirrors:
             for case in self._cases(name, seen):
                 wanted += self._duties_of(name, case)
-        due = []
+        due: list[Effect] = []
         for duty in wanted:
             last_ms = self._duties_ms.get(duty)
             if last_ms is None or seen.now_ms - last_ms >= REPEAT_MS:
@@ -225,19 +249,47 @@ class Arbiter:
             del self._duties_ms[duty]
         return tuple(due)
 
-    def _duties_of(self, name: str, case: rules.Case) -> list[Effect]:
+    def _duties_of(self, name: str, case: rules.Case) -> list[Duty]:
         mine = case.mine
         if mine is None:
             return []
         live = rules.is_live(mine)
-        duties: list[Effect] = []
+        duties: list[Duty] = []
         if live and (case.node.late or case.node.alive == rules.DEAD):
             duties.append(ProbeLink(mirror=name))
-        if not live and mine.role != rules.PRIMARY and mine.disk == rules.UP_TO_DATE and _is_behind(case, mine):
+        outvoted = votes.is_outvoted(case)
+        idle = not live and mine.role != rules.PRIMARY and mine.disk == rules.UP_TO_DATE
+        if idle and (outvoted or _is_behind(case, mine)):
             duties.append(Outdate(mirror=name))
-        if mine.role == rules.PRIMARY and mine.suspended and not live and rules.may_continue_alone(case):
-            duties.append(AllowAlone(mirror=name, epoch=self._usable_epoch(name, mine)))
+        if mine.role == rules.PRIMARY and mine.suspended and not live:
+            if votes.may_continue_alone(case):
+                duties.append(AllowAlone(mirror=name, epoch=self._usable_epoch(name, mine)))
+            elif outvoted:
+                duties.append(DenyAlone(mirror=name))
         return duties
+
+    def _witnessed_epoch(self, name: str, now_ms: int) -> int:
+        if self._ballot is None or name not in self._judged:
+            return 0
+        entry = self._ballot.vote(name, now_ms).entry
+        return entry.epoch if entry is not None else 0
+
+    def _ask_witness(self, seen: Observed) -> tuple[Effect, ...]:
+        """The next question to the witness, if there is something to ask."""
+        if self._ballot is None:
+            return ()
+        wishes: dict[str, Wish] = {}
+        leads: set[str] = set()
+        for name in sorted(self._judged):
+            mirror = seen.mirrors.get(name)
+            if mirror is not None and mirror.role == rules.PRIMARY:
+                leads.update(self._services[name])
+            epoch = self._usable_epoch(name, mirror)
+            made = [votes.wish(case, self._me, epoch, wanted=name in seen.wanted) for case in self._cases(name, seen)]
+            if len(made) == 1 and made[0] is not None:  # a mirror has two sides
+                wishes[name] = made[0]
+        question = self._ballot.ask(seen.now_ms, wishes, frozenset(leads))
+        return (AskWitness(question=question),) if question is not None else ()
 
 
 def _is_behind(case: rules.Case, mine: MirrorView) -> bool:

@@ -12,6 +12,9 @@ from typing import Protocol
 
 import msgspec
 
+from relevo.arbiter.ballot import Question
+from relevo.arbiter.register import Answer
+
 
 class MirrorView(Protocol):
     """What the arbiter reads of a mirror on one node; names of roles and states are DRBD's."""
@@ -22,6 +25,8 @@ class MirrorView(Protocol):
     def peer_role(self) -> str: ...  # noqa: D102
     @property
     def connection(self) -> str: ...  # noqa: D102
+    @property
+    def peer_disk(self) -> str: ...  # noqa: D102
     @property
     def disk(self) -> str: ...  # noqa: D102
     @property
@@ -103,6 +108,20 @@ class Persisted(msgspec.Struct, frozen=True, kw_only=True):
     state: State
 
 
+class WitnessAnswered(msgspec.Struct, frozen=True, kw_only=True):
+    """The witness has answered the question of that number, operation by operation."""
+
+    number: int
+    answers: tuple[Answer, ...]
+
+
+class WitnessSilent(msgspec.Struct, frozen=True, kw_only=True):
+    """No answer to the question of that number came in time."""
+
+    number: int
+    now_ms: int
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What the arbiter must find again after a power cut.
 
@@ -176,5 +195,18 @@ class AllowAlone(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
 
 
-Event = Observed | Persisted
-Effect = Persist | Permit | Outdate | ProbeLink | AllowAlone
+class DenyAlone(msgspec.Struct, frozen=True, kw_only=True):
+    """Tell a suspended Primary that no permission will come: what waits fails now, so that the service can stop."""
+
+    mirror: str
+
+
+class AskWitness(msgspec.Struct, frozen=True, kw_only=True):
+    """Send this to the witness, then give `WitnessAnswered` or `WitnessSilent` with its number."""
+
+    question: Question
+
+
+Event = Observed | Persisted | WitnessAnswered | WitnessSilent
+Duty = Outdate | ProbeLink | AllowAlone | DenyAlone
+Effect = Persist | Permit | AskWitness | Duty

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from relevo.arbiter.ballot import Vote
 from relevo.arbiter.events import FactsView, MirrorView, NodeView, Permission, Verdict
 from relevo.base.units import format_duration_ms
 
@@ -48,14 +49,15 @@ def goes_alone(mirror: MirrorView | None) -> bool:
     return mirror is not None and mirror.role == PRIMARY and not is_live(mirror)
 
 
-def _generation(uuid: str) -> int:
+def generation(uuid: str) -> int:
+    """The number that names the data, without the bit that says who is Primary; 0: none."""
     return int(uuid, 16) & ~UUID_PRIMARY_BIT if uuid else 0
 
 
 def derives_from(newer: MirrorView, older: MirrorView) -> bool:
     """Whether `newer` holds everything that `older` holds: the same generation, or the one that followed it."""
-    base = _generation(older.current_uuid)
-    return base != 0 and base in {_generation(newer.current_uuid), _generation(newer.bitmap_uuid)}
+    base = generation(older.current_uuid)
+    return base != 0 and base in {generation(newer.current_uuid), generation(newer.bitmap_uuid)}
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         lost: this mirror process was in sync with the peer until their connection ended.
         met: this mirror process has been connected since it started, as far as is known.
         unlinked_ms: how long the peer has been alive while the mirrors are not connected.
+        vote: what the witness says; None where it has no say.
     """
 
     mirror: str
@@ -85,6 +88,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     lost: bool
     met: bool
     unlinked_ms: int
+    vote: Vote | None = None
 
     @property
     def force_remedy(self) -> str:
@@ -94,7 +98,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A verdict with its rule and sentences; `needs_vote`: the peer must have seen the epoch before it is used."""
+    """A verdict with its rule and sentences.
+
+    Attributes:
+        needs_vote: the peer must have seen the epoch before it is used.
+        needs_claim: the witness must have written down first that this copy alone is the newest.
+    """
 
     verdict: Verdict
     rule: str
@@ -102,6 +111,7 @@ class Answer(msgspec.Struct, frozen=True):
     remedy: str = ""
     needs_vote: bool = False
     force: bool = False
+    needs_claim: bool = False
 
 
 def _yes(rule: str, reason: str, *, needs_vote: bool = False, force: bool = False) -> Answer:

@@ -314,6 +314,23 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     failure_timeout_ms: int = 600_000
 
 
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """The third vote: a small server that knows whose copy is the newest, and who leads.
+
+    Attributes:
+        address: its host name or address, `port` its UDP port.
+        key: what signs requests and answers.
+        lease_ms: for how long a node leads a service each time; a take-over waits until the other's is over.
+        timeout_ms: how long an answer may take, all repetitions included.
+    """
+
+    address: str
+    port: int = 7693
+    key: str
+    lease_ms: int = 3000
+    timeout_ms: int = 1000
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """One whole cluster.
 
@@ -332,6 +349,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service]
     sides: dict[str, tuple[Side, Side]] = {}
     drbd: dict[str, pathlib.Path] = {}
+    witness: Witness | None = None
     hash: str
 
     def peers_of(self, name: str) -> tuple[Node, ...]:
