@@ -42,6 +42,8 @@ class Replica:
         self.connection = "WFConnection"
         self.split_brain = False
         self.peer_lost = False
+        self.suspended = False
+        self.expired = False
         self.frozen = False
         self.changed = asyncio.Event()
 
@@ -65,6 +67,8 @@ class Replica:
             bitmap_uuid=f"{self.disk.bitmap:016X}",
             out_of_sync_bytes=self.disk.out_of_sync * 4096,
             split_brain=self.split_brain,
+            suspended=self.suspended,
+            epoch=self.disk.epoch,
             was_primary_at_start=self.was_primary_at_start,
             peer_lost_since_connect=self.peer_lost,
             outdated=self.disk.state == "Outdated",
@@ -75,7 +79,7 @@ class Replica:
         self.changed = asyncio.Event()
         self.pair.notify(self.node)
 
-    async def primary(self, epoch: int, *, force: bool) -> None:
+    async def primary(self, epoch: int, *, force: bool, linked: bool) -> None:
         await asyncio.sleep(self.pair.random.uniform(0.005, 0.03))
         self._still_here()
         if epoch < self.disk.epoch:
@@ -89,6 +93,8 @@ class Replica:
             self.pair.told_role[self.peer.node] = "Primary"
         if self.disk.state != "UpToDate" and not force:
             raise Refused("DataNotUpToDate", f"the disk is {self.disk.state}")
+        if linked and not self.live:
+            raise Refused("PeerLost", "the connection was lost")
         self.disk.state = "UpToDate"
         self.disk.epoch = epoch
         self.role = "Primary"
@@ -106,6 +112,7 @@ class Replica:
         await asyncio.sleep(self.pair.random.uniform(0.005, 0.03))
         self._still_here()
         self.role = "Secondary"
+        self.suspended = self.expired = False
         self.disk.primary = False
         if self.live and self.peer is not None:
             self.pair.told_role[self.peer.node] = "Secondary"
@@ -128,18 +135,36 @@ class Replica:
         """The connection has ended."""
         if not self.live:
             return
+        whole = self.connection == "Connected"
         self.connection = "WFConnection"
         self.peer_lost = not goodbye and self.disk.state == "UpToDate"
-        if self.role == "Primary":
+        if self.role == "Primary" and self.pair.ask and whole:
+            self.suspended = True
+        elif self.role == "Primary":
             self.new_generation()
         self.notify()
+
+    def allow_alone(self, epoch: int) -> None:
+        """Writes may be completed without the peer."""
+        if self.role == "Primary" and self.suspended and not self.live and epoch >= self.disk.epoch:
+            self.disk.epoch = epoch
+            self.suspended = False
+            self.new_generation()
+            self.notify()
+
+    def deny_alone(self) -> None:
+        """What waits for permission fails."""
+        if self.suspended and not self.live:
+            self.suspended, self.expired = False, True
+            self.notify()
 
 
 class Pair:
     """Both disks, the connection between them, and what the checker wants to know."""
 
-    def __init__(self, world: object, nodes: tuple[str, str], rng: random.Random) -> None:
+    def __init__(self, world: object, nodes: tuple[str, str], rng: random.Random, *, ask: bool = False) -> None:
         self.world = world
+        self.ask = ask
         self.nodes = nodes
         self.random = rng
         self.disks = {node: Disk() for node in nodes}
@@ -241,6 +266,8 @@ class Pair:
     def _handshake(self, a: Replica, b: Replica) -> None:
         source = self._direction(a, b)
         target = None if source is None or source == "split" else (b if source is a else a)
+        if target is not None and (target.suspended or target.expired):
+            return  # it depends on its device: it is connected when the device is gone
         if source == "split" or (target is not None and target.role == "Primary"):
             for one in (a, b):
                 one.connection, one.split_brain = "StandAlone", True
@@ -251,6 +278,7 @@ class Pair:
             one.disk.primary = one.role == "Primary"
             self.told_role[one.node] = self.other_role(one)
             one.connection = "Connected"
+            one.suspended = one.expired = False
         if target is None:
             if "UpToDate" in {a.disk.state, b.disk.state}:
                 a.disk.state = b.disk.state = "UpToDate"
@@ -282,7 +310,7 @@ class Pair:
         source.disk.history.add(source.disk.bitmap)
         target.disk.current, target.disk.bitmap, source.disk.bitmap = source.disk.current, 0, 0
         source.disk.out_of_sync = target.disk.out_of_sync = 0
-        target.disk.state = "UpToDate"
+        source.disk.state = target.disk.state = "UpToDate"
         source.connection = target.connection = "Connected"
         source.notify()
         target.notify()
@@ -297,6 +325,11 @@ class Pair:
             one = self.replicas.get(node)
             if one is None or one.role != "Primary" or one.frozen:
                 raise ConnectionError(node)
+            if one.expired:
+                raise ConnectionError(node)
+            if not one.live and one.suspended:
+                await one.changed.wait()
+                continue
             if not one.live:
                 one.disk.writes.add(number)
                 one.disk.out_of_sync += 1

@@ -14,6 +14,7 @@ import msgspec
 from relevo.agents.base import RUNNING, STOPPED, Agent, AgentFailed, Health, StartContext, failed
 from relevo.arbiter import events as arbiter_events
 from relevo.arbiter.arbiter import Arbiter
+from relevo.arbiter.ballot import Question
 from relevo.config import model as config_model
 from relevo.heartbeat import events as heartbeat_events
 from relevo.heartbeat.events import Settings
@@ -24,6 +25,7 @@ from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import with_forced, with_standby
 from relevo.node import views
 from sim.cluster_mirror import Replica
+from sim.cluster_witness import Line
 
 if TYPE_CHECKING:
     from sim.cluster_world import World
@@ -35,7 +37,7 @@ RESOURCES = ("mirror", "filesystem", "files", "address")
 SERVICE = "web"
 
 
-def configuration(*, auto_failback: bool = True) -> config_model.Config:
+def configuration(*, auto_failback: bool = True, witness: bool = False) -> config_model.Config:
     resources = (
         config_model.MirrorResource(id="mirror", mirror="r0"),
         config_model.FilesystemResource(id="filesystem", mirror="r0", mountpoint=Path("/srv")),
@@ -59,7 +61,10 @@ def configuration(*, auto_failback: bool = True) -> config_model.Config:
         },
         heartbeat=config_model.HeartbeatTimings(),
         authkeys=config_model.AuthKeys(signing=key, accepted={1: key}),
-        mirrors={"r0": config_model.Mirror(name="r0", link=MIRROR_LINK, secret="x", alone="risk")},
+        mirrors={
+            "r0": config_model.Mirror(name="r0", link=MIRROR_LINK, secret="x", alone="ask" if witness else "risk")
+        },
+        witness=config_model.Witness(address="witness", key="x") if witness else None,
         services={
             SERVICE: config_model.Service(
                 name=SERVICE, prefer="nodo1", resources=resources, auto_failback=auto_failback
@@ -99,7 +104,7 @@ class SimAgent(Agent):
             replica = self._node.replica
             if replica is None:
                 raise AgentFailed("the mirror does not answer")
-            await replica.primary(context.epoch, force=context.force)
+            await replica.primary(context.epoch, force=context.force, linked=context.linked)
             await self._node.thawed()
         if self._needed() or self._node.world.flaky():
             raise AgentFailed(self._needed() or "it failed by chance")
@@ -152,6 +157,9 @@ class SimNode:
         self.leaving = False
         self._published: dict[str, object] | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self.thawed_ms = -1_000_000
+        self._line = Line(world, name)
+        self._told_by_witness: list[arbiter_events.Event] = []
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -210,6 +218,7 @@ class SimNode:
     def thaw(self) -> None:
         if self.frozen:
             self.frozen = False
+            self.thawed_ms = self.world.now_ms()
             if self.replica is not None:
                 self.replica.frozen = False
             self.world.pair.resume(self.name)
@@ -305,6 +314,8 @@ class SimNode:
         agents = {SERVICE: {name: SimAgent(self, name) for name in RESOURCES}}
         self.executor = Executor(self.world.config.services, agents, self.world.now_ms, self._changed.set)
         self.plan = model.Plan()
+        self._line = Line(self.world, self.name)
+        self._told_by_witness = []
         arbiter = Arbiter(self.world.config, self.name, self.arbiter_state)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.executor.run())
@@ -312,8 +323,10 @@ class SimNode:
                 self._changed.clear()
                 await self.thawed()
                 await self._round(arbiter, self.executor)
+                wakes_ms = arbiter.wakes_ms
+                pause_s = 1.0 if wakes_ms is None else max(0.0, min(1.0, (wakes_ms - self.world.now_ms()) / 1000))
                 try:
-                    async with asyncio.timeout(1.0):
+                    async with asyncio.timeout(pause_s):
                         await self._changed.wait()
                 except TimeoutError:
                     pass
@@ -331,6 +344,9 @@ class SimNode:
                 wanted=self.plan.wanted,
                 forced=frozenset(name for name, node in self.record.forced.items() if node == self.name),
             )
+            told, self._told_by_witness = self._told_by_witness, []
+            for event in told:
+                await self._tell(arbiter, event)
             persisted = await self._tell(arbiter, observed)
             self.permissions = {
                 name: msgspec.convert(word, model.Permission, from_attributes=True)
@@ -388,11 +404,24 @@ class SimNode:
                         waiting.append(arbiter_events.Persisted(state=effect.state))
                     case arbiter_events.Outdate() if self.replica is not None:
                         self.replica.outdate()
+                    case arbiter_events.AskWitness():
+                        self.spawn(self._ask_witness(self._line, effect.question))
+                    case arbiter_events.AllowAlone() if self.replica is not None:
+                        self.replica.allow_alone(effect.epoch)
+                    case arbiter_events.DenyAlone() if self.replica is not None:
+                        self.replica.deny_alone()
                     case arbiter_events.ProbeLink():
                         self.world.pair.probe(self.name)
                     case _:
                         pass
         return persisted
+
+    async def _ask_witness(self, line: Line, question: Question) -> None:
+        event = await line.ask(question)
+        await self.thawed()
+        if line is self._line:
+            self._told_by_witness.append(event)
+            self._changed.set()
 
     def mirror_changed(self) -> None:
         self._changed.set()

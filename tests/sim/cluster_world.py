@@ -11,10 +11,13 @@ from typing import Any
 
 from sim.cluster_mirror import Pair, Replica
 from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SimNode, configuration
+from sim.cluster_witness import SimWitness
 
 CONTACT_MS = 4000
 """So long both nodes and a link between them must have been whole for one to know what the other told."""
 CONTACT_STEP_MS = 250
+THAWED_MS = 3000
+"""So long one that stood still may need to notice that it has been left out."""
 
 
 class Violation(AssertionError):
@@ -32,15 +35,18 @@ class Acked:
 class World:
     """Both nodes, what is between them, the clients, and the checker."""
 
-    def __init__(self, seed: int, *, strict: bool, flakiness: float = 0.0, loss: float = 0.0) -> None:
+    def __init__(
+        self, seed: int, *, strict: bool, flakiness: float = 0.0, loss: float = 0.0, witness: bool = False
+    ) -> None:
         self.random = random.Random(seed)
         self.strict = strict
-        self.config = configuration()
-        self.pair = Pair(self, NODES, self.random)
+        self.config = configuration(witness=witness)
+        self.pair = Pair(self, NODES, self.random, ask=witness)
         self.cuts: set[str] = set()
         self.nodes = {name: SimNode(self, name) for name in NODES}
         self.flakiness = flakiness
         self._loss = loss
+        self.witness = SimWitness(self) if witness else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.acked: dict[int, Acked] = {}
         self.contact_since_ms: int | None = None
@@ -70,10 +76,17 @@ class World:
 
     def send(self, sender: str, receiver: str, message: Any) -> None:
         for link in LINKS:
-            if link in self.cuts or self.random.random() < self._loss:
+            if link in self.cuts or self.loses():
                 continue
-            delay_s = self.random.uniform(0.0002, 0.02) if self.random.random() > 0.02 else self.random.uniform(0, 0.4)
-            asyncio.get_running_loop().call_later(delay_s, self._deliver, receiver, link, message)
+            asyncio.get_running_loop().call_later(self.delay_s(), self._deliver, receiver, link, message)
+
+    def loses(self) -> bool:
+        """A datagram does not arrive."""
+        return self.random.random() < self._loss
+
+    def delay_s(self) -> float:
+        """How long a datagram takes."""
+        return self.random.uniform(0.0002, 0.02) if self.random.random() > 0.02 else self.random.uniform(0, 0.4)
 
     def _deliver(self, receiver: str, link: str, message: Any) -> None:
         if link not in self.cuts and self.nodes[receiver].up:
@@ -123,7 +136,11 @@ class World:
             self.fail(f"{node.name} starts {resource} while {other.name} still has {other.running}")
 
     def started(self, node: SimNode, resource: str) -> None:
-        if resource == "address" and self.calm and "address" in self._other(node.name).running:
+        other = self._other(node.name)
+        if resource != "address" or "address" not in other.running:
+            return
+        stands = other.frozen or self.now_ms() - other.thawed_ms < THAWED_MS
+        if self.calm or (self.witness is not None and not stands):
             self.fail("the address is on both nodes")
 
     def promoted(self, replica: Replica) -> None:
@@ -135,6 +152,16 @@ class World:
         if theirs is not None and theirs.role == "Primary" and self.calm:
             self.fail("two Primaries although the links are whole")
         missing = [one for one in self.acked.values() if one.number not in replica.disk.writes]
+        if self.witness is not None:
+            if missing:
+                self.fail(f"{replica.node} starts by {permission.rule!r} without {missing[0]}")
+            if (
+                theirs is not None
+                and theirs.role == "Primary"
+                and not (theirs.suspended or theirs.expired or theirs.live)
+            ):
+                self.fail(f"{replica.node} starts by {permission.rule!r} while {theirs.node} writes alone")
+            return
         if permission.rule in {"boot_alone", "split_brain"} or permission.force:
             self.excused |= {one.number for one in missing}
             return
@@ -203,6 +230,8 @@ class World:
         held = set.union(*(disk.writes for disk in self.pair.disks.values()))
         if lost := [one for one in self.acked.values() if one.number not in held]:
             self.fail(f"no disk has {lost[:3]}")
+        if split and self.witness is not None:
+            self.fail("a split brain although there is a witness")
         if split:
             if self.strict and all(rule != "boot_alone" for _, _, rule in self.promotions):
                 self.fail("a split brain although nothing was cut")

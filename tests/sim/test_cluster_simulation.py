@@ -83,9 +83,57 @@ async def _cuts(world: World, rng: random.Random) -> None:
                 node.kill_mirror()
 
 
-async def _run(seed: int, trouble: Trouble, *, strict: bool, flakiness: float = 0.0) -> World:
+async def _everything(world: World, rng: random.Random) -> None:
+    """All of that, and the witness is cut off, restarted, away."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + TROUBLE_S
+    while loop.time() < end:
+        await asyncio.sleep(rng.choice([0.05, 0.3, 1.0, 3.0, 8.0]))
+        node = world.nodes[rng.choice(NODES)]
+        match rng.randrange(10):
+            case 0:
+                node.freeze()
+                await asyncio.sleep(rng.uniform(0.5, 6.0))
+                node.thaw()
+            case 1:
+                node.crash()
+            case 2 | 3:
+                node.boot()
+            case 4:
+                node.kill_mirror()
+            case 5:
+                node.kill_daemon()
+            case 6:
+                node.order(standby=rng.random() < 0.5)
+            case _:
+                await _networks(world, rng)
+
+
+async def _networks(world: World, rng: random.Random) -> None:
+    """Something happens to a link, or to the witness."""
+    witness = world.witness
+    assert witness is not None
+    match rng.randrange(6):
+        case 0:
+            world.cut(rng.choice(LINKS))
+        case 1:
+            for link in LINKS:
+                world.cut(link)
+        case 2 | 3:
+            for link in list(world.cuts):
+                world.heal(link)
+        case 4:
+            witness.cuts ^= {rng.choice(NODES)}
+        case 5:
+            witness.stop()
+            await asyncio.sleep(rng.uniform(0.0, 5.0))
+            witness.start()
+
+
+async def _run(seed: int, trouble: Trouble, *, strict: bool, flakiness: float = 0.0, witness: bool = False) -> World:
     rng = random.Random(seed ^ 0x5EED)
-    world = World(seed, strict=strict, flakiness=flakiness, loss=rng.choice([0.0, 0.05, 0.2]))
+    loss = rng.choice([0.0, 0.05, 0.2])
+    world = World(seed, strict=strict, flakiness=flakiness, loss=loss, witness=witness)
     for node in world.nodes.values():
         node.boot()
     world.spawn(world.pair.connect_for_ever())
@@ -108,6 +156,8 @@ async def _watched(world: World, seconds: float) -> None:
 
 async def _repair(world: World) -> None:
     world.flakiness = 0.0
+    if world.witness is not None:
+        world.witness.cuts.clear()
     for link in list(world.cuts):
         world.heal(link)
     for node in world.nodes.values():
@@ -134,11 +184,11 @@ async def _settle(world: World) -> None:
     world.check_end()
 
 
-def _catch(seeds: range, trouble: Trouble, *, strict: bool, flakiness: float = 0.0) -> str:
+def _catch(seeds: range, trouble: Trouble, *, strict: bool, flakiness: float = 0.0, witness: bool = False) -> str:
     """The first seed that breaks an invariant, and how; empty when none does."""
     for seed in seeds:
         try:
-            cluster_loop.run(_run(seed, trouble, strict=strict, flakiness=flakiness))
+            cluster_loop.run(_run(seed, trouble, strict=strict, flakiness=flakiness, witness=witness))
         except Violation as violation:
             return f"seed {seed}: {violation}"
     return ""
@@ -160,6 +210,11 @@ def test_cuts_and_standstills_end_with_one_active_node(batch: int) -> None:
 @pytest.mark.parametrize("batch", range(2))
 def test_resources_that_fail_by_chance_stop_nothing_for_good(batch: int) -> None:
     assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _crashes, strict=True, flakiness=0.02)
+
+
+@pytest.mark.parametrize("batch", range(4))
+def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(batch: int) -> None:
+    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _everything, strict=False, witness=True)
 
 
 def _nobody_went_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from mirror_core_support import BLOCK, CURRENT, EXTENT, Bench
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
@@ -360,6 +362,18 @@ def test_with_ask_nothing_is_completed_without_permission() -> None:
     assert bench.completed() == {}
     bench.done(bench.one(e.WriteSuperblock))
     assert bench.completed() == {token: 0}
+    assert not bench.status["suspended"]
+
+
+def test_a_refused_permission_ends_the_waiting_at_once() -> None:
+    bench = Bench(alone="ask", suspend_ms=5000).pair()
+    token = bench.write(5)
+    bench.meta_done()
+    bench.done(bench.one(e.DiskWrite))
+    bench.give(e.Disconnected(bench.now))
+    assert bench.completed() == {}
+    bench.give(e.DenyAlone(bench.now, bench.token()))
+    assert bench.completed() == {token: errno.EIO}
     assert not bench.status["suspended"]
 
 

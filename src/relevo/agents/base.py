@@ -53,10 +53,12 @@ class StartContext:
     Attributes:
         epoch: the vote's epoch; a mirror refuses a lower one than it has seen.
         force: a person accepted that this copy may be stale.
+        linked: a mirror must be linked with its peer: the decision rests on what the link shows.
     """
 
     epoch: int
     force: bool = False
+    linked: bool = False
 
 
 class Agent(abc.ABC):

@@ -31,7 +31,8 @@ class MirrorAgent(Agent):
             AgentFailed: it promoted without a device.
         """
         limit_s = self._operation.start_timeout_ms / 1000
-        answer = await ask(self._socket, "primary", limit_s=limit_s, force=context.force, epoch=context.epoch)
+        words = {"force": context.force, "epoch": context.epoch, "linked": context.linked}
+        answer = await ask(self._socket, "primary", limit_s=limit_s, **words)
         if not answer.get("device"):
             raise AgentFailed(f"Mirror {self._name} is Primary but has no device.", "See its log.")
 

@@ -13,7 +13,7 @@ and no vote is needed; where the peer is dead there is nobody to ask.
 from __future__ import annotations
 
 from relevo.arbiter import rules, votes
-from relevo.arbiter.ballot import Ballot, Wish
+from relevo.arbiter.ballot import Ballot, Vote, Wish
 from relevo.arbiter.events import (
     AllowAlone,
     AskWitness,
@@ -48,18 +48,19 @@ _SEVERITY = {Verdict.YES: 0, Verdict.WAIT: 1, Verdict.NO: 2}
 class _Memory:
     """What is remembered about one mirror while its daemon answers."""
 
-    __slots__ = ("forced", "in_sync", "met", "taken_ms", "unlinked_since_ms")
+    __slots__ = ("forced", "in_sync", "live", "met", "taken_ms", "unlinked_since_ms")
 
     def __init__(self) -> None:
         self.met = False
         self.in_sync = False
         self.forced = False
+        self.live = False
         self.unlinked_since_ms: int | None = None
         self.taken_ms: int | None = None
 
     def forget_process(self) -> None:
         """The daemon is gone: what its last process was proves nothing about the next."""
-        self.met = self.in_sync = self.forced = False
+        self.met = self.in_sync = self.forced = False  # `live` stays: the link ended with it
         self.unlinked_since_ms = None
 
 
@@ -111,6 +112,25 @@ class Arbiter:
         """Mirror -> the highest epoch seen that is on stable storage: what is published as this node's vote."""
         return dict(self._stored.seen)
 
+    def votes(self, now_ms: int) -> dict[str, Vote]:
+        """What the witness says of each mirror in which it has a say."""
+        if self._ballot is None:
+            return {}
+        return {name: self._ballot.vote(name, now_ms) for name in sorted(self._judged)}
+
+    @property
+    def wakes_ms(self) -> int | None:
+        """When it has to be told the time although nothing else has changed: a lease ends; None: at leisure."""
+        seen = self._observed
+        if self._ballot is None or seen is None:
+            return None
+        ends = [
+            seen.now_ms + self._ballot.vote(name, seen.now_ms).lease_left_ms
+            for name in self._judged
+            if (mirror := seen.mirrors.get(name)) is not None and mirror.suspended
+        ]
+        return min((end for end in ends if end > seen.now_ms), default=None)
+
     def step(self, event: Event) -> tuple[Effect, ...]:
         """Take in an event; the effects are unordered."""
         match event:
@@ -136,6 +156,9 @@ class Arbiter:
                 memory.forget_process()
                 continue
             live = rules.is_live(mirror)
+            if memory.live and not live and self._ballot is not None and name in self._judged:
+                self._ballot.doubt(name)  # what it said while the link told more may be out of date
+            memory.live = live
             if live:
                 memory.met = True
                 memory.forced = False
@@ -221,6 +244,7 @@ class Arbiter:
             worst,
             epoch=self._usable_epoch(name, seen.mirrors.get(name)) if voted else 0,
             may_continue_alone=all(votes.may_continue_alone(case) for case in cases),
+            alone=self._mirrors[name].alone,
         )
 
     def _has_voted(self, case: rules.Case, name: str) -> bool:
@@ -259,7 +283,7 @@ class Arbiter:
             duties.append(ProbeLink(mirror=name))
         outvoted = votes.is_outvoted(case)
         idle = not live and mine.role != rules.PRIMARY and mine.disk == rules.UP_TO_DATE
-        if idle and (outvoted or _is_behind(case, mine)):
+        if idle and (outvoted or (_is_behind(case, mine) and not votes.is_included(case))):
             duties.append(Outdate(mirror=name))
         if mine.role == rules.PRIMARY and mine.suspended and not live:
             if votes.may_continue_alone(case):

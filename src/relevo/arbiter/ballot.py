@@ -88,6 +88,7 @@ class Ballot:
         self._held_ms: dict[str, int] = {}
         self._waits: dict[str, str] = {}
         self._not_before_ms: dict[str, int] = {}
+        self._outdated: set[str] = set()
         self._question: Question | None = None
         self._number = 0
         self._answers: bool | None = None
@@ -177,10 +178,13 @@ class Ballot:
             return
         self._question = self._silent_ms = None
         self._answers = True
+        outdated, self._outdated = self._outdated, set()
         for operation, answer in zip(question.operations, answers, strict=False):
             match operation:
                 case Read() | Swap():
                     self._told(operation, answer, question.asked_ms)
+                    if operation.mirror in outdated:
+                        del self._entries[operation.mirror]
                 case Hold():
                     self._held_ms[operation.service] = question.asked_ms
                     if answer.ok:
@@ -208,12 +212,19 @@ class Ballot:
     def _leads(self, service: str, asked_ms: int) -> None:
         self._lease_until_ms[service] = asked_ms + self._lease_ms - self._lease_ms // MARGIN_DIVISOR
 
+    def doubt(self, mirror: str) -> None:
+        """Something has happened since the witness was asked: read it anew before anything rests on it."""
+        self._entries.pop(mirror, None)
+        if self._question is not None:
+            self._outdated.add(mirror)
+
     def silent(self, number: int, now_ms: int) -> None:
         """No answer came in time: what was asked for may or may not have been done, or may be done later."""
         question = self._question
         if question is None or question.number != number:
             return
         self._question = None
+        self._outdated.clear()
         self._answers = False
         self._silent_ms = now_ms
         for operation in question.operations:

@@ -150,6 +150,7 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True):
         may_continue_alone: may a Primary complete writes without its peer?
         epoch: the number a promotion carries; 0 as long as none is taken and on stable storage.
         force: a person accepted that this copy may be stale.
+        linked: the promotion must find the mirrors linked: the verdict rests on what the link shows.
         rule: name of the rule that decided, for logs and tests.
         reason: one sentence.
         remedy: what a person may do; may be empty.
@@ -161,6 +162,7 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True):
     may_continue_alone: bool = False
     epoch: int = 0
     force: bool = False
+    linked: bool = False
     remedy: str = ""
 
 

@@ -2,8 +2,8 @@
 
 The same arbiter in another role: pure, no clock, no socket. An entry changes when the one who asks names its version
 and is itself in sync; of two servers that have lost each other and both ask, the first wins and the second is told. A
-lease says until when a leader may still be heard: nobody who leaves the leader out wins before it is over, so an address
-is not on two servers while one of them has yet to notice that it lost. The witness counts a lease from the receipt of
+lease says until when a leader may still be heard: nobody who leaves the leader out wins before it is over, so that an
+address is not on two servers while one has yet to notice that it lost. The witness counts a lease from the receipt of
 the request and the holder from its sending, so the holder's always ends first.
 
 A witness that was started anew has forgotten when each lease ends, and grants nobody else anything for one lease.
@@ -181,7 +181,8 @@ class Register:
             return f"{node} asks for others: {', '.join(asked.in_sync)}."
         if entry is not None and node not in entry.in_sync and not asked.force:
             return f"Only {' and '.join(entry.in_sync)} has the newest data of {asked.mirror}."
-        if entry is not None and asked.epoch < entry.epoch:
+        leaves_out = entry is not None and not set(entry.in_sync) <= set(asked.in_sync)
+        if entry is not None and leaves_out and asked.epoch < entry.epoch:
             return f"The epoch {asked.epoch} is below {entry.epoch}."
         return ""
 

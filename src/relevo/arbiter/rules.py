@@ -241,14 +241,19 @@ def may_continue_alone(case: Case) -> bool:
     return case.node.alive == LEFT and facts is not None and not _running(case, facts)
 
 
-def permission(answer: Answer, *, epoch: int, may_continue_alone: bool) -> Permission:
-    """The word that is handed out."""
+BY_LINK = frozenset({"hand_over", "linked"})
+"""Rules that rest on what the link shows at this moment."""
+
+
+def permission(answer: Answer, *, epoch: int, may_continue_alone: bool, alone: str) -> Permission:
+    """The word that is handed out; `alone` is what the configuration says of the mirror."""
     return Permission(
         verdict=answer.verdict,
         reason=answer.reason,
         rule=answer.rule,
         remedy=answer.remedy,
         force=answer.force,
+        linked=answer.rule in BY_LINK and alone != "risk",
         epoch=epoch if answer.verdict is Verdict.YES else 0,
         may_continue_alone=may_continue_alone,
     )

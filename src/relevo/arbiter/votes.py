@@ -14,8 +14,8 @@ from relevo.arbiter.ballot import Vote, Wish
 from relevo.arbiter.events import MirrorView, Verdict
 from relevo.arbiter.rules import Answer, Case
 
-OVERRULED = frozenset({"no_proof", "unlinked", "fresh_secondary"})
-"""Refusals for want of proof: the witness's word is one."""
+OVERRULED = frozenset({"no_proof", "unlinked", "fresh_secondary", "peer_went_alone"})
+"""Refusals for want of proof, or by what a peer seemed to do: the witness knows."""
 
 NEEDS_NO_WITNESS = frozenset({"left_in_order"})
 """The peer's copy is marked Outdated on its own disk."""
@@ -30,8 +30,10 @@ _JUST_CREATED = 4
 def judged(case: Case, answer: Answer) -> Answer:
     """The rules' answer in the light of the witness."""
     vote, mine = case.vote, case.mine
-    if vote is None or mine is None or rules.is_live(mine) or answer.rule in NEEDS_NO_WITNESS:
+    if vote is None or mine is None or answer.rule in NEEDS_NO_WITNESS:
         return answer
+    if rules.is_live(mine):
+        return _linked(case, vote, answer)
     if mine.role == rules.PRIMARY:
         return _stays(case, mine, vote, answer)
     if answer.force:
@@ -39,6 +41,15 @@ def judged(case: Case, answer: Answer) -> Answer:
     if answer.verdict is Verdict.YES or answer.rule in OVERRULED:
         return _becomes(case, mine, vote)
     return answer
+
+
+def _linked(case: Case, vote: Vote, answer: Answer) -> Answer:
+    """A hand-over waits until the books are right; where the witness is away it does not."""
+    waits = answer.rule in rules.BY_LINK and vote.answers and vote.entry is not None and not vote.included
+    if not waits:
+        return answer
+    reason = f"Waiting until the witness knows that the copy of {case.mirror} here is whole too."
+    return Answer(Verdict.WAIT, "witness_told", reason)
 
 
 def _stays(case: Case, mine: MirrorView, vote: Vote, answer: Answer) -> Answer:
@@ -95,7 +106,17 @@ def has_claimed(case: Case) -> bool:
 
 def may_continue_alone(case: Case) -> bool:
     """May a Primary here complete writes without this peer?"""
-    return rules.may_continue_alone(case) or has_claimed(case)
+    if case.vote is None:
+        return rules.may_continue_alone(case)
+    facts = case.node.facts
+    theirs = facts.mirrors.get(case.mirror) if facts is not None else None
+    marked = case.node.alive == rules.LEFT and theirs is not None and theirs.outdated
+    return marked or case.forced or rules.is_live(case.mine) or has_claimed(case)
+
+
+def is_included(case: Case) -> bool:
+    """The witness counts this copy among the newest."""
+    return case.vote is not None and case.vote.known and case.vote.included
 
 
 def is_outvoted(case: Case) -> bool:
@@ -121,8 +142,6 @@ def wish(case: Case, me: str, epoch: int, *, wanted: bool) -> Wish | None:
     generation = f"{rules.generation(mine.current_uuid):016X}"
     if rules.is_live(mine):
         if mine.connection in AT_REST and mine.peer_disk == rules.UP_TO_DATE:
-            if not primary and mine.peer_role == rules.PRIMARY:
-                return None
             return Wish(generation=generation, in_sync=tuple(sorted((me, case.peer))), epoch=epoch)
         return Wish(generation=generation, in_sync=(me,), epoch=epoch) if primary else None
     if not primary:

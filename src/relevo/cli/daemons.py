@@ -1,10 +1,11 @@
-"""`relevo heartbeat run`, `relevo node run`, `relevo files run`: what systemd (or the lab's PID 1) starts."""
+"""`relevo heartbeat run`, `node run`, `witness run`, `files run`: what systemd (or the lab's PID 1) starts."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import pathlib
+import secrets
 from typing import Annotated
 
 import typer
@@ -19,7 +20,10 @@ from relevo.config.private import read_private
 
 heartbeat = typer.Typer(no_args_is_help=True, help="Who is alive: signed messages on every link.")
 node = typer.Typer(no_args_is_help=True, help="Who may act and who runs what, on this server.")
+witness = typer.Typer(no_args_is_help=True, help="The third vote, on a third machine: whose copy is the newest.")
 files = typer.Typer(no_args_is_help=True, help="The file service.")
+
+KEY_BYTES = 32
 
 
 @heartbeat.command("run")
@@ -86,3 +90,25 @@ def files_run(ctx: typer.Context, name: Annotated[str, typer.Argument(help="Id o
     context = of(ctx)
     log.set_up(f"files-{name}")
     asyncio.run(daemon.run(context.config(), context.node, context.paths, name))
+
+
+@witness.command("run")
+def witness_run(ctx: typer.Context) -> None:
+    """Answer the nodes of the clusters in witness.toml until told to stop."""
+    from relevo.witness import daemon, settings
+
+    paths = of(ctx).paths
+    log.set_up("witness")
+    asyncio.run(daemon.run(settings.load(paths.etc / settings.FILE), paths))
+
+
+@witness.command("status")
+def witness_status(ctx: typer.Context) -> None:
+    """What this witness knows, as JSON."""
+    print_json(call(of(ctx).paths.socket("witness"), "status")["clusters"])
+
+
+@witness.command("key")
+def witness_key() -> None:
+    """Print a new key, for witness.toml there and secrets.toml on the servers."""
+    typer.echo(secrets.token_urlsafe(KEY_BYTES))

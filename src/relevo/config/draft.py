@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from relevo.base.units import format_duration_ms
 from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
@@ -27,6 +28,7 @@ from relevo.config.model import (
     Service,
     Side,
     SystemdResource,
+    Witness,
 )
 from relevo.config.names import is_name
 from relevo.config.table import Source, Table, nearest
@@ -39,6 +41,8 @@ MAX_MIGRATION_THRESHOLD = 1_000_000
 UNIT_SUFFIXES = (".service", ".socket", ".mount", ".automount", ".timer", ".path", ".target", ".swap")
 """Kinds of units of systemd that can be started and stopped; the first one is what a name without an ending means."""
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_\\@-][A-Za-z0-9:_.\\@-]{0,254}", re.ASCII)
+WITNESS_PORT = 7693
+MAX_LEASE_MS = 600_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,6 +66,7 @@ class Draft:
     drbd: dict[str, DrbdSource] = dataclasses.field(default_factory=dict)
     sides: dict[str, tuple[Side, Side]] = dataclasses.field(default_factory=dict)
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
+    witness: Witness | None = None
     declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def knows(self, section: str, name: str, path: KeyPath) -> bool:
@@ -95,6 +100,8 @@ def read_draft(source: Source) -> Draft:
     services = root.table("services")
     for name in services.names():
         _service(services.table(name), name, draft)
+    if root.has("witness"):
+        _witness(root.table("witness"), draft)
     root.finish()
     return draft
 
@@ -188,6 +195,25 @@ def _service(table: Table, name: str, draft: Draft) -> None:
     table.finish()
     if table.sound and len(resources) == len(entries):
         draft.services[name] = service
+
+
+def _witness(table: Table, draft: Draft) -> None:
+    witness = Witness(
+        address=table.text("address", None, '"192.168.0.30"'),
+        port=table.integer("port", WITNESS_PORT, 1, MAX_PORT),
+        key="",
+        lease_ms=table.duration_ms("lease", 3000),
+        timeout_ms=table.duration_ms("timeout", 1000),
+    )
+    if table.sound and witness.lease_ms > MAX_LEASE_MS:
+        table.wrong("lease", "is too long.", f"Write at most {format_duration_ms(MAX_LEASE_MS)}.")
+    if table.sound and witness.timeout_ms >= witness.lease_ms:
+        table.wrong(
+            "timeout", "is not shorter than lease.", "One lost answer would end the lease: write a shorter one."
+        )
+    table.finish()
+    if table.sound:
+        draft.witness = witness
 
 
 def _resource(table: Table) -> Resource | None:

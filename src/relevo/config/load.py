@@ -37,7 +37,7 @@ def load(path: pathlib.Path) -> Config:
     merge_drbd.merge(draft)
     rules.compare(draft)
     authkeys = _authkeys(path.parent / draft.authkeys, mistakes) if draft.authkeys else None
-    secrets = _secrets(path.parent / draft.secrets, draft, mistakes) if draft.secrets else {}
+    secrets, key = _secrets(path.parent / draft.secrets, draft, mistakes) if draft.secrets else ({}, "")
     if mistakes:
         raise ConfigErrors(mistakes)
     assert draft.heartbeat is not None, "what was not understood is a mistake"
@@ -56,6 +56,7 @@ def load(path: pathlib.Path) -> Config:
         services=dict(sorted(draft.services.items())),
         sides=dict(sorted(draft.sides.items())),
         drbd={name: source.path for name, source in sorted(draft.drbd.items())},
+        witness=msgspec.structs.replace(draft.witness, key=key) if draft.witness is not None else None,
         hash="",
     )
     return msgspec.structs.replace(config, hash=hash_of(config))
@@ -122,27 +123,42 @@ def _authkeys(path: pathlib.Path, mistakes: list[ConfigError]) -> AuthKeys | Non
     return keys
 
 
-def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> Mapping[str, str]:
-    """The secret of each mirror that relevo.toml configures; nothing is read when there is none."""
+def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> tuple[Mapping[str, str], str]:
+    """The secret of each mirror that relevo.toml configures, and the witness's key; nothing is read without either."""
     names = [name for name in draft.declared.get("mirrors", ()) if name not in draft.drbd]
-    if not names:
-        return {}
+    if not names and draft.witness is None:
+        return {}, ""
     source = Source(path, mistakes)
     try:
-        data = read_private(path, "the secrets of the mirrors")
+        data = read_private(path, "the secrets")
     except ConfigError as error:
         mistakes.append(error)
-        return {}
+        return {}, ""
     if not source.parse(data):
-        return {}
+        return {}, ""
     root = Table(source, (), source.values)
-    table = root.table("mirror", required=True)
-    secrets = {}
-    if table.sound:
-        secrets = {name: table.text(name, example='"a long text that nobody guesses"') for name in names}
-        for name, secret in secrets.items():
-            if len(secret.encode()) > MAX_SECRET_BYTES:
-                table.wrong(name, f"is longer than {MAX_SECRET_BYTES} bytes.", "Write a shorter secret.")
-        table.finish()
+    secrets = _mirror_secrets(root, names)
+    key = _witness_key(root) if draft.witness is not None else ""
     root.finish()
+    return secrets, key
+
+
+def _mirror_secrets(root: Table, names: list[str]) -> dict[str, str]:
+    table = root.table("mirror", required=bool(names))
+    if not table.sound:
+        return {}
+    secrets = {name: table.text(name, example='"a long text that nobody guesses"') for name in names}
+    for name, secret in secrets.items():
+        if len(secret.encode()) > MAX_SECRET_BYTES:
+            table.wrong(name, f"is longer than {MAX_SECRET_BYTES} bytes.", "Write a shorter secret.")
+    table.finish()
     return secrets
+
+
+def _witness_key(root: Table) -> str:
+    table = root.table("witness", required=True)
+    if not table.sound:
+        return ""
+    key = table.text("key", example='"the same long text as on the witness"')
+    table.finish()
+    return key

@@ -85,6 +85,7 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         may_continue_alone: may a Primary complete writes without its peer?
         epoch: the vote's number; 0 as long as there is none to use. A promotion carries it.
         force: a person accepted that this copy may be stale.
+        linked: the promotion must find the mirrors linked: the verdict rests on what the link shows.
         rule: the name of the rule that decided.
         reason: one sentence.
         remedy: what a person may do; may be empty.
@@ -96,6 +97,7 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     may_continue_alone: bool = False
     epoch: int = 0
     force: bool = False
+    linked: bool = False
     remedy: str = ""
 
     @property
@@ -269,6 +271,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         timeout_ms: how long it may take.
         epoch: for the start of a mirror: the vote's epoch.
         force: for the start of a mirror: a person accepted that this copy may be stale.
+        linked: for the start of a mirror: only while it is linked with its peer.
         because: one sentence.
     """
 
@@ -280,6 +283,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int
     epoch: int = 0
     force: bool = False
+    linked: bool = False
     because: str = ""
 
 

@@ -21,6 +21,9 @@ from relevo.manager.model import (
 LIVE = frozenset({CONNECTED, "SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT", "VerifyS", "VerifyT"})
 """Connections of a mirror that can carry a hand-over."""
 
+GIVES_UP = frozenset({"outvoted", "lease_over"})
+"""Rules of the arbiter by which a Primary may not stay one."""
+
 _VIGOUR = {ServiceState.STARTED: 3, ServiceState.STARTING: 2, ServiceState.FAILED: 1}
 
 
@@ -87,11 +90,13 @@ class Standing:
 
     @property
     def renounces(self) -> str:
-        """Why it gives up what it runs even if nobody else can have it: a person said so; empty otherwise."""
+        """Why it gives up what it runs even if nobody else can have it: a person or a witness said so; else empty."""
         if self.node in self._snapshot.record.standby:
             return f"{self.node} is in standby"
-        leaving = self.facts is not None and self.facts.leaving
-        return f"{self.node} is leaving" if leaving else ""
+        if self.facts is not None and self.facts.leaving:
+            return f"{self.node} is leaving"
+        word = self.permission()
+        return word.reason.rstrip(".") if word.verdict is Verdict.NO and word.rule in GIVES_UP else ""
 
     @property
     def absence(self) -> str:

@@ -55,10 +55,10 @@ class _Builder:
             Action.STOP: limits.stop_timeout_ms,
             Action.QUIESCE: min(QUIESCE_TIMEOUT_MS, limits.stop_timeout_ms),
         }[action]
-        epoch, force = 0, False
+        epoch, force, linked = 0, False, False
         if action is Action.START and isinstance(resource, MirrorResource):
             permission = self._snapshot.permissions[resource.mirror]
-            epoch, force = permission.epoch, permission.force
+            epoch, force, linked = permission.epoch, permission.force, permission.linked
         step = Step(
             node=self._snapshot.me,
             service=self._service.name,
@@ -68,6 +68,7 @@ class _Builder:
             timeout_ms=timeout_ms,
             epoch=epoch,
             force=force,
+            linked=linked,
         )
         self.steps.append(step)
 

@@ -278,7 +278,7 @@ class Worker:
 async def _operation(agent: Agent, step: Step) -> None:
     match step.action:
         case Action.START:
-            await agent.start(StartContext(epoch=step.epoch, force=step.force))
+            await agent.start(StartContext(epoch=step.epoch, force=step.force, linked=step.linked))
         case Action.STOP:
             await agent.stop()
         case Action.QUIESCE:

@@ -10,12 +10,16 @@ from relevo.mirror.event_parts import Token
 
 @dataclasses.dataclass(slots=True)
 class Promote:
-    """Become Primary. `epoch` is the vote's; a lower one than any seen before is refused."""
+    """Become Primary. `epoch` is the vote's; a lower one than any seen before is refused.
+
+    `linked`: only while the link lives; the permission rests on what it shows.
+    """
 
     now_ms: int
     token: Token
     force: bool
     epoch: int
+    linked: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,6 +45,14 @@ class AllowAlone:
     now_ms: int
     token: Token
     epoch: int
+
+
+@dataclasses.dataclass(slots=True)
+class DenyAlone:
+    """No permission to go on alone will come: what waits for one fails now."""
+
+    now_ms: int
+    token: Token
 
 
 @dataclasses.dataclass(slots=True)
@@ -198,6 +210,7 @@ Command = (
     | Demote
     | Outdate
     | AllowAlone
+    | DenyAlone
     | Connect
     | Disconnect
     | Discard

@@ -66,6 +66,7 @@ class Commands:
             e.Demote: self._demote,
             e.Outdate: self._outdate,
             e.AllowAlone: self._allow_alone,
+            e.DenyAlone: self._deny_alone,
             e.Connect: self._connect,
             e.Disconnect: self._disconnect,
             e.Discard: self._discard,
@@ -135,6 +136,8 @@ class Commands:
         s = self._s
         if s.disk <= Disk.FAILED:
             self._give_up(command, errors.NoDisk(s.problem))
+        elif command.linked and not s.link:
+            self._give_up(command, errors.PeerLost())
         elif s.link and s.peer_role is Role.PRIMARY:
             self._refuse_if_alive(command)
         elif self._link.fencing.due and not fencing_tried:
@@ -193,7 +196,7 @@ class Commands:
 
     def _peer_gone(self, command: e.Promote) -> None:
         """The link was lost in the middle: a permission to take over from a connected peer is none to start alone."""
-        if self._s.settings.alone == "risk":
+        if self._s.settings.alone == "risk" and not command.linked:
             self._s.when(self._quiet, lambda: self._promote_now(command))
         else:
             self._give_up(command, errors.PeerLost())
@@ -386,6 +389,11 @@ class Commands:
                 s.problem = ""
                 self._local.go_alone()
         s.when(lambda: self._local.gate is not Gate.WRITING, lambda: self._done(command))
+
+    def _deny_alone(self, command: e.DenyAlone) -> None:
+        if self._local.gate is Gate.ASKING and not self._s.link:
+            self._local.expire()
+        self._done(command)
 
     # ------------------------------------------------------------ leave and return
 

@@ -90,7 +90,7 @@ class Mirror:
             e.DiskMeasured: lambda event: event.token.done(event.errno, event.disk_bytes // SECTOR_BYTES),
         }
         for command in (
-            *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.Connect),
+            *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.DenyAlone, e.Connect),
             *(e.Disconnect, e.Discard, e.Keep, e.Detach, e.Down),
         ):
             self._events[command] = self._commands.handle

@@ -25,8 +25,11 @@ def _epoch(arguments: Message) -> int:
 
 
 COMMANDS: dict[str, Maker] = {
-    "primary": lambda now, token, given: ev.Promote(now, token, _flag(given, "force"), _epoch(given)),
+    "primary": lambda now, token, given: ev.Promote(
+        now, token, _flag(given, "force"), _epoch(given), _flag(given, "linked")
+    ),
     "allow_alone": lambda now, token, given: ev.AllowAlone(now, token, _epoch(given)),
+    "deny_alone": lambda now, token, _: ev.DenyAlone(now, token),
     "secondary": lambda now, token, _: ev.Demote(now, token),
     "outdate": lambda now, token, _: ev.Outdate(now, token),
     "connect": lambda now, token, given: ev.Connect(now, token, _flag(given, "dry_run")),

@@ -10,7 +10,20 @@ import asyncio
 import msgspec
 
 from relevo.arbiter.arbiter import Arbiter
-from relevo.arbiter.events import AllowAlone, Event, Observed, Outdate, Permit, Persist, Persisted, ProbeLink, State
+from relevo.arbiter.ballot import Vote
+from relevo.arbiter.events import (
+    AllowAlone,
+    AskWitness,
+    DenyAlone,
+    Event,
+    Observed,
+    Outdate,
+    Permit,
+    Persist,
+    Persisted,
+    ProbeLink,
+    State,
+)
 from relevo.base.control import Message
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
@@ -36,6 +49,7 @@ from relevo.node.duties import Duties
 from relevo.node.history import History
 from relevo.node.peers import Peers
 from relevo.node.store import Store
+from relevo.node.witness import WitnessFeed
 
 MAX_PASSES = 4
 """Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
@@ -61,12 +75,23 @@ class Brain:
         leaving: this node is on its way out.
     """
 
-    def __init__(self, *, config: Config, me: str, boot_id: str, store: Store, paths: Paths, history: History) -> None:
+    def __init__(
+        self,
+        *,
+        config: Config,
+        me: str,
+        boot_id: str,
+        store: Store,
+        paths: Paths,
+        history: History,
+        witness: WitnessFeed | None = None,
+    ) -> None:
         self._config = config
         self._me = me
         self._boot_id = boot_id
         self._store = store
         self._history = history
+        self._witness = witness
         self._arbiter = Arbiter(config, me, store.load("arbiter", State, State()))
         self._hosts = views.hosts(config)
         self._duties = Duties(paths)
@@ -82,7 +107,17 @@ class Brain:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Those of the plan, and what this node cannot store."""
-        return (*self.plan.alarms, *self._troubles.values())
+        silent = self._witness.trouble if self._witness is not None else ""
+        return (*self.plan.alarms, *self._troubles.values(), *((silent,) if silent else ()))
+
+    def votes(self, now_ms: int) -> dict[str, Vote]:
+        """What the witness says of the mirrors in which it has a say."""
+        return self._arbiter.votes(now_ms)
+
+    @property
+    def wakes_ms(self) -> int | None:
+        """When a round is due although nothing has changed; None: at leisure."""
+        return self._arbiter.wakes_ms
 
     async def think(
         self,
@@ -107,6 +142,8 @@ class Brain:
         unstored = self._unstored
         if unstored is not None and await self._stored(unstored):
             await self._tell_arbiter(Persisted(state=unstored))
+        for event in self._witness.events() if self._witness is not None else ():
+            await self._tell_arbiter(event)
         for _ in range(MAX_PASSES):
             seen = Observed(
                 now_ms=now_ms,
@@ -228,6 +265,10 @@ class Brain:
                         self._duties.begin(f"mirror-{effect.mirror}", "outdate")
                     case ProbeLink():
                         self._duties.begin(f"mirror-{effect.mirror}", "probe")
+                    case AskWitness() if self._witness is not None:
+                        self._witness.ask(effect.question)
+                    case DenyAlone():
+                        self._duties.begin(f"mirror-{effect.mirror}", "deny_alone")
                     case AllowAlone():
                         self._duties.begin(f"mirror-{effect.mirror}", "allow_alone", epoch=effect.epoch)
 

@@ -32,6 +32,7 @@ from relevo.node.publisher import Publisher
 from relevo.node.requests import Requests
 from relevo.node.status import status_of
 from relevo.node.store import Store
+from relevo.node.witness import WitnessFeed
 
 ROUND_MS = 1000
 """A round is made this often even when nothing changed: waits of the cores end by time."""
@@ -94,6 +95,9 @@ class Daemon:
         }
         self._roles: dict[str, object] = {}
         self._publisher = Publisher(paths.socket("heartbeat"))
+        self._witness: WitnessFeed | None = None
+        if config.witness is not None:
+            self._witness = WitnessFeed(config.witness, config.cluster, me, now_ms, self._changed.set)
         self._brain = Brain(
             config=config,
             me=me,
@@ -101,6 +105,7 @@ class Daemon:
             store=Store(paths.state / "node"),
             paths=paths,
             history=self._history,
+            witness=self._witness,
         )
         requests = Requests(
             config=config,
@@ -125,6 +130,8 @@ class Daemon:
                 for feed in (self._heartbeat, *self._mirrors.values()):
                     tasks.create_task(feed.run())
                 tasks.create_task(self._publisher.run())
+                if self._witness is not None:
+                    tasks.create_task(self._witness.run())
                 tasks.create_task(self._executor.run())
                 tasks.create_task(self._rounds())
         finally:
@@ -135,7 +142,9 @@ class Daemon:
             self._changed.clear()
             await self._round()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ROUND_MS / 1000):
+                wakes_ms = self._brain.wakes_ms
+                pause_ms = ROUND_MS if wakes_ms is None else max(0, min(ROUND_MS, wakes_ms - now_ms()))
+                async with asyncio.timeout(pause_ms / 1000):
                     await self._changed.wait()
 
     async def _round(self) -> None:
