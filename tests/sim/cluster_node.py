@@ -35,6 +35,8 @@ MIRROR_LINK = "cross"
 NODES = ("nodo1", "nodo2")
 RESOURCES = ("mirror", "filesystem", "files", "address")
 SERVICE = "web"
+LEASE_MS = 5000
+"""Longer than deadtime: a take-over has to wait for it."""
 
 
 def configuration(*, auto_failback: bool = True, witness: bool = False) -> config_model.Config:
@@ -64,7 +66,7 @@ def configuration(*, auto_failback: bool = True, witness: bool = False) -> confi
         mirrors={
             "r0": config_model.Mirror(name="r0", link=MIRROR_LINK, secret="x", alone="ask" if witness else "risk")
         },
-        witness=config_model.Witness(address="witness", key="x") if witness else None,
+        witness=config_model.Witness(address="witness", key="x", lease_ms=LEASE_MS) if witness else None,
         services={
             SERVICE: config_model.Service(
                 name=SERVICE, prefer="nodo1", resources=resources, auto_failback=auto_failback

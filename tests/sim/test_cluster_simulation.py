@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import structlog
 
-from relevo.arbiter import rules
+from relevo.arbiter import rules, votes
+from relevo.arbiter.ballot import Ballot
 from relevo.arbiter.events import MirrorView, Verdict
-from relevo.manager import planner, steps
+from relevo.arbiter.register import Register
+from relevo.manager import planner, standing, steps
 from sim import cluster_loop
-from sim.cluster_node import LINKS, NODES, SERVICE
+from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SERVICE
 from sim.cluster_world import Violation, World
 
 Trouble = Callable[[World, random.Random], Coroutine[Any, Any, None]]
@@ -109,16 +111,73 @@ async def _everything(world: World, rng: random.Random) -> None:
                 await _networks(world, rng)
 
 
+async def _hand_overs(world: World, rng: random.Random) -> None:
+    """A service is handed over, and just then the link breaks, or its new server dies."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + TROUBLE_S
+    while loop.time() < end:
+        active = next((node for node in world.nodes.values() if node.serves), world.nodes[rng.choice(NODES)])
+        active.order(standby=True)
+        await asyncio.sleep(rng.uniform(0.1, 2.0))
+        match rng.randrange(4):
+            case 0 | 1:
+                for link in LINKS:
+                    world.cut(link)
+            case 2:
+                world.cut(MIRROR_LINK)
+            case 3:
+                rng.choice(list(world.nodes.values())).kill_mirror()
+        await asyncio.sleep(rng.uniform(0.0, 6.0))
+        active.order(standby=False)
+        if rng.random() < 0.3:
+            world.nodes[rng.choice(NODES)].crash()
+        await asyncio.sleep(rng.uniform(0.0, 4.0))
+        for link in list(world.cuts):
+            world.heal(link)
+        for node in world.nodes.values():
+            node.boot()
+        await asyncio.sleep(rng.uniform(3.0, 12.0))
+
+
+async def _just_rejoined(world: World, rng: random.Random) -> None:
+    """The moment in which a copy has become whole again is the one in which everything breaks."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + TROUBLE_S
+    while loop.time() < end:
+        world.cut(MIRROR_LINK)
+        await asyncio.sleep(rng.uniform(7.0, 9.0))
+        world.heal(MIRROR_LINK)
+        async with asyncio.timeout(30.0):
+            while not all(one.connection == "Connected" for one in world.pair.replicas.values()):
+                await next(iter(world.pair.replicas.values())).changed.wait()
+        active = next((node for node in world.nodes.values() if node.serves), world.nodes[rng.choice(NODES)])
+        await asyncio.sleep(rng.uniform(0.0, 0.03))
+        for link in LINKS:
+            world.cut(link)
+        world.nodes[world.pair.other(active.name)].kill_mirror()
+        world.witness.cuts = {active.name}
+        await asyncio.sleep(rng.uniform(0.3, 3.0))
+        active.crash()
+        await asyncio.sleep(rng.uniform(5.0, 15.0))
+        for link in list(world.cuts):
+            world.heal(link)
+        world.witness.cuts = set()
+        active.boot()
+        await asyncio.sleep(rng.uniform(8.0, 15.0))
+
+
 async def _networks(world: World, rng: random.Random) -> None:
     """Something happens to a link, or to the witness."""
     witness = world.witness
     assert witness is not None
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0:
             world.cut(rng.choice(LINKS))
-        case 1:
+        case 1 | 6 as how:
             for link in LINKS:
                 world.cut(link)
+            if how == 6:  # one server hears nobody at all
+                witness.cuts = {rng.choice(NODES)}
         case 2 | 3:
             for link in list(world.cuts):
                 world.heal(link)
@@ -212,9 +271,12 @@ def test_resources_that_fail_by_chance_stop_nothing_for_good(batch: int) -> None
     assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _crashes, strict=True, flakiness=0.02)
 
 
-@pytest.mark.parametrize("batch", range(4))
-def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(batch: int) -> None:
-    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _everything, strict=False, witness=True)
+@pytest.mark.parametrize(
+    ("trouble", "batch"),
+    [*((_everything, batch) for batch in range(4)), (_hand_overs, 0), (_just_rejoined, 0)],
+)
+def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(trouble: Trouble, batch: int) -> None:
+    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), trouble, strict=False, witness=True)
 
 
 def _nobody_went_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,3 +323,41 @@ def test_a_rule_left_out_is_caught(
 ) -> None:
     mutation(monkeypatch)
     assert _catch(range(200), trouble, strict=trouble is _crashes)
+
+
+def _claims_count_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(votes, "has_claimed", lambda case: case.vote is not None and case.vote.included)
+
+
+def _what_the_witness_said_once_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ballot, "doubt", lambda _self, _mirror: None)
+    monkeypatch.setattr(Ballot, "_is_changing", lambda _self, _mirror: False)
+
+
+def _a_hand_over_needs_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "BY_LINK", frozenset())
+
+
+def _nobody_waits_for_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Register, "left_ms", lambda _self, _service, _now_ms: 0)
+
+
+def _a_suspended_primary_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "GIVES_UP", frozenset())
+
+
+@pytest.mark.parametrize(
+    ("mutation", "trouble", "first"),
+    [
+        (_claims_count_before_they_are_made, _everything, 7),
+        (_what_the_witness_said_once_counts, _just_rejoined, 73),
+        (_a_hand_over_needs_no_link, _hand_overs, 5),
+        (_nobody_waits_for_a_lease, _everything, 14),
+        (_a_suspended_primary_serves_on, _everything, 14),
+    ],
+)
+def test_a_rule_about_the_witness_left_out_is_caught(
+    mutation: Callable[[pytest.MonkeyPatch], None], trouble: Trouble, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutation(monkeypatch)
+    assert _catch(range(first, first + 400), trouble, strict=False, witness=True)

@@ -19,6 +19,7 @@ from relevo.config.model import (
     MirrorResource,
     Node,
     Service,
+    Witness,
 )
 
 NODES = ("nodo1", "nodo2")
@@ -34,7 +35,7 @@ def service(**changes: Any) -> Service:
     return Service(**{"name": "web", "prefer": "nodo1", "resources": resources, **changes})
 
 
-def configuration(alone: Literal["risk", "ask"] = "risk") -> Config:
+def configuration(alone: Literal["risk", "ask"] = "risk", witness: Witness | None = None) -> Config:
     key = AuthKey(number=1, method="sha1", secret="x")
     return Config(
         cluster="sample",
@@ -47,5 +48,6 @@ def configuration(alone: Literal["risk", "ask"] = "risk") -> Config:
         authkeys=AuthKeys(signing=key, accepted={1: key}),
         mirrors={"r0": Mirror(name="r0", link="users", secret="x", alone=alone)},
         services={"web": service()},
+        witness=witness,
         hash="h",
     )
