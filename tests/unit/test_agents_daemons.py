@@ -78,8 +78,8 @@ def test_mirror_promotes_and_demotes(tmp_path: pathlib.Path) -> None:
             await agent.start(StartContext(epoch=6, force=True))
             await agent.stop()
         assert daemon.asked == [
-            {"do": "primary", "epoch": 5, "force": False},
-            {"do": "primary", "epoch": 6, "force": True},
+            {"do": "primary", "epoch": 5, "force": False, "linked": False},
+            {"do": "primary", "epoch": 6, "force": True, "linked": False},
             {"do": "secondary"},
         ]
 

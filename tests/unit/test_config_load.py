@@ -16,6 +16,7 @@ from relevo.config.model import (
     FilesystemResource,
     HeartbeatTimings,
     MirrorResource,
+    Witness,
 )
 from relevo.lab.scene import Options, configuration, new_secrets
 
@@ -67,6 +68,7 @@ type = "address"
 address = "192.168.0.29/24"
 link = "users"
 """
+WITNESS = '[witness]\naddress = "192.168.0.30"\n'
 SECRETS = '[mirror]\nr0 = "not a word"\n'
 AUTHKEYS = "# comment\nauth 1\n1 sha1 HI!\n2 crc\n"
 
@@ -163,9 +165,13 @@ def test_what_is_weak_is_named(tmp_path: pathlib.Path) -> None:
     assert 'alone = "risk"' in named()
     assert "signed with sha1" in named()
     assert "forge heartbeats" in named(authkeys="auth 2\n2 crc\n")
-    strong = RIGHT.replace('alone = "risk"', 'alone = "ask"')
-    assert named(toml=strong, authkeys="auth 1\n1 sha256 word\n") == ""
-    assert "hmac" in named(toml=strong.replace("port = 7788", 'hmac = "md5"'), authkeys="auth 1\n1 sha256 word\n")
+    asking = RIGHT.replace('alone = "risk"', 'alone = "ask"')
+    assert "until a person decides" in named(toml=asking)
+    strong = asking + WITNESS
+    key = SECRETS + '[witness]\nkey = "k"\n'
+    assert "has no say in mirror 'r0'" in named(toml=RIGHT + WITNESS, secrets=key)
+    assert named(toml=strong, secrets=key, authkeys="auth 1\n1 sha256 word\n") == ""
+    assert "hmac" in named(toml=asking.replace("port = 7788", 'hmac = "md5"'), authkeys="auth 1\n1 sha256 word\n")
 
 
 # Each: what is replaced in the right file, by what, the part where the mistake has to be placed, a part of the sentence
@@ -433,3 +439,25 @@ def test_what_the_lab_writes_is_right(tmp_path: pathlib.Path, options: Options) 
     config = load(written(tmp_path, configuration(options), secrets.secrets_toml, secrets.authkeys))
     assert config.mirrors["r0"].alone == options.alone
     assert config.services["web"].prefer == "nodo1"
+
+
+def test_a_witness_and_its_key(tmp_path: pathlib.Path) -> None:
+    toml = RIGHT + WITNESS + 'lease = "5 s"\n'
+    config = load(written(tmp_path, toml, secrets=SECRETS + '[witness]\nkey = "k"\n'))
+    assert config.witness == Witness(address="192.168.0.30", key="k", lease_ms=5000)
+    assert load(written(tmp_path)).witness is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "secrets", "mistake"),
+    [
+        ("", "", "witness is missing"),
+        ("", "[witness]\n", "witness.key is missing"),
+        ('timeout = "3 s"\n', '[witness]\nkey = "k"\n', "not shorter than lease"),
+        ('lease = "1 h"\n', '[witness]\nkey = "k"\n', "witness.lease is too long"),
+        ("prot = 9\n", '[witness]\nkey = "k"\n', "Did you mean 'port'"),
+    ],
+)
+def test_mistakes_about_the_witness(tmp_path: pathlib.Path, lines: str, secrets: str, mistake: str) -> None:
+    with pytest.raises(ConfigErrors, match=mistake):
+        load(written(tmp_path, RIGHT + WITNESS + lines, secrets=SECRETS + secrets))

@@ -79,6 +79,12 @@ def test_with_a_drbd_conf_alone_there_is_only_the_mirror(etc: pathlib.Path, tmp_
     assert wanted(install(etc, tmp_path / "root")) == {"relevo-mirror@r0.service"}
 
 
+def test_a_third_machine_has_only_the_witness(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "etc-relevo").mkdir()
+    (tmp_path / "etc-relevo" / "witness.toml").touch()
+    assert wanted(install(tmp_path / "etc-relevo", tmp_path / "root")) == {units.WITNESS}
+
+
 def test_remove_leaves_nothing(etc: pathlib.Path, tmp_path: pathlib.Path) -> None:
     folder = install(etc, tmp_path / "root")
     relevo(etc, "remove", "--root", str(tmp_path / "root"))

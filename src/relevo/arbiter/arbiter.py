@@ -112,11 +112,12 @@ class Arbiter:
         """Mirror -> the highest epoch seen that is on stable storage: what is published as this node's vote."""
         return dict(self._stored.seen)
 
-    def votes(self, now_ms: int) -> dict[str, Vote]:
-        """What the witness says of each mirror in which it has a say."""
-        if self._ballot is None:
+    @property
+    def votes(self) -> dict[str, Vote]:
+        """What the witness says of each mirror in which it has a say, at the moment of the last observation."""
+        if self._ballot is None or self._observed is None:
             return {}
-        return {name: self._ballot.vote(name, now_ms) for name in sorted(self._judged)}
+        return {name: self._ballot.vote(name, self._observed.now_ms) for name in sorted(self._judged)}
 
     @property
     def wakes_ms(self) -> int | None:

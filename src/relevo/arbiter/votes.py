@@ -40,6 +40,8 @@ def judged(case: Case, answer: Answer) -> Answer:
         return msgspec.structs.replace(answer, needs_claim=bool(vote.answers))
     if answer.verdict is Verdict.YES or answer.rule in OVERRULED:
         return _becomes(case, mine, vote)
+    if answer.rule == "data_not_up_to_date" and vote.known and vote.entry is not None and not vote.included:
+        return _left_out(case, vote)  # it was marked Outdated for that
     return answer
 
 
@@ -81,8 +83,7 @@ def _becomes(case: Case, mine: MirrorView, vote: Vote) -> Answer:
         reason = f"The witness does not know yet who has the newest data of {case.mirror}."
         return Answer(Verdict.NO, "witness_new", reason, case.force_remedy)
     if not vote.included:
-        reason = f"The newest data of {case.mirror} is on {_names(vote)}, says the witness."
-        return Answer(Verdict.NO, "not_in_sync", reason, f"Bring {_names(vote)} back. {case.force_remedy}")
+        return _left_out(case, vote)
     if rules.generation(vote.entry.generation) not in {
         rules.generation(mine.current_uuid),
         rules.generation(mine.bitmap_uuid),
@@ -93,6 +94,11 @@ def _becomes(case: Case, mine: MirrorView, vote: Vote) -> Answer:
         return Answer(Verdict.YES, "witness", f"The witness says that {case.mirror} is newest here.", needs_claim=True)
     waits = f" {vote.waits_for}" if vote.waits_for else ""
     return Answer(Verdict.YES, "witness", f"{case.peer} is silent, the witness is asked.{waits}", needs_claim=True)
+
+
+def _left_out(case: Case, vote: Vote) -> Answer:
+    reason = f"The newest data of {case.mirror} is on {_names(vote)}, says the witness."
+    return Answer(Verdict.NO, "not_in_sync", reason, f"Bring {_names(vote)} back. {case.force_remedy}")
 
 
 def _names(vote: Vote) -> str:

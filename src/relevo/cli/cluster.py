@@ -47,6 +47,8 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
     console.print(_nodes_table(state))
     console.print(_services_table(state))
     console.print(_mirrors_table(state))
+    if state.get("witness") is not None:
+        console.print(_witness_line(state["witness"]))
     for name, service in state["services"].items():
         console.print(f"[bold]{name}[/]: {escape(service['reason'])} {escape(service['remedy'])}".rstrip())
     for event in state["history"][-5:]:
@@ -104,6 +106,15 @@ def _mirrors_table(state: dict[str, Any]) -> Any:
                 escape(side.get("problem", "")),
             )
     return table
+
+
+def _witness_line(witness: dict[str, Any]) -> str:
+    newest = "; ".join(
+        f"{name} is newest on {' and '.join(nodes)}" if nodes else f"{name} is not known yet"
+        for name, nodes in witness["in_sync"].items()
+    )
+    word = "[green]answers[/]" if witness["answers"] else "[yellow]silent[/]"
+    return f"[bold]witness[/] {witness['address']}: {word}{', ' if newest else ''}{newest}"
 
 
 def standby(ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node that shall run nothing.")]) -> None:

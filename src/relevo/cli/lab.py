@@ -7,6 +7,7 @@ import pathlib
 import sys
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from relevo.base.errors import RelevoError
@@ -49,6 +50,7 @@ def up(
     profile: Annotated[str | None, typer.Option(help="Timings of a profile (fast) instead of 200 ms / 2 s.")] = None,
     seed: Annotated[int, typer.Option(help="What the disks forget in a power cut follows from it.")] = 1,
     *,
+    witness: Annotated[bool, typer.Option(help="The client is the third vote, and no server risks anything.")] = False,
     wait: Annotated[bool, typer.Option(help="Return when the service answers and both disks are up to date.")] = True,
     service: Annotated[bool, typer.Option(help="Run the daemons; without them there are two bare servers.")] = True,
     as_json: Json = False,
@@ -57,10 +59,13 @@ def up(
     if disk not in ("testdisk", "plain"):
         raise RelevoError(f"There is no kind of disk {disk!r}.", "Choose testdisk or plain.")
     options = Options(
-        disk="plain" if disk == "plain" else "testdisk", disk_bytes=parse_size_bytes(disk_size), seed=seed
+        disk="plain" if disk == "plain" else "testdisk",
+        disk_bytes=parse_size_bytes(disk_size),
+        seed=seed,
+        witness=witness,
     )
     if profile is not None:
-        options = Options(disk=options.disk, disk_bytes=options.disk_bytes, seed=seed, profile=profile, heartbeat={})
+        options = msgspec.structs.replace(options, profile=profile, heartbeat={})
     lab = _lab(folder, options)
     lab.up(wait=wait, service=service)
     waited = "The service answers at http://192.168.0.29/ and both disks are up to date." if wait and service else ""

@@ -20,6 +20,7 @@ from relevo.cli.context import Context, of
 from relevo.config.model import FilesResource
 from relevo.config.site import sites_here
 from relevo.node.views import hosts
+from relevo.witness.settings import FILE as WITNESS_FILE
 
 SYSTEM = pathlib.Path("/etc/systemd/system")
 """Where systemd looks for units that an administrator has put there."""
@@ -128,6 +129,8 @@ def _quoted(word: str) -> str:
 
 def _wanted(context: Context) -> Iterator[str]:
     """The units that belong on this server; none where nothing is configured yet."""
+    if (context.paths.etc / WITNESS_FILE).exists():
+        yield package.WITNESS
     if not context.paths.config.exists():
         if context.paths.drbd.exists():
             for site in sites_here(context.paths, context.node):

@@ -90,6 +90,7 @@ def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but weak or a risk: one sentence each."""
     return (
         *rules.weaknesses(config.mirrors, config.authkeys.signing.method),
+        *rules.undecided(config.mirrors, with_witness=config.witness is not None),
         *merge_drbd.notes(set(config.drbd.values())),
     )
 

@@ -332,3 +332,15 @@ def weaknesses(mirrors: dict[str, Mirror], signing_method: str) -> Iterator[str]
         yield f"Heartbeats are signed with {signing_method} ({why}); use a key of method sha256."
     for mirror in mirrors.values():
         yield from risks(mirror)
+
+
+def undecided(mirrors: dict[str, Mirror], *, with_witness: bool) -> Iterator[str]:
+    """What happens to a mirror whose servers lose each other, where that is not what one may expect."""
+    for name, mirror in mirrors.items():
+        if mirror.alone == "ask" and not with_witness:
+            yield (
+                f'Mirror {name!r} has alone = "ask" and there is no [witness]: a server that loses the other one '
+                "serves no more until a person decides; the service does not fail over by itself."
+            )
+        if mirror.alone == "risk" and with_witness:
+            yield f'The witness has no say in mirror {name!r}: it has alone = "risk".'

@@ -18,11 +18,13 @@ from relevo.lab.folder import LabFolder
 from relevo.lab.machine import Machine, environment, read_log
 from relevo.lab.scene import (
     ADDRESSES,
+    CLIENT,
     DEFAULT_DIR,
     EXPOSED_PORT,
     MACHINES,
     SERVERS,
     SERVICE_UNITS,
+    WITNESS_UNIT,
     Options,
     Unit,
     boot_limit_s,
@@ -114,19 +116,26 @@ class Lab:
         self.shared.mkdir(parents=True, exist_ok=True)
         self.folder.save("lab.json", self._options)
         self.switch.start()
-        secret = new_secrets()
+        secret = new_secrets(self.folder.name, witness=self._options.witness)
+        own_units = dict.fromkeys(SERVERS, units)
         files = {
             "etc/relevo/relevo.toml": configuration(self._options, self.folder.name),
             "etc/relevo/secrets.toml": secret.secrets_toml,
             "etc/relevo/authkeys": secret.authkeys,
         }
+        own_files = dict.fromkeys(SERVERS, files)
+        if self._options.witness:
+            own_files[CLIENT] = {"etc/relevo/witness.toml": secret.witness_toml}
+            own_units[CLIENT] = (WITNESS_UNIT,)
         for name, machine in self._machines.items():
             (self.folder.machine(name) / "log").unlink(missing_ok=True)
-            machine.create(files if name in SERVERS else {})
+            machine.create(own_files.get(name, {}))
             if machine.disk is not None:
                 machine.disk.create()
             machine.boot()
-            machine.define(units if name in SERVERS else ())
+            machine.define(own_units.get(name, ()))
+        if self._options.witness:
+            self.unit(CLIENT, WITNESS_UNIT.name, "start")
 
     def _found(self) -> None:
         """Prepare the mirror on both servers, make its file system, start the daemons."""

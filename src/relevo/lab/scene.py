@@ -59,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         heartbeat: entries of the `[heartbeat]` table, which override the profile.
         mirror: further entries of the `[mirrors.r0]` table.
         alone: what a Primary that lost its peer does: `risk` or `ask`.
+        witness: the client machine is the third vote as well; with `alone = "ask"`.
         auto_failback: whether the service returns to nodo1.
         seed: of what the disks forget.
     """
@@ -71,6 +72,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     )
     mirror: dict[str, str | int] = {}
     alone: Literal["risk", "ask"] = "risk"
+    witness: bool = False
     auto_failback: bool = True
     seed: int = 1
 
@@ -100,6 +102,7 @@ SERVICE_UNITS = (
     Unit(name="node", argv=("relevo", "node", "run"), goodbye=("relevo", "leave")),
 )
 """What a server runs, in the order of starting; they are stopped in reverse."""
+WITNESS_UNIT = Unit(name="witness", argv=("relevo", "witness", "run"))
 
 
 def mac_address(lab: str, machine: str, card: str) -> str:
@@ -128,17 +131,23 @@ def configuration(options: Options, lab: str = "") -> str:
     cluster: dict[str, Any] = {"name": cluster_name(lab), "secrets": "secrets.toml", "authkeys": "authkeys"}
     if options.profile is not None:
         cluster["profile"] = options.profile
-    mirror = {"link": "cross", "port": 7788, "alone": options.alone, **options.mirror}
+    alone = "ask" if options.witness else options.alone
+    mirror = {"link": "cross", "port": 7788, "alone": alone, **options.mirror}
+    witness = f'[witness]\naddress = "{_plain(CLIENT, "eth0")}"\n\n' if options.witness else ""
     service = {"prefer": "nodo1", "auto_failback": options.auto_failback}
     nodes = "".join(_node(name) for name in SERVERS)
     return (
         f"[cluster]\n{_table(cluster)}\n[heartbeat]\n{_table(options.heartbeat)}\n{_LINKS}\n{nodes}"
-        f"[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}"
+        f"{witness}[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}"
     )
 
 
+def _plain(machine: str, card: str) -> str:
+    return ADDRESSES[machine][card].partition("/")[0]
+
+
 def _node(name: str) -> str:
-    users, cross = (ADDRESSES[name][card].partition("/")[0] for card in ("eth0", "eth1"))
+    users, cross = (_plain(name, card) for card in ("eth0", "eth1"))
     return (
         f'[nodes.{name}]\naddresses = {{ users = "{users}", cross = "{cross}" }}\n'
         f'disks = {{ {MIRROR} = "{DISK_PATH}" }}\n\n'
@@ -178,16 +187,22 @@ link = "users"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Secrets:
-    """The two secret files, made once for a lab and the same on both servers."""
+    """The two secret files of the servers, made once for a lab and the same on both, and the witness's."""
 
     secrets_toml: str
     authkeys: str
+    witness_toml: str
 
 
-def new_secrets() -> Secrets:
+def new_secrets(lab: str = "", *, witness: bool = False) -> Secrets:
     """Fresh random secrets."""
-    mirror, heartbeat = (secrets.token_hex(SECRET_BYTES) for _ in range(2))
-    return Secrets(f'[mirror]\n{MIRROR} = "{mirror}"\n', f"auth 1\n1 sha1 {heartbeat}\n")
+    mirror, heartbeat, key = (secrets.token_hex(SECRET_BYTES) for _ in range(3))
+    told = f'\n[witness]\nkey = "{key}"\n' if witness else ""
+    return Secrets(
+        secrets_toml=f'[mirror]\n{MIRROR} = "{mirror}"\n{told}',
+        authkeys=f"auth 1\n1 sha1 {heartbeat}\n",
+        witness_toml=f'[clusters]\n{cluster_name(lab)} = "{key}"\n',
+    )
 
 
 def boot_limit_s(options: Options) -> float:

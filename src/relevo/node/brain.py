@@ -110,9 +110,9 @@ class Brain:
         silent = self._witness.trouble if self._witness is not None else ""
         return (*self.plan.alarms, *self._troubles.values(), *((silent,) if silent else ()))
 
-    def votes(self, now_ms: int) -> dict[str, Vote]:
+    def votes(self) -> dict[str, Vote]:
         """What the witness says of the mirrors in which it has a say."""
-        return self._arbiter.votes(now_ms)
+        return self._arbiter.votes
 
     @property
     def wakes_ms(self) -> int | None:

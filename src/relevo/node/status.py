@@ -15,7 +15,7 @@ COPIES = 2
 def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, history: History) -> Message:
     """What `relevo status --json` prints.
 
-    Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `history`.
+    Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `witness`, `history`.
     """
     # What a silent node said last is no state of today.
     facts = {name: view.facts for name, view in brain.nodes.items() if view.alive is Alive.ALIVE}
@@ -33,7 +33,21 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
         "nodes": _nodes(config, me, brain, heartbeat),
         "services": services,
         "mirrors": mirrors,
+        "witness": _witness(config, brain),
         "history": history.events(),
+    }
+
+
+def _witness(config: Config, brain: Brain) -> Message | None:
+    """What the witness said last; None where there is none."""
+    if config.witness is None:
+        return None
+    votes = brain.votes()
+    return {
+        "address": config.witness.address,
+        "port": config.witness.port,
+        "answers": all(vote.answers for vote in votes.values()),
+        "in_sync": {name: list(vote.entry.in_sync) if vote.entry else None for name, vote in votes.items()},
     }
 
 

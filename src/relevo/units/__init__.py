@@ -11,7 +11,9 @@ SERVICES = ("relevo-heartbeat.service", "relevo-node.service", "relevo-leave.ser
 """One of each on every server of a cluster."""
 MIRROR = "relevo-mirror@.service"
 FILES = "relevo-files@.service"
-ALL = (TARGET, *SERVICES, MIRROR, FILES)
+WITNESS = "relevo-witness.service"
+"""On the third machine."""
+ALL = (TARGET, *SERVICES, MIRROR, FILES, WITNESS)
 
 
 def instance(template: str, name: str) -> str:

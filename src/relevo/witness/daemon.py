@@ -8,6 +8,7 @@ import pathlib
 import secrets
 import signal
 import time
+from typing import cast
 
 import msgspec
 import structlog
@@ -68,8 +69,7 @@ class Witness(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is there."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)  # no base class says so before Python 3.12
 
     def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
         """Answer, if it is signed by a cluster that is served; whatever else comes gets no answer."""
