@@ -461,3 +461,41 @@ def test_a_witness_and_its_key(tmp_path: pathlib.Path) -> None:
 def test_mistakes_about_the_witness(tmp_path: pathlib.Path, lines: str, secrets: str, mistake: str) -> None:
     with pytest.raises(ConfigErrors, match=mistake):
         load(written(tmp_path, RIGHT + WITNESS + lines, secrets=SECRETS + secrets))
+
+
+FENCING = """
+[fencing]
+delay = "3 s"
+[[nodes.nodo1.fencing]]
+agent = "fence_ipmilan"
+parameters = { ip = "10.0.0.9", username = "relevo" }
+[[nodes.nodo1.fencing]]
+agent = "/usr/local/sbin/fence_bar"
+level = 2
+action = "off"
+timeout = "10 s"
+"""
+
+
+def test_fence_devices_and_their_secrets(tmp_path: pathlib.Path) -> None:
+    config = load(written(tmp_path, RIGHT + FENCING, secrets=SECRETS + '[fencing.nodo1]\npassword = "p"\n'))
+    first, second = config.nodes["nodo1"].fencing
+    assert first.parameters == {"ip": "10.0.0.9", "username": "relevo", "password": "p"}
+    assert (second.level, second.action, second.timeout_ms) == (2, "off", 10_000)
+    assert config.fencing.delay_ms == 3000
+    asking = (RIGHT + FENCING).replace('alone = "risk"', 'alone = "ask"')
+    assert "nodo2 cannot be fenced" in "\n".join(warnings(load(written(tmp_path, asking))))
+
+
+@pytest.mark.parametrize(
+    ("toml", "secrets", "mistake"),
+    [
+        ("[[nodes.nodo1.fencing]]\n", "", r"fencing\[1\].agent is missing"),
+        ('[[nodes.nodo1.fencing]]\nagent = "x"\naction = "of"\n', "", "Did you mean 'off'"),
+        ('[[nodes.nodo1.fencing]]\nagent = "x"\nparameters = { action = "on" }\n', "", "given by Relevo itself"),
+        ("", '[fencing.nodo2]\npassword = "p"\n', "no node with a fence device"),
+    ],
+)
+def test_mistakes_about_fencing(tmp_path: pathlib.Path, toml: str, secrets: str, mistake: str) -> None:
+    with pytest.raises(ConfigErrors, match=mistake):
+        load(written(tmp_path, RIGHT + toml, secrets=SECRETS + secrets))

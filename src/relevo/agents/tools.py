@@ -38,13 +38,16 @@ class Finished:
         return " ".join(self.output.decode(errors="replace").split()) or f"exit status {self.status}"
 
 
-async def run_tool(*argv: str, limit_s: float, environment: Mapping[str, str] | None = None) -> Finished:
-    """Run a tool to its end, without input.
+async def run_tool(
+    *argv: str, limit_s: float, environment: Mapping[str, str] | None = None, given: bytes = b""
+) -> Finished:
+    """Run a tool to its end.
 
     Args:
         argv: the program (looked up in the system's folders) and its arguments.
         limit_s: how long it may take, in seconds.
         environment: what it finds there besides `ENVIRONMENT`.
+        given: its standard input.
 
     Raises:
         AgentFailed: it is not installed, or its time is over (it has been killed then).
@@ -52,12 +55,16 @@ async def run_tool(*argv: str, limit_s: float, environment: Mapping[str, str] | 
     program = shutil.which(argv[0], path=ENVIRONMENT["PATH"])
     if program is None:
         raise AgentFailed(f"The program {argv[0]} is not installed.", "Install it.")
-    output = os.memfd_create(argv[0], os.MFD_CLOEXEC)
+    output = os.memfd_create("output", os.MFD_CLOEXEC)
+    reading = os.memfd_create("input", os.MFD_CLOEXEC)
     try:
-        status = await _run(_Child(program, argv, output, {**ENVIRONMENT, **(environment or {})}), argv, limit_s)
+        os.pwrite(reading, given, 0)
+        child = _Child(program, argv, (reading, output), {**ENVIRONMENT, **(environment or {})})
+        status = await _run(child, argv, limit_s)
         return Finished(status, os.pread(output, MAX_OUTPUT_BYTES, 0))
     finally:
         os.close(output)
+        os.close(reading)
 
 
 async def _run(child: _Child, argv: tuple[str, ...], limit_s: float) -> int:
@@ -76,9 +83,12 @@ async def _run(child: _Child, argv: tuple[str, ...], limit_s: float) -> int:
 class _Child:
     """One child process in a session of its own, watched through a pidfd."""
 
-    def __init__(self, program: str, argv: tuple[str, ...], output: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, program: str, argv: tuple[str, ...], ends: tuple[int, int], environment: Mapping[str, str]
+    ) -> None:
+        reading, output = ends
         actions = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, reading, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]

@@ -21,6 +21,7 @@ from relevo.arbiter.events import (
     Duty,
     Effect,
     Event,
+    Fence,
     MirrorView,
     Observed,
     Outdate,
@@ -99,6 +100,8 @@ class Arbiter:
         self._asked = state
         self._memory = {name: _Memory() for name in self._mirrors}
         self._duties_ms: dict[Duty, int] = {}
+        self._fenceable = frozenset(name for name, node in config.nodes.items() if node.fencing)
+        self._fence_delay_ms = config.fencing.delay_ms
         self._ballot: Ballot | None = None
         if config.witness is not None:
             judged = {name: self._services[name] for name, mirror in self._mirrors.items() if mirror.alone == "ask"}
@@ -222,7 +225,10 @@ class Arbiter:
                 lost=lost,
                 met=memory.met or (mirror is not None and mirror.peer_lost_since_connect),
                 unlinked_ms=seen.now_ms - since_ms if since_ms is not None else 0,
-                vote=self._ballot.vote(name, seen.now_ms) if self._ballot and name in self._judged else None,
+                vote=self._vote(name, seen.now_ms),
+                can_fence=peer in self._fenceable and self._vote(name, seen.now_ms) is None,
+                fenced=peer in seen.fenced,
+                fence_trouble=seen.fence_troubles.get(peer, ""),
             )
             for peer in self._peers[name]
             if peer in seen.peers
@@ -239,6 +245,7 @@ class Arbiter:
         voted = all(
             (not answer.needs_vote or self._has_voted(case, name))
             and (not answer.needs_claim or votes.has_claimed(case))
+            and not answer.needs_fence
             for case, answer in zip(cases, answers, strict=True)
         )
         return rules.permission(
@@ -264,6 +271,7 @@ class Arbiter:
         for name in self._mirrors:
             for case in self._cases(name, seen):
                 wanted += self._duties_of(name, case)
+                wanted += self._fences(case, wanted=name in seen.wanted)
         due: list[Effect] = []
         for duty in wanted:
             last_ms = self._duties_ms.get(duty)
@@ -293,11 +301,24 @@ class Arbiter:
                 duties.append(DenyAlone(mirror=name))
         return duties
 
+    def _fences(self, case: rules.Case, *, wanted: bool) -> list[Duty]:
+        """Whom to fence: the one who may go on first without delay, so that two do not switch each other off."""
+        mine = case.mine
+        if mine is None or not case.can_fence or case.fenced or case.node.alive != rules.DEAD:
+            return []
+        if mine.role == rules.PRIMARY:
+            alone = mine.suspended and not rules.is_live(mine)
+            return [Fence(node=case.peer, delay_ms=0)] if alone else []
+        if wanted and rules.may_promote(case).needs_fence:
+            return [Fence(node=case.peer, delay_ms=self._fence_delay_ms)]
+        return []
+
+    def _vote(self, name: str, now_ms: int) -> Vote | None:
+        return self._ballot.vote(name, now_ms) if self._ballot is not None and name in self._judged else None
+
     def _witnessed_epoch(self, name: str, now_ms: int) -> int:
-        if self._ballot is None or name not in self._judged:
-            return 0
-        entry = self._ballot.vote(name, now_ms).entry
-        return entry.epoch if entry is not None else 0
+        vote = self._vote(name, now_ms)
+        return vote.entry.epoch if vote is not None and vote.entry is not None else 0
 
     def _ask_witness(self, seen: Observed) -> tuple[Effect, ...]:
         """The next question to the witness, if there is something to ask."""

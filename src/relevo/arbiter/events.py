@@ -92,6 +92,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         mirrors: the mirrors of this node; None when the daemon does not answer.
         wanted: mirrors of which this node shall become Primary (the plan's `wanted`).
         forced: services that a person forces onto this node.
+        fenced: nodes that were switched off since they were heard last.
+        fence_troubles: node -> why it could not be fenced, one sentence.
     """
 
     now_ms: int
@@ -100,6 +102,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     mirrors: Mapping[str, MirrorView | None]
     wanted: frozenset[str] = frozenset()
     forced: frozenset[str] = frozenset()
+    fenced: frozenset[str] = frozenset()
+    fence_troubles: Mapping[str, str] = {}
 
 
 class Persisted(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +201,13 @@ class AllowAlone(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
 
 
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """Have a node switched off, if it stays silent for `delay_ms` more."""
+
+    node: str
+    delay_ms: int
+
+
 class DenyAlone(msgspec.Struct, frozen=True, kw_only=True):
     """Tell a suspended Primary that no permission will come: what waits fails now, so that the service can stop."""
 
@@ -210,5 +221,5 @@ class AskWitness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = Observed | Persisted | WitnessAnswered | WitnessSilent
-Duty = Outdate | ProbeLink | AllowAlone | DenyAlone
+Duty = Outdate | ProbeLink | AllowAlone | DenyAlone | Fence
 Effect = Persist | Permit | AskWitness | Duty

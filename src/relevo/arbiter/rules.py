@@ -75,6 +75,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         met: this mirror process has been connected since it started, as far as is known.
         unlinked_ms: how long the peer has been alive while the mirrors are not connected.
         vote: what the witness says; None where it has no say.
+        can_fence: the peer can be switched off from here, and that decides (no witness does).
+        fenced: that was done since it was heard last.
+        fence_trouble: why it could not be done, one sentence; empty when nothing is known to be wrong.
     """
 
     mirror: str
@@ -89,6 +92,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     met: bool
     unlinked_ms: int
     vote: Vote | None = None
+    can_fence: bool = False
+    fenced: bool = False
+    fence_trouble: str = ""
 
     @property
     def force_remedy(self) -> str:
@@ -103,6 +109,7 @@ class Answer(msgspec.Struct, frozen=True):
     Attributes:
         needs_vote: the peer must have seen the epoch before it is used.
         needs_claim: the witness must have written down first that this copy alone is the newest.
+        needs_fence: the peer must be switched off first.
     """
 
     verdict: Verdict
@@ -112,10 +119,11 @@ class Answer(msgspec.Struct, frozen=True):
     needs_vote: bool = False
     force: bool = False
     needs_claim: bool = False
+    needs_fence: bool = False
 
 
-def _yes(rule: str, reason: str, *, needs_vote: bool = False, force: bool = False) -> Answer:
-    return Answer(Verdict.YES, rule, reason, needs_vote=needs_vote, force=force)
+def _yes(rule: str, reason: str, *, needs_vote: bool = False, force: bool = False, needs_fence: bool = False) -> Answer:
+    return Answer(Verdict.YES, rule, reason, needs_vote=needs_vote, force=force, needs_fence=needs_fence)
 
 
 def _no(rule: str, reason: str, remedy: str = "") -> Answer:
@@ -214,7 +222,10 @@ def _peer_silent(case: Case, mine: MirrorView) -> Answer:
         return _no("peer_went_alone", f"{case.peer} wrote alone before it fell silent.", case.force_remedy)
     if case.node.alive == LEFT and facts is not None and theirs is not None and theirs.outdated:
         return _yes("left_in_order", f"{case.peer} left in order and marked its own copy as outdated.")
-    if case.alone != "risk" and not (case.node.alive == LEFT and facts is not None and not _running(case, facts)):
+    away = case.node.alive == LEFT and facts is not None and not _running(case, facts)
+    if case.alone != "risk" and not away:
+        if case.can_fence and case.lost:
+            return _by_fencing(case)
         return _no(
             "no_proof",
             f"{case.peer} is silent; nothing proves that it does not write (alone = {case.alone!r}).",
@@ -233,9 +244,20 @@ def _peer_silent(case: Case, mine: MirrorView) -> Answer:
     )
 
 
+def _by_fencing(case: Case) -> Answer:
+    """The peer fell silent while connected: this copy has everything, once the peer can write no more.
+
+    A copy of which that is not known stays stale for all that: fencing shows who does not write, not who wrote last.
+    """
+    if case.fenced:
+        return _yes("fenced", f"{case.peer} was fenced; this copy has all that was acknowledged.")
+    trouble = f" {case.fence_trouble}" if case.fence_trouble else ""
+    return _yes("fencing", f"{case.peer} is silent and is fenced first.{trouble}", needs_fence=True)
+
+
 def may_continue_alone(case: Case) -> bool:
     """May a Primary here complete writes without this peer?"""
-    if case.alone == "risk" or is_live(case.mine) or case.forced:
+    if case.alone == "risk" or is_live(case.mine) or case.forced or (case.fenced and case.node.alive != ALIVE):
         return True
     facts = case.node.facts
     return case.node.alive == LEFT and facts is not None and not _running(case, facts)

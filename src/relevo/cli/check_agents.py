@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -19,6 +20,10 @@ ASK_LIMIT_S = 10.0
 
 def remarks(config: Config) -> Iterator[str]:
     """What will go wrong on this server, a sentence each."""
+    for node in config.nodes.values():
+        for device in node.fencing:
+            if shutil.which(device.agent, path=ENVIRONMENT["PATH"]) is None:
+                yield f"{node.name}: there is no {device.agent} on this server; install the package that has it."
     for service in config.services.values():
         for resource in service.resources:
             if isinstance(resource, OcfResource):

@@ -146,6 +146,20 @@ def force(
     typer.echo(call(of(ctx).paths.socket("node"), "force", service=service)["what"])
 
 
+def fence(
+    ctx: typer.Context,
+    node: Annotated[str, typer.Argument(help="The node to switch off.")],
+    *,
+    by_hand: Annotated[bool, typer.Option("--by-hand", help="It is off: a person has seen to that.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Have a node switched off by its fence devices, or say that it is off."""
+    if not yes:
+        question = f"Is {node} off, and does it stay off?" if by_hand else f"Switch {node} off, whatever it is doing?"
+        typer.confirm(question, abort=True)
+    typer.echo(call(of(ctx).paths.socket("node"), "fence", node=node, by_hand=by_hand)["what"])
+
+
 def cleanup(ctx: typer.Context, service: Annotated[str, typer.Argument(help="The service.")]) -> None:
     """Forget the failures of a service on this node, and a `force` that was not carried out yet."""
     typer.echo(call(of(ctx).paths.socket("node"), "cleanup", service=service)["what"])

@@ -50,6 +50,7 @@ def up(
     profile: Annotated[str | None, typer.Option(help="Timings of a profile (fast) instead of 200 ms / 2 s.")] = None,
     seed: Annotated[int, typer.Option(help="What the disks forget in a power cut follows from it.")] = 1,
     *,
+    fencing: Annotated[bool, typer.Option(help="Each server can cut the other one's power, and does.")] = False,
     witness: Annotated[bool, typer.Option(help="The client is the third vote, and no server risks anything.")] = False,
     wait: Annotated[bool, typer.Option(help="Return when the service answers and both disks are up to date.")] = True,
     service: Annotated[bool, typer.Option(help="Run the daemons; without them there are two bare servers.")] = True,
@@ -63,6 +64,7 @@ def up(
         disk_bytes=parse_size_bytes(disk_size),
         seed=seed,
         witness=witness,
+        fencing=fencing,
     )
     if profile is not None:
         options = msgspec.structs.replace(options, profile=profile, heartbeat={})

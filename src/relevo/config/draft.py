@@ -14,6 +14,8 @@ from relevo.config.model import (
     PROGRAM_OPERATION,
     SYSTEMD_OPERATION,
     AddressResource,
+    FenceDevice,
+    Fencing,
     FilesResource,
     FilesystemResource,
     HeartbeatTimings,
@@ -41,6 +43,8 @@ MAX_MIGRATION_THRESHOLD = 1_000_000
 UNIT_SUFFIXES = (".service", ".socket", ".mount", ".automount", ".timer", ".path", ".target", ".swap")
 """Kinds of units of systemd that can be started and stopped; the first one is what a name without an ending means."""
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_\\@-][A-Za-z0-9:_.\\@-]{0,254}", re.ASCII)
+MAX_LEVEL = 9
+"""Pacemaker's highest level of fencing."""
 WITNESS_PORT = 7693
 MAX_LEASE_MS = 600_000
 
@@ -67,6 +71,7 @@ class Draft:
     sides: dict[str, tuple[Side, Side]] = dataclasses.field(default_factory=dict)
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
     witness: Witness | None = None
+    fencing: Fencing = dataclasses.field(default_factory=Fencing)
     declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def knows(self, section: str, name: str, path: KeyPath) -> bool:
@@ -100,6 +105,11 @@ def read_draft(source: Source) -> Draft:
     services = root.table("services")
     for name in services.names():
         _service(services.table(name), name, draft)
+    fencing = root.table("fencing")
+    draft.fencing = Fencing(
+        delay_ms=fencing.duration_ms("delay", 2000, zero=True), retry_ms=fencing.duration_ms("retry", 15_000)
+    )
+    fencing.finish()
     if root.has("witness"):
         _witness(root.table("witness"), draft)
     root.finish()
@@ -152,15 +162,33 @@ def _nodes(root: Table, draft: Draft) -> None:
         addresses = table.table("addresses", required=True)
         disks = table.table("disks")
         metas = table.table("meta_disks")
+        devices = table.tables("fencing") if table.has("fencing") else []
         node = Node(
             name=name,
             addresses={link: addresses.address(link) for link in addresses.names()},
             disks={mirror: disks.absolute_path(mirror, "/dev/vg0/r0") for mirror in disks.names()},
             meta_disks={mirror: _meta_disk(metas, mirror) for mirror in metas.names()},
+            fencing=tuple(_fence_device(device) for device in devices),
         )
         table.finish()
-        if table.sound and addresses.sound and disks.sound and metas.sound:
+        if all(part.sound for part in (table, addresses, disks, metas, *devices)):
             draft.nodes[name] = node
+
+
+def _fence_device(table: Table) -> FenceDevice:
+    parameters = table.table("parameters")
+    device = FenceDevice(
+        agent=table.text("agent", None, '"fence_ipmilan"'),
+        parameters={name: parameters.text(name) for name in parameters.names()},
+        level=table.integer("level", 1, 1, MAX_LEVEL),
+        action=table.choice("action", ("reboot", "off"), "reboot"),
+        timeout_ms=table.duration_ms("timeout", 60_000),
+    )
+    for reserved in {"action", "nodename"} & set(device.parameters):
+        parameters.wrong(reserved, "is given by Relevo itself.", "Leave it out.")
+    table.finish()
+    table.sound = table.sound and parameters.sound
+    return device
 
 
 def _meta_disk(table: Table, mirror: str) -> MetaDisk:

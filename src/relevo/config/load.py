@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from relevo.config.draft import Draft, read_draft
 from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
 from relevo.config.model import AuthKeys, Config, Node
 from relevo.config.private import read_private
-from relevo.config.table import MAX_CONFIG_BYTES, Source, Table
+from relevo.config.table import MAX_CONFIG_BYTES, Source, Table, nearest
 
 MAX_SECRET_BYTES = 64
 """drbd's limit of a shared secret."""
@@ -37,18 +38,18 @@ def load(path: pathlib.Path) -> Config:
     merge_drbd.merge(draft)
     rules.compare(draft)
     authkeys = _authkeys(path.parent / draft.authkeys, mistakes) if draft.authkeys else None
-    secrets, key = _secrets(path.parent / draft.secrets, draft, mistakes) if draft.secrets else ({}, "")
+    read = _secrets(path.parent / draft.secrets, draft, mistakes) if draft.secrets else _Secrets()
     if mistakes:
         raise ConfigErrors(mistakes)
     assert draft.heartbeat is not None, "what was not understood is a mistake"
     assert authkeys is not None, "what was not understood is a mistake"
     mirrors = {
-        name: msgspec.structs.replace(mirror, secret=secrets.get(name, mirror.secret))
+        name: msgspec.structs.replace(mirror, secret=read.mirrors.get(name, mirror.secret))
         for name, mirror in sorted(draft.mirrors.items())
     }
     config = Config(
         cluster=draft.cluster,
-        nodes=dict(sorted(draft.nodes.items())),
+        nodes={name: _with_secrets(node, read.fencing) for name, node in sorted(draft.nodes.items())},
         links=draft.links,
         heartbeat=draft.heartbeat,
         authkeys=authkeys,
@@ -56,7 +57,8 @@ def load(path: pathlib.Path) -> Config:
         services=dict(sorted(draft.services.items())),
         sides=dict(sorted(draft.sides.items())),
         drbd={name: source.path for name, source in sorted(draft.drbd.items())},
-        witness=msgspec.structs.replace(draft.witness, key=key) if draft.witness is not None else None,
+        witness=msgspec.structs.replace(draft.witness, key=read.key) if draft.witness is not None else None,
+        fencing=draft.fencing,
         hash="",
     )
     return msgspec.structs.replace(config, hash=hash_of(config))
@@ -90,7 +92,11 @@ def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but weak or a risk: one sentence each."""
     return (
         *rules.weaknesses(config.mirrors, config.authkeys.signing.method),
-        *rules.undecided(config.mirrors, with_witness=config.witness is not None),
+        *rules.undecided(
+            config.mirrors,
+            with_witness=config.witness is not None,
+            unfenced=tuple(name for name, node in config.nodes.items() if not node.fencing),
+        ),
         *merge_drbd.notes(set(config.drbd.values())),
     )
 
@@ -124,24 +130,57 @@ def _authkeys(path: pathlib.Path, mistakes: list[ConfigError]) -> AuthKeys | Non
     return keys
 
 
-def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> tuple[Mapping[str, str], str]:
-    """The secret of each mirror that relevo.toml configures, and the witness's key; nothing is read without either."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What `secrets.toml` says: of mirrors, of the witness, of each node's fence devices."""
+
+    mirrors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    key: str = ""
+    fencing: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+
+
+def _with_secrets(node: Node, fencing: Mapping[str, Mapping[str, str]]) -> Node:
+    """Each of its devices gets the secret parameters too."""
+    secret = fencing.get(node.name)
+    if not secret:
+        return node
+    devices = (msgspec.structs.replace(device, parameters={**device.parameters, **secret}) for device in node.fencing)
+    return msgspec.structs.replace(node, fencing=tuple(devices))
+
+
+def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> _Secrets:
+    """The secrets of what relevo.toml configures; nothing is read where nothing needs one."""
     names = [name for name in draft.declared.get("mirrors", ()) if name not in draft.drbd]
-    if not names and draft.witness is None:
-        return {}, ""
+    fenced = [node.name for node in draft.nodes.values() if node.fencing]
+    if not names and draft.witness is None and not (fenced and path.exists()):
+        return _Secrets()
     source = Source(path, mistakes)
     try:
         data = read_private(path, "the secrets")
     except ConfigError as error:
         mistakes.append(error)
-        return {}, ""
+        return _Secrets()
     if not source.parse(data):
-        return {}, ""
+        return _Secrets()
     root = Table(source, (), source.values)
-    secrets = _mirror_secrets(root, names)
-    key = _witness_key(root) if draft.witness is not None else ""
+    found = _Secrets(
+        mirrors=_mirror_secrets(root, names),
+        key=_witness_key(root) if draft.witness is not None else "",
+        fencing=_fence_secrets(root, fenced),
+    )
     root.finish()
-    return secrets, key
+    return found
+
+
+def _fence_secrets(root: Table, fenced: list[str]) -> dict[str, dict[str, str]]:
+    table = root.table("fencing")
+    found = {}
+    for name in table.names():
+        if name not in fenced:
+            table.wrong(name, "is no node with a fence device.", nearest(name, fenced))
+        inner = table.table(name)
+        found[name] = {key: inner.text(key) for key in inner.names()}
+    return found
 
 
 def _mirror_secrets(root: Table, names: list[str]) -> dict[str, str]:

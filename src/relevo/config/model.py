@@ -33,6 +33,37 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     unicast: bool = True
 
 
+class FenceDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to switch a node off: a program of the fence-agents package, or one that speaks as they do.
+
+    Attributes:
+        agent: `fence_ipmilan`, or the path of a program.
+        parameters: what it is given on its standard input, besides `action`; secrets included.
+        level: devices of a level all have to succeed; when one fails the next level is tried.
+        action: what confirms that the node does not write any more: `reboot` or `off`.
+        timeout_ms: how long it may take.
+    """
+
+    agent: str
+    parameters: dict[str, str] = {}
+    level: int = 1
+    action: Literal["reboot", "off"] = "reboot"
+    timeout_ms: int = 60_000
+
+
+class Fencing(msgspec.Struct, frozen=True, kw_only=True):
+    """When nodes are fenced.
+
+    Attributes:
+        delay_ms: a node that wants to take over waits so long first: of two that have lost each other the active one
+            fences first, and both are not switched off.
+        retry_ms: pause after a fencing that failed.
+    """
+
+    delay_ms: int = 2000
+    retry_ms: int = 15_000
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A server.
 
@@ -41,12 +72,14 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         addresses: link name -> its own address there.
         disks: mirror name -> path of the backing disk on this node (a partition, a volume or a file).
         meta_disks: mirror name -> where its meta-data lies on this node, for those that do not have it internal.
+        fencing: how the other nodes switch this one off; empty: they cannot.
     """
 
     name: str
     addresses: dict[str, IPv4Address]
     disks: dict[str, pathlib.Path]
     meta_disks: dict[str, MetaDisk] = {}
+    fencing: tuple[FenceDevice, ...] = ()
 
     def meta_disk(self, mirror: str) -> MetaDisk:
         """Where the meta-data of a mirror lies on this node."""
@@ -350,6 +383,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sides: dict[str, tuple[Side, Side]] = {}
     drbd: dict[str, pathlib.Path] = {}
     witness: Witness | None = None
+    fencing: Fencing = Fencing()
     hash: str
 
     def peers_of(self, name: str) -> tuple[Node, ...]:

@@ -334,7 +334,7 @@ def weaknesses(mirrors: dict[str, Mirror], signing_method: str) -> Iterator[str]
         yield from risks(mirror)
 
 
-def undecided(mirrors: dict[str, Mirror], *, with_witness: bool) -> Iterator[str]:
+def undecided(mirrors: dict[str, Mirror], *, with_witness: bool, unfenced: tuple[str, ...]) -> Iterator[str]:
     """What happens to a mirror whose servers lose each other, where that is not what one may expect."""
     for name, mirror in mirrors.items():
         if mirror.alone == "ask" and not with_witness:

@@ -22,7 +22,7 @@ from relevo.lab.folder import LabFolder, program_folders, python
 from relevo.lab.mounts import fuse_minors
 from relevo.lab.process import MARK, Process, arguments, inside, marked, pid_namespace, wait_until
 from relevo.lab.root import MASKED_TREES, ROOT, UPPER, WORK
-from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, Unit, cluster_name
+from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, SWITCHES, Unit, cluster_name
 from relevo.lab.switch import Switch
 
 GONE_LIMIT_S = 10.0
@@ -30,6 +30,8 @@ GONE_LIMIT_S = 10.0
 ABORT_AFTER_S = 1.0
 """How long to wait for its processes before every FUSE connection it is known to have had is aborted again."""
 STOP_LIMIT_S = 90.0
+POWER = "power"
+"""Beside the machines' folders: their power switches."""
 _OPAQUE = "trusted.overlay.opaque"
 
 
@@ -119,6 +121,8 @@ class Machine:
             raise MachineOn(f"{self.name} is on already.")
         self._forget()
         disks = {} if self.disk is None else {DISK_PATH: str(self.disk.power_on())}
+        if self._lab.options().fencing and self.disk is not None:
+            disks[SWITCHES] = str(self._folder.parent / POWER)
         spec = {
             "name": self.name,
             "lab": str(self._lab.path),
@@ -131,7 +135,7 @@ class Machine:
             "units": self._lab.load(self._units_name, []),
         }
         (self._folder / "boot.json").write_bytes(msgspec.json.encode(spec))
-        sysrq.make_fifo(self._folder)
+        sysrq.make_fifo(self._folder, self._folder.parent / POWER)
         self._lab.spawn("relevo.lab.init", str(self._folder / "boot.json"))
         process = self.power()
         self._lab.spawn("relevo.lab.sysrq", str(self._lab.path), self.name, str(process.pid), str(process.start))
@@ -274,6 +278,7 @@ class Machine:
     def erase(self) -> None:
         """Remove what it has in the lab's folder, but for its log."""
         subprocess.run(["umount", str(self._folder / UPPER)], capture_output=True)
+        (self._folder.parent / POWER / self.name).unlink(missing_ok=True)
         for name in (UPPER, ROOT, "disk"):
             shutil.rmtree(self._folder / name, ignore_errors=True)
         for name in (

@@ -29,6 +29,9 @@ URL = f"http://{VIRTUAL_IP}/"
 MIRROR = "r0"
 DISK_PATH = f"/dev/relevo/{MIRROR}"
 """Where a server finds its disk."""
+SWITCHES = "/run/power"
+"""Where every server finds the power switches of all of them."""
+FENCE_AGENT = pathlib.Path(__file__).with_name("fence_lab")
 DEFAULT_DIR = pathlib.Path("/var/lib/relevo/lab")
 EXPOSED_PORT = 8029
 SECRET_BYTES = 24
@@ -60,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         mirror: further entries of the `[mirrors.r0]` table.
         alone: what a Primary that lost its peer does: `risk` or `ask`.
         witness: the client machine is the third vote as well; with `alone = "ask"`.
+        fencing: each server can cut the other one's power; with `alone = "ask"`.
         auto_failback: whether the service returns to nodo1.
         seed: of what the disks forget.
     """
@@ -73,6 +77,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     mirror: dict[str, str | int] = {}
     alone: Literal["risk", "ask"] = "risk"
     witness: bool = False
+    fencing: bool = False
     auto_failback: bool = True
     seed: int = 1
 
@@ -131,11 +136,11 @@ def configuration(options: Options, lab: str = "") -> str:
     cluster: dict[str, Any] = {"name": cluster_name(lab), "secrets": "secrets.toml", "authkeys": "authkeys"}
     if options.profile is not None:
         cluster["profile"] = options.profile
-    alone = "ask" if options.witness else options.alone
+    alone = "ask" if options.witness or options.fencing else options.alone
     mirror = {"link": "cross", "port": 7788, "alone": alone, **options.mirror}
     witness = f'[witness]\naddress = "{_plain(CLIENT, "eth0")}"\n\n' if options.witness else ""
     service = {"prefer": "nodo1", "auto_failback": options.auto_failback}
-    nodes = "".join(_node(name) for name in SERVERS)
+    nodes = "".join(_node(name) + (_fence_device(name) if options.fencing else "") for name in SERVERS)
     return (
         f"[cluster]\n{_table(cluster)}\n[heartbeat]\n{_table(options.heartbeat)}\n{_LINKS}\n{nodes}"
         f"{witness}[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}"
@@ -152,6 +157,11 @@ def _node(name: str) -> str:
         f'[nodes.{name}]\naddresses = {{ users = "{users}", cross = "{cross}" }}\n'
         f'disks = {{ {MIRROR} = "{DISK_PATH}" }}\n\n'
     )
+
+
+def _fence_device(name: str) -> str:
+    parameters = f'plug = "{name}", switches = "{SWITCHES}"'
+    return f'[[nodes.{name}.fencing]]\nagent = "{FENCE_AGENT}"\naction = "off"\nparameters = {{ {parameters} }}\n\n'
 
 
 _LINKS = """\

@@ -24,10 +24,19 @@ FATAL = b"bco"
 READ_BYTES = 4096
 
 
-def make_fifo(machine: pathlib.Path) -> None:
-    """Put a fresh FIFO into a machine's folder, before the machine is switched on."""
+def make_fifo(machine: pathlib.Path, switches: pathlib.Path) -> None:
+    """Put a fresh FIFO into a machine's folder, before the machine is switched on.
+
+    Args:
+        machine: its folder; its last part is the machine's name.
+        switches: where the same FIFO is found under that name, as the machine's power switch.
+    """
     (machine / FIFO).unlink(missing_ok=True)
     os.mkfifo(machine / FIFO, 0o600)
+    switches.mkdir(mode=0o700, exist_ok=True)
+    switch = switches / machine.name
+    switch.unlink(missing_ok=True)
+    switch.hardlink_to(machine / FIFO)
 
 
 def main(argv: list[str]) -> None:

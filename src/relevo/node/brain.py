@@ -16,6 +16,7 @@ from relevo.arbiter.events import (
     AskWitness,
     DenyAlone,
     Event,
+    Fence,
     Observed,
     Outdate,
     Permit,
@@ -46,6 +47,7 @@ from relevo.manager.record import with_kept
 from relevo.manager.standing import LIVE
 from relevo.node import views
 from relevo.node.duties import Duties
+from relevo.node.fencer import Fencer
 from relevo.node.history import History
 from relevo.node.peers import Peers
 from relevo.node.store import Store
@@ -85,6 +87,7 @@ class Brain:
         paths: Paths,
         history: History,
         witness: WitnessFeed | None = None,
+        fencer: Fencer,
     ) -> None:
         self._config = config
         self._me = me
@@ -92,6 +95,7 @@ class Brain:
         self._store = store
         self._history = history
         self._witness = witness
+        self._fencer = fencer
         self._arbiter = Arbiter(config, me, store.load("arbiter", State, State()))
         self._hosts = views.hosts(config)
         self._duties = Duties(paths)
@@ -108,7 +112,8 @@ class Brain:
     def alarms(self) -> tuple[str, ...]:
         """Those of the plan, and what this node cannot store."""
         silent = self._witness.trouble if self._witness is not None else ""
-        return (*self.plan.alarms, *self._troubles.values(), *((silent,) if silent else ()))
+        fencing = self._fencer.troubles.values()
+        return (*self.plan.alarms, *self._troubles.values(), *fencing, *((silent,) if silent else ()))
 
     def votes(self) -> dict[str, Vote]:
         """What the witness says of the mirrors in which it has a say."""
@@ -138,6 +143,7 @@ class Brain:
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
         self._suspect_peers_of_lost_links(before)
         peers = self._peers.views(heartbeat)
+        self._fencer.look(peers)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
         unstored = self._unstored
         if unstored is not None and await self._stored(unstored):
@@ -152,6 +158,8 @@ class Brain:
                 mirrors=self._mirrors,
                 wanted=self.plan.wanted,
                 forced=frozenset(name for name, node in self.record.forced.items() if node == self._me),
+                fenced=self._fencer.fenced,
+                fence_troubles=self._fencer.troubles,
             )
             await self._tell_arbiter(seen)
             wanted = self.plan.wanted
@@ -267,6 +275,8 @@ class Brain:
                         self._duties.begin(f"mirror-{effect.mirror}", "probe")
                     case AskWitness() if self._witness is not None:
                         self._witness.ask(effect.question)
+                    case Fence():
+                        self._fencer.begin(effect.node, effect.delay_ms, because="it is silent.")
                     case DenyAlone():
                         self._duties.begin(f"mirror-{effect.mirror}", "deny_alone")
                     case AllowAlone():

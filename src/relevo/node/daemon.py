@@ -26,6 +26,7 @@ from relevo.manager.model import Failure, ServiceFacts
 from relevo.manager.standing import mirrors_of
 from relevo.node import views
 from relevo.node.brain import Brain
+from relevo.node.fencer import Fencer
 from relevo.node.history import History
 from relevo.node.inputs import Feed
 from relevo.node.publisher import Publisher
@@ -98,6 +99,7 @@ class Daemon:
         self._witness: WitnessFeed | None = None
         if config.witness is not None:
             self._witness = WitnessFeed(config.witness, config.cluster, me, now_ms, self._changed.set)
+        self._fencer = Fencer(config, self._history, self._changed.set)
         self._brain = Brain(
             config=config,
             me=me,
@@ -106,6 +108,7 @@ class Daemon:
             paths=paths,
             history=self._history,
             witness=self._witness,
+            fencer=self._fencer,
         )
         requests = Requests(
             config=config,
@@ -114,6 +117,7 @@ class Daemon:
             brain=self._brain,
             executor=self._executor,
             history=self._history,
+            fencer=self._fencer,
             changed=self._changed.set,
             told=self._told,
         )

@@ -14,6 +14,7 @@ from relevo.manager.model import CONNECTED, UP_TO_DATE, Alive, Record, ServiceSt
 from relevo.manager.record import with_forced, with_kept, with_standby
 from relevo.manager.standing import mirrors_of
 from relevo.node.brain import Brain
+from relevo.node.fencer import Fencer
 from relevo.node.history import History
 
 LEAVE_LIMIT_S = 30.0
@@ -22,6 +23,10 @@ LEAVE_LIMIT_S = 30.0
 
 class NoSuchName(RelevoError):
     """A request names a node, service or mirror that the configuration does not have."""
+
+
+class CannotFence(RelevoError):
+    """A node cannot be switched off from here."""
 
 
 class NoSplitBrain(RelevoError):
@@ -46,6 +51,7 @@ class Requests:
         brain: what this node knows.
         executor: what this node runs.
         history: where a person's orders are noted.
+        fencer: switches nodes off.
         changed: call-back that starts a new round.
         told: notified after each round.
     """
@@ -59,6 +65,7 @@ class Requests:
         brain: Brain,
         executor: Executor,
         history: History,
+        fencer: Fencer,
         changed: Callable[[], None],
         told: asyncio.Condition,
     ) -> None:
@@ -68,6 +75,7 @@ class Requests:
         self._brain = brain
         self._executor = executor
         self._history = history
+        self._fencer = fencer
         self._changed = changed
         self._told = told
 
@@ -80,6 +88,7 @@ class Requests:
             "force": self._force,
             "cleanup": self._cleanup,
             "resolve": self._resolve,
+            "fence": self._fence,
         }
 
     def _named(self, request: Message, key: str, known: dict[str, object]) -> str:
@@ -114,6 +123,20 @@ class Requests:
     def _set_standby(self, node: str, *, standby: bool) -> None:
         record = with_standby(self._brain.record, node, standby, by=self._me, epoch=self._brain.highest_epoch())
         self._brain.change_record(record)
+
+    async def _fence(self, request: Message) -> Message:
+        node = self._named(request, "node", dict(self._config.nodes))
+        if node == self._me:
+            raise CannotFence(f"{node} cannot fence itself.", "Say it on the other server.")
+        if request.get("by_hand"):
+            self._fencer.confirm(node)
+            return self._done(f"A person says that {node} is off.")
+        if not self._config.nodes[node].fencing:
+            raise CannotFence(
+                f"{node} has no fence device.", f"Switch it off and say so: relevo fence {node} --by-hand."
+            )
+        self._fencer.begin(node, because="a person says so.")
+        return self._done(f"{node} is being fenced; see relevo status.")
 
     async def _force(self, request: Message) -> Message:
         service = self._named(request, "service", dict(self._config.services))
