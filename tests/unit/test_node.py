@@ -17,6 +17,7 @@ from relevo.manager.model import Failure, NodeFacts, Record, decode_facts
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
 from relevo.node.daemon import Daemon, Failures, now_ms
+from relevo.node.fencer import Fencer
 from relevo.node.history import MAX_EVENTS, History
 from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
@@ -121,7 +122,10 @@ def test_history_is_bounded_and_says_a_thing_once() -> None:
 def _brain(etc: pathlib.Path) -> Brain:
     paths = Paths(etc, etc / "state", etc / "run")
     store = Store(paths.state / "node")
-    return Brain(config=load(etc / "relevo.toml"), me="nodo1", boot_id="b", store=store, paths=paths, history=History())
+    config = load(etc / "relevo.toml")
+    history = History()
+    fencer = Fencer(config, history, lambda: None)
+    return Brain(config=config, me="nodo1", boot_id="b", store=store, paths=paths, history=history, fencer=fencer)
 
 
 def test_a_node_that_hears_nothing_decides_nothing_and_says_so(etc: pathlib.Path) -> None:
@@ -193,6 +197,7 @@ def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -
             paths=Paths(etc, etc / "state", etc / "run"),
             brain=brain,
             executor=Executor({}, {}, lambda: 0, lambda: None),
+            fencer=Fencer(load(etc / "relevo.toml"), History(), lambda: None),
             history=History(),
             changed=lambda: None,
             told=asyncio.Condition(),

@@ -337,10 +337,10 @@ def weaknesses(mirrors: dict[str, Mirror], signing_method: str) -> Iterator[str]
 def undecided(mirrors: dict[str, Mirror], *, with_witness: bool, unfenced: tuple[str, ...]) -> Iterator[str]:
     """What happens to a mirror whose servers lose each other, where that is not what one may expect."""
     for name, mirror in mirrors.items():
-        if mirror.alone == "ask" and not with_witness:
+        if mirror.alone == "ask" and not with_witness and unfenced:
             yield (
-                f'Mirror {name!r} has alone = "ask" and there is no [witness]: a server that loses the other one '
-                "serves no more until a person decides; the service does not fail over by itself."
+                f'Mirror {name!r} has alone = "ask", there is no [witness], and {" and ".join(unfenced)} cannot be '
+                "fenced: a server that loses the other one serves no more until a person decides."
             )
         if mirror.alone == "risk" and with_witness:
             yield f'The witness has no say in mirror {name!r}: it has alone = "risk".'
