@@ -106,6 +106,10 @@ def test_one_cut_link_splits_nothing(cluster: Cluster, node: str, link: str) -> 
         )
         assert state["nodes"][node]["state"] == "active"
         assert state["services"]["web"]["node"] == "nodo1"
+        if link == "eth1":
+            refused = cluster.lab.run("nodo1", ["relevo", "standby", "nodo1"], capture=True)
+            assert refused.returncode == 1
+            assert b"web would run nowhere" in refused.stderr
         if not (node == "nodo1" and link == "eth0"):  # then no client reaches the active server, and it stays
             with cluster.load():
                 pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import msgspec
@@ -499,3 +500,13 @@ def test_fence_devices_and_their_secrets(tmp_path: pathlib.Path) -> None:
 def test_mistakes_about_fencing(tmp_path: pathlib.Path, toml: str, secrets: str, mistake: str) -> None:
     with pytest.raises(ConfigErrors, match=mistake):
         load(written(tmp_path, RIGHT + toml, secrets=SECRETS + secrets))
+
+
+def test_the_example_of_the_documentation_is_right(tmp_path: pathlib.Path) -> None:
+    page = pathlib.Path(__file__).parents[2] / "docs/internals/configuration.md"
+    toml, secrets, keys = (
+        part.partition("```")[0] for part in re.split(r"```(?:toml)?\n(?=\[|auth)", page.read_text())[1:4]
+    )
+    config = load(written(tmp_path, toml, secrets=secrets, authkeys=keys))
+    assert set(config.nodes) == {"nodo1", "nodo2"}
+    assert list(warnings(config)) == [sentence for sentence in warnings(config) if 'alone = "risk"' in sentence]

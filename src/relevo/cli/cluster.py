@@ -117,9 +117,14 @@ def _witness_line(witness: dict[str, Any]) -> str:
     return f"[bold]witness[/] {witness['address']}: {word}{', ' if newest else ''}{newest}"
 
 
-def standby(ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node that shall run nothing.")]) -> None:
+def standby(
+    ctx: typer.Context,
+    node: Annotated[str, typer.Argument(help="The node that shall run nothing.")],
+    *,
+    stop: Annotated[bool, typer.Option("--stop", help="Although a service would then run nowhere.")] = False,
+) -> None:
     """Move every service away from a node, in order, and keep it free until `relevo online`."""
-    typer.echo(call(of(ctx).paths.socket("node"), "standby", node=node)["what"])
+    typer.echo(call(of(ctx).paths.socket("node"), "standby", node=node, stop=stop)["what"])
 
 
 def online(

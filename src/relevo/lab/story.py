@@ -101,7 +101,7 @@ class Story:
     def stop_service(self) -> Status:
         """Put both nodes in standby, in order, and wait until the service is stopped and both copies are equal."""
         for node in ("nodo2", "nodo1"):
-            self._lab.run("nodo1", ["relevo", "standby", node], check=True, capture=True)
+            self._lab.run("nodo1", ["relevo", "standby", node, "--stop"], check=True, capture=True)
         return self.await_status("The orderly stop", "nodo1", lambda state: all_stopped(state) and both_current(state))
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from relevo.config.model import MirrorResource, Service
 from relevo.manager.model import (
+    UP_TO_DATE,
     Alive,
     Decision,
     Plan,
@@ -110,7 +111,8 @@ def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standi
         return Decision(service=service.name, target=ready[0].node, reason=f"It moves to {ready[0].node}: {cause}.")
     hindrance = "; ".join(obstacle for _, obstacle in obstacles) or "there is no other node for it"
     if holder.renounces:
-        return Decision(service=service.name, target=None, reason=f"It stops: {cause}, and {hindrance}.")
+        reason = f"It stops: {cause}, and {hindrance}."
+        return Decision(service=service.name, target=None, reason=reason, remedy=holder.wake)
     if cause:
         reason = f"It stays on {holder.node} although {cause}: {hindrance}."
         return Decision(
@@ -178,7 +180,7 @@ def _place(service: Service, standings: dict[str, Standing]) -> Decision:
             if bool(one.reluctance) is not reluctant:
                 continue
             if one.absence:
-                refusals.append(Decision(service=service.name, target=None, reason=f"{one.absence.capitalize()}."))
+                refusals.append(Decision(service=service.name, target=None, reason=f"{one.absence}.", remedy=one.wake))
                 continue
             word = one.permission()
             although = f" (although {one.reluctance})" if reluctant else ""
@@ -190,7 +192,8 @@ def _place(service: Service, standings: dict[str, Standing]) -> Decision:
                 return Decision(service=service.name, target=None, reason=reason)
             reason = f"{one.node} may not run it: {word.reason}"
             refusals.append(Decision(service=service.name, target=None, reason=reason, remedy=word.remedy))
-    remedy = next((refusal.remedy for refusal in refusals if refusal.remedy), "")
+    wakes = [one.wake for one in order if one.wake and UP_TO_DATE in {part.disk for part in one.mirrors if part}]
+    remedy = next((word for word in (*wakes, *(refusal.remedy for refusal in refusals)) if word), "")
     reason = " ".join(refusal.reason for refusal in refusals)
     return Decision(service=service.name, target=None, reason=reason, remedy=remedy, blocked=True)
 

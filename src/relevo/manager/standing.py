@@ -110,6 +110,12 @@ class Standing:
         return f"{self.blocked} could not be stopped on {self.node}" if self.blocked else ""
 
     @property
+    def wake(self) -> str:
+        """How a person lets it run services again; empty when nobody has told it not to."""
+        here = self.alive is Alive.ALIVE and self.node in self._snapshot.record.standby
+        return f"Let {self.node} run it again: relevo online {self.node}." if here else ""
+
+    @property
     def split(self) -> bool:
         """One of its mirrors differs from the peer's in both directions."""
         return any(mirror is not None and mirror.split_brain for mirror in self.mirrors)

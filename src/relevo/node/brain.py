@@ -106,6 +106,7 @@ class Brain:
         self.record = store.load("record", Record, Record())
         self.leaving = False
         self._unstored: State | None = None
+        self._seen: Snapshot | None = None
         self._troubles: dict[str, str] = {}
 
     @property
@@ -248,7 +249,7 @@ class Brain:
 
     def _snapshot(self, now_ms: int, peers: dict[str, NodeView], services: dict[str, ServiceFacts]) -> Snapshot:
         self.nodes = {**peers, self._me: NodeView(alive=Alive.ALIVE, facts=self.facts(services))}
-        return Snapshot(
+        self._seen = Snapshot(
             me=self._me,
             now_ms=now_ms,
             config_hash=self._config.hash,
@@ -258,6 +259,15 @@ class Brain:
             permissions=self._permissions(),
             record=self.record,
         )
+        return self._seen
+
+    def stops(self, record: Record) -> dict[str, str]:
+        """What this record would stop, with nobody to take it: service -> why."""
+        if self._seen is None:
+            return {}
+        planned = make_plan(msgspec.structs.replace(self._seen, record=record)).decisions
+        running = {name for name, decision in self.plan.decisions.items() if decision.target is not None}
+        return {name: one.reason for name, one in planned.items() if one.target is None and name in running}
 
     async def _tell_arbiter(self, event: Event) -> None:
         waiting: list[Event] = [event]

@@ -25,6 +25,10 @@ class NoSuchName(RelevoError):
     """A request names a node, service or mirror that the configuration does not have."""
 
 
+class WouldStop(RelevoError):
+    """A node shall be free of services that no other can take."""
+
+
 class CannotFence(RelevoError):
     """A node cannot be switched off from here."""
 
@@ -106,6 +110,12 @@ class Requests:
 
     async def _standby(self, request: Message) -> Message:
         node = self._named(request, "node", dict(self._config.nodes))
+        stops = self._brain.stops(self._standby_record(node, standby=True))
+        if stops and not request.get("stop"):
+            raise WouldStop(
+                f"{' and '.join(stops)} would run nowhere. {' '.join(stops.values())}",
+                f"Repair that first, or stop it on purpose: relevo standby {node} --stop.",
+            )
         self._set_standby(node, standby=True)
         return self._done(
             f"{node} is in standby: services move away in order and stay away until `relevo online {node}`."
@@ -121,8 +131,10 @@ class Requests:
         return self._done(f"{node} may run services.")
 
     def _set_standby(self, node: str, *, standby: bool) -> None:
-        record = with_standby(self._brain.record, node, standby, by=self._me, epoch=self._brain.highest_epoch())
-        self._brain.change_record(record)
+        self._brain.change_record(self._standby_record(node, standby=standby))
+
+    def _standby_record(self, node: str, *, standby: bool) -> Record:
+        return with_standby(self._brain.record, node, standby, by=self._me, epoch=self._brain.highest_epoch())
 
     async def _fence(self, request: Message) -> Message:
         node = self._named(request, "node", dict(self._config.nodes))
