@@ -198,7 +198,10 @@ def test_standby_moves_it_or_stops_it() -> None:
     assert (target(moves), steps(moves)) == ("nodo2", STOP)
     stops = seen("nodo1", running(), dead(), record=record)
     assert (target(stops), steps(stops)) == (None, STOP)
-    assert target(seen("nodo1", Side(), dead(), record=record)) is None
+    kept_down = seen("nodo1", Side(), dead(), record=record)
+    assert target(kept_down) is None
+    for result in (stops, kept_down):
+        assert "relevo online nodo1" in result.decisions["web"].remedy
     assert target(seen("nodo2", Side(), Side(), record=record)) == "nodo2"
 
 
