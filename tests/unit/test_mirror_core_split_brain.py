@@ -200,6 +200,21 @@ def test_two_primaries_part_again_whoever_has_won() -> None:
     assert "Both servers are Primary" in found.status["problem"]
 
 
+def test_a_primary_that_was_left_out_by_a_vote_is_waited_for() -> None:
+    """It heals before it has stopped: that is no split brain, for it has completed nothing alone."""
+    found = Bench(alone="ask").pair()
+    found.give(e.Disconnected(found.now))
+    found.give(e.AllowAlone(found.now, found.token(), 3))
+    found.done(found.one(e.PersistEpoch))
+    found.done(found.one(e.WriteSuperblock))
+    assert not found.status["suspended"]
+    found.meet(uuids=(CURRENT, 0, 0, 0), role=Role.PRIMARY)
+    assert not found.status["split_brain"]
+    assert "has to stop first" in found.status["problem"]
+    assert found.status["connection"] != "StandAlone"
+    assert e.WantConnection(wanted=False) not in found.take(e.WantConnection)
+
+
 def test_a_primary_without_good_data_anywhere_calls_its_administrator_once() -> None:
     found = Bench().pair()
     found.give(e.Disconnected(found.now))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from relevo.mirror.link import Link
 
 BOTH_PRIMARY = "Both servers are Primary."
+NOT_YET_SECONDARY = "The peer has been left out by a vote, and is still Primary: it has to stop first."
 
 
 class Meeting:
@@ -43,7 +44,11 @@ class Meeting:
             return
         if s.role is Role.PRIMARY and peer.side.primary and found.direction is not Direction.GIVE_UP_ROLE:
             self._local.peer_has_gone_on()
-            self.split_brain(BOTH_PRIMARY)
+            if found.direction is Direction.SOURCE and not found.parted and s.settings.alone == "ask":
+                # it completed nothing since: it waited for a permission that this side got, and will be the target
+                self._link.refuse(NOT_YET_SECONDARY, retry=True)
+            else:
+                self.split_brain(BOTH_PRIMARY)
             return
         if found.direction is Direction.GIVE_UP_ROLE:
             self._give_up_role()
