@@ -73,6 +73,11 @@ def test_a_mirror_in_use_is_never_made_smaller() -> None:
     assert bench.status["problem"].startswith(
         "This side's option size (12.0 MiB) is smaller than the mirror (64.0 MiB)"
     )
+    sentence = bench.status["problem"]
+    meet(bench, user_bytes=0, current=CURRENT)
+    bench.packet(p.StateWord(bench.core._s.state_word()))
+    assert bench.status["connection"] == "Connected"
+    assert bench.status["problem"] == sentence, "meeting the peer does not make it better"
 
 
 def test_a_peer_with_a_smaller_limit_is_refused() -> None:

@@ -64,7 +64,7 @@ class LocalCopy:
         small = size_option.too_small(s.size_sectors, options)
         if s.size_sectors > s.disk_sectors or small:
             s.disk = Disk.DISKLESS
-            s.problem = small or "The disk is smaller than the mirror."
+            s.problem = s.why_diskless = small or "The disk is smaller than the mirror."
             self.resume.attach(event)
             self._in_use(event)
             return
@@ -369,7 +369,7 @@ class LocalCopy:
                 s.out.append(e.CloseDisk(Then(_closed)))
             return
         found = self._load(event)
-        s.problem = ""
+        s.problem = s.why_diskless = ""
         if s.role is Role.PRIMARY:
             s.crashed_primary = s.peer_outdated = False
             found = min(found, Disk.CONSISTENT)

@@ -61,7 +61,7 @@ class Meeting:
         if found.direction is not Direction.TARGET:
             s.discard_my_data = False  # a target keeps the wish until the source's generation is its own
         if self._local.gate is Gate.OPEN:
-            s.problem = ""
+            s.problem = s.why_diskless
         if found.direction is Direction.SOURCE:
             s.disk = Disk.UP_TO_DATE
             self._resync.start_source(full=found.full)

@@ -187,6 +187,8 @@ class Shared:
         self.told_bits = 0
         self.parted_bits = (0, 0)
         self.problem = ""
+        self.why_diskless = ""
+        """Why the disk was not taken at the start: meeting the peer does not make that better."""
         self.split_brain = False
         self.was_primary_at_start = False
         self.stale_noted = 0
