@@ -25,7 +25,9 @@ from mirror_pair import Pair, Side, run
 from relevo.device.mount import abort_connection, connection_minor, umount
 from relevo.mirror.create import create_metadata
 
-FAST = 'timeout = "1 s"\nping_interval = "1 s"\nping_timeout = "300 ms"\nconnect_interval = "200 ms"\n'
+FAST = 'timeout = "8 s"\nping_interval = "1 s"\nping_timeout = "6 s"\nconnect_interval = "200 ms"\n'
+"""A dead server's link ends by its reset. A live one that a busy machine holds up must not be given up: alone, with
+`alone = "risk"`, it would acknowledge what the other one, which is promoted after the cut, cannot have."""
 DISK_BYTES = {"ext4": 96 << 20, "xfs": 352 << 20}
 WRITERS = 3
 MISSING = "missing"
