@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 
 from mirror_pair import Pair, Side, run
+from relevo.base.durable import sync_fd
 from relevo.device.mount import abort_connection, connection_minor, umount
 from relevo.mirror.create import create_metadata
 
@@ -37,6 +38,7 @@ WORK_S = (0.1, 1.2)
 SERVER = """
 import os, pathlib, socket, sys
 from relevo.device.fuse import FuseFile
+from relevo.base.durable import sync_fd
 from relevo.device.mount import connection_minor, mount_fuse_file
 from relevo.lab.testdisk import Server, VolatileDisk
 os.chdir(sys.argv[1])
@@ -189,13 +191,13 @@ class Writers:
         new = self._root / f"{name}.new"
         with new.open("wb", buffering=0) as file:
             file.write(content)
-            os.fsync(file.fileno())
+            sync_fd(file.fileno())
         digest = hashlib.sha256(content).hexdigest()
         self.safe[name] = self.safe.get(name, {MISSING}) | {digest}  # one of them, until the folder is on the disk
         new.replace(self._root / name)
         folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(folder)
+            sync_fd(folder)
         finally:
             os.close(folder)
         self.safe[name] = {digest}

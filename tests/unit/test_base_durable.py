@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 import pytest
 
-from relevo.base.durable import write_durably
+from relevo.base.durable import sync_fd, write_durably
 
 
 def test_replaces_with_mode(tmp_path: pathlib.Path) -> None:
@@ -73,3 +75,28 @@ def test_failure_keeps_the_old(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="No space"):
         write_durably(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_an_fsync_on_a_failed_file_system_is_not_believed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsync itself says 0; asking for a journal handle shows that the journal has been aborted."""
+
+    def aborted(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "removexattr", aborted)
+    with pytest.raises(OSError, match="Read-only"):
+        write_durably(tmp_path / "state", b"content")
+
+
+@pytest.mark.parametrize("where", ["/var/tmp", "/dev/shm", "/run"])
+def test_an_fsync_that_worked_is_believed(where: str) -> None:
+    with tempfile.TemporaryDirectory(dir=where) as folder:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            sync_fd(fd)
+        finally:
+            os.close(fd)
+        write_durably(pathlib.Path(folder) / "state", b"content")
+        assert (pathlib.Path(folder) / "state").read_bytes() == b"content"

@@ -1,9 +1,33 @@
-"""Small files that must survive a power cut."""
+"""What must survive a power cut: an fsync that can be believed, and small files."""
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
+
+_PROBE = "user.relevo.absent"
+_HARMLESS = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES})
+"""What the probe meets on a file system that works: no such attribute, no attributes at all, not ours to change."""
+
+
+def sync_fd(fd: int, *, data_only: bool = False) -> None:
+    """`fsync` (or `fdatasync`) that does not succeed on a file system whose disk has failed.
+
+    ext4 alone cannot be believed: when the transaction that holds a change failed with the disk a moment before, and
+    the file system has not been made read-only yet, fsync finds that transaction over and answers 0 (seen on Linux 6.18
+    with a disk that refuses everything: in 1 of 15 power cuts under load). Asking for a journal handle afterwards says
+    whether the journal has been aborted; to remove an attribute that does not exist asks for one, and changes nothing.
+
+    Raises:
+        OSError: what the system calls say; EROFS when the journal was aborted. Nothing may be acknowledged then.
+    """
+    (os.fdatasync if data_only else os.fsync)(fd)
+    try:
+        os.removexattr(fd, _PROBE)
+    except OSError as error:
+        if error.errno not in _HARMLESS:
+            raise
 
 
 def write_durably(path: pathlib.Path, data: bytes, mode: int = 0o600) -> None:
@@ -23,7 +47,7 @@ def write_durably(path: pathlib.Path, data: bytes, mode: int = 0o600) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        os.fsync(fd)
+        sync_fd(fd)
     finally:
         os.close(fd)
     beside.replace(path)
@@ -42,6 +66,6 @@ def sync_folder(folder: pathlib.Path) -> None:
     """Make the names in a folder stable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_fd(fd)
     finally:
         os.close(fd)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 from aiohttp import web
 
+from relevo.base.durable import sync_fd
 from relevo.base.units import format_bytes
 from relevo.files import digests, limits
 from relevo.files.conditions import require
@@ -123,7 +124,7 @@ async def receive(
         await _write_body(service, temporary, body, None if checksum is None else checksum.update)
         if checksum is not None and checksum.digest() != digest:
             raise FilesError(422, "digest_mismatch")
-        await service.run(os.fsync, temporary.fd)
+        await service.run(sync_fd, temporary.fd)
         if service.resource.when_degraded == "refuse" and await service.copies() < 2:
             raise unavailable("degraded")
         entry, created = await service.run(volume.publish, temporary, names, condition)

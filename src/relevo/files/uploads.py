@@ -22,6 +22,7 @@ import time
 
 import msgspec
 
+from relevo.base.durable import sync_fd
 from relevo.files import limits
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
@@ -105,10 +106,10 @@ def create(volume: Volume, info: Info) -> Upload:
     fd = os.open(upload_id + _SUFFIX, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         write_all(fd, [_offset_line(0), msgspec.json.encode(info), b"\n"])
-        os.fsync(fd)
+        sync_fd(fd)
     finally:
         os.close(fd)
-    os.fsync(folder)
+    sync_fd(folder)
     return Upload(upload_id, info, 0, published=False, touched_s=time.time())
 
 
@@ -181,7 +182,7 @@ def sync(volume: Volume, upload: Upload, handle: Handle) -> None:
     fd = os.open(upload.id + _SUFFIX, _FLAGS, dir_fd=volume.uploads_folder())
     try:
         os.pwrite(fd, _offset_line(written), 0)
-        os.fdatasync(fd)
+        sync_fd(fd, data_only=True)
     finally:
         os.close(fd)
     upload.offset = written
@@ -204,9 +205,9 @@ def finish(volume: Volume, upload: Upload, handle: Handle) -> Entry:
     Raises:
         FilesError: its place is taken by a folder, …; the upload stays.
     """
-    os.fsync(handle.fd)
+    sync_fd(handle.fd)
     entry, _ = volume.publish(handle, upload.info.names, area="uploads")
-    os.fsync(volume.uploads_folder())
+    sync_fd(volume.uploads_folder())
     upload.published = True
     return entry
 
@@ -217,7 +218,7 @@ def delete(volume: Volume, upload_id: str) -> None:
     for name in (upload_id + _SUFFIX, upload_id):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
-    os.fsync(folder)
+    sync_fd(folder)
 
 
 def ids(volume: Volume) -> list[str]:

@@ -21,6 +21,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 
+from relevo.base.durable import sync_fd
 from relevo.files.conditions import Version, version_of
 from relevo.files.errors import FilesError, NotMounted
 from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
@@ -188,7 +189,7 @@ class Volume:
             return os.open(name, _FOLDER, dir_fd=parent)
         except FileNotFoundError:
             os.mkdir(name, WORK_MODE, dir_fd=parent)
-            os.fsync(parent)
+            sync_fd(parent)
             return os.open(name, _FOLDER, dir_fd=parent)
 
     def close(self) -> None:
@@ -390,7 +391,7 @@ class Volume:
                     os.rename(handle.name, name, src_dir_fd=self._work[area], dst_dir_fd=parent)
                 except FileNotFoundError as error:
                     raise FilesError(409, "folder_gone") from error
-            os.fsync(parent)
+            sync_fd(parent)
         published = _entry(name, os.fstat(handle.fd))
         assert published is not None, "a temporary file is a regular file"
         return published, present is None
@@ -436,7 +437,7 @@ class Volume:
                 except FileNotFoundError:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-                    os.fsync(fd)
+                    sync_fd(fd)
                     below = os.open(name, _FOLDER, dir_fd=fd)
                 os.close(fd)
                 fd = below
@@ -454,7 +455,7 @@ class Volume:
             with self.folder(above) as parent:
                 self._await_pending()
                 os.mkdir(name, FOLDER_MODE, dir_fd=parent)
-                os.fsync(parent)
+                sync_fd(parent)
         except FileNotFoundError as error:
             raise FilesError(409, "parent_missing") from error
         except NotADirectoryError as error:
@@ -479,7 +480,7 @@ class Volume:
                     raise FilesError(404, "not_found")
                 condition(entry)
                 trash = self._unlink(parent, entry, recursive=recursive)
-            os.fsync(parent)
+            sync_fd(parent)
         return trash
 
     def _unlink(self, parent: int, entry: Entry, *, recursive: bool) -> str | None:
