@@ -96,7 +96,7 @@ async def bench(
     try:
         if opened:
             await service.open()
-        async with aiohttp.ClientSession(auto_decompress=False) as http:
+        async with aiohttp.ClientSession(auto_decompress=False, headers={"Accept-Encoding": "identity"}) as http:
             yield Bench(service, root, port, http, mirror)
     finally:
         listening.close()

@@ -8,10 +8,11 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from relevo.files import changes, forms, limits, listing, page, store, tus
+from relevo.files import changes, forms, limits, listing, pages, store, tus
 from relevo.files.download import send_file
 from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import COMMON_HEADERS, Call, empty, language_of, refuse_foreign_pages, take_apart
+from relevo.files.pages import assets, render
 from relevo.files.service import Service, State
 from relevo.files.urls import HEALTH, TUS, url_of
 from relevo.files.volume import Entry
@@ -47,6 +48,8 @@ class App:
         call = take_apart(request)
         if call.place.names == HEALTH:
             return await self._health(call)
+        if call.place.names[: len(assets.FOLDER)] == assets.FOLDER:
+            return _asset(call)
         if request.method not in _SAFE:
             refuse_foreign_pages(request)
             if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -115,14 +118,37 @@ class App:
             headers["Connection"] = "close"  # the next request is to go to the server that has the files
         accept = request.headers.get("Accept", "")
         if "text/html" in accept:
-            kind, body = "text/html; charset=utf-8", page.error_page(error.status, sentence, language).encode()
-            headers["Content-Security-Policy"] = page.POLICY
+            nonce = render.new_nonce()
+            headers |= render.headers_for(language, nonce) | {"Cache-Control": "no-store"}
+            context = {"status": error.status, "sentence": sentence}
+            body = pages.document("error.html", language, {}, nonce, **context).encode()
         elif "application/json" in accept:
-            kind, body = "application/json", msgspec.json.encode({"error": error.code, "what": sentence})
+            headers["Content-Type"], body = (
+                "application/json",
+                msgspec.json.encode({"error": error.code, "what": sentence}),
+            )
         else:
-            kind, body = "text/plain; charset=utf-8", f"{sentence}\n".encode()
-        headers["Content-Type"] = kind
+            headers["Content-Type"], body = "text/plain; charset=utf-8", f"{sentence}\n".encode()
         response = web.Response(status=error.status, headers=headers, body=body)
         if headers.get("Connection") == "close":
             response.force_close()
         return response
+
+
+def _asset(call: Call) -> web.Response:
+    """A style sheet or a script: from memory, so that the server without the volume has them too."""
+    if call.request.method not in {"GET", "HEAD"}:
+        raise FilesError(405, "method", headers={"Allow": "GET, HEAD"})
+    found = assets.find(call.place.names[len(assets.FOLDER) :])
+    if found is None:
+        raise FilesError(404, "not_found")
+    asset, lasting = found
+    headers = {
+        **COMMON_HEADERS,
+        "Content-Type": asset.kind,
+        "Cache-Control": "public, max-age=31536000, immutable" if lasting else "no-store",
+        "Vary": "Accept-Encoding",
+    }
+    if render.takes_gzip(call.request):
+        return web.Response(status=200, headers={**headers, "Content-Encoding": "gzip"}, body=asset.packed)
+    return web.Response(status=200, headers=headers, body=asset.plain)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import mimetypes
 import os
 import select
 import time
@@ -20,38 +19,14 @@ from relevo.files import digests, limits
 from relevo.files.conditions import Verdict, http_date, judge, range_of
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, empty
+from relevo.files.kinds import content_type
 from relevo.files.service import Service
 from relevo.files.traffic import reset
 from relevo.files.urls import shown
 from relevo.files.volume import Entry, Handle
 
-_TYPES = mimetypes.MimeTypes()
-"""Python's own table, not this machine's /etc/mime.types: both servers must say the same."""
-_TYPES.add_type("text/markdown", ".md")
-_TYPES.add_type("text/plain", ".log")
-_TYPES.add_type("text/plain", ".toml")
-_TYPES.add_type("text/plain", ".ini")
-_ENCODED = {
-    "gzip": "application/gzip",
-    "bzip2": "application/x-bzip2",
-    "xz": "application/x-xz",
-    "br": "application/x-brotli",
-}
-_TYPES.add_type("application/xhtml+xml", ".xhtml")
-_MARKUP = frozenset({"text/html", "text/xml"})
-"""Text that says itself how it is encoded."""
 _SHOWN_SAFELY = ("image/", "audio/", "video/", "application/pdf")
 _SANDBOX = "sandbox; default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-
-
-def content_type(name: str) -> str:
-    """The media type that a name's extension stands for."""
-    kind, encoding = _TYPES.guess_type(name, strict=False)
-    if encoding is not None:
-        return _ENCODED.get(encoding, "application/octet-stream")
-    if kind is None:
-        return "application/octet-stream"
-    return f"{kind}; charset=utf-8" if kind.startswith("text/") and kind not in _MARKUP else kind
 
 
 def disposition(name: str, *, attachment: bool) -> str:

@@ -56,7 +56,7 @@ SENDFILE_SLICE_MS = 50
 """Nor for longer than this: a hand-over has to wait for it."""
 SENDFILE_PATIENCE_MS = 20
 """A thread waits this long for a slow client before it leaves the waiting to the event loop."""
-LISTED_MAX = 1000
+LISTED_MAX = 200
 """Entries on one page of a listing for people; programs get all."""
 
 # --- answers ----------------------------------------------------------------------------------------------------------

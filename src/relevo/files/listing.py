@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from relevo.files import limits, page
+from relevo.files import limits, pages
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
+from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.urls import quote, shown
 from relevo.files.volume import Entry, Volume
@@ -20,7 +21,6 @@ from relevo.files.volume import Entry, Volume
 SORTS = ("name", "size", "date")
 _DIGITS = re.compile(r"(\d+)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_VARY = {"Vary": "Accept, Accept-Language", "Cache-Control": "no-cache"}
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -67,33 +67,34 @@ async def answer(service: Service, call: Call) -> web.Response:
     by = call.query.get("sort", "name")
     by = by if by in SORTS else "name"
     descending = call.query.get("order") == "desc"
-    kind, body = await service.run(_render, service.volume, call, by, descending=descending)
-    headers = {**COMMON_HEADERS, **_VARY, "Content-Type": kind}
-    if not call.wants_json:
-        headers |= {"Content-Security-Policy": page.POLICY, "Content-Language": call.language}
-    return web.Response(status=200, headers=headers, body=body)
+    if call.wants_json:
+        body = await service.run(_as_json, service.volume, call, by, descending=descending)
+        headers = {**COMMON_HEADERS, "Vary": "Accept", "Cache-Control": "no-cache", "Content-Type": "application/json"}
+        return web.Response(status=200, headers=headers, body=body)
+    return await service.run(_as_page, service.volume, call, by, descending=descending)
 
 
-def _render(volume: Volume, call: Call, by: str, *, descending: bool) -> tuple[str, bytes]:
+def _as_json(volume: Volume, call: Call, by: str, *, descending: bool) -> bytes:
+    return as_json(call.place.folder_url(), sort(volume.entries(call.place.names), by, descending=descending))
+
+
+def _as_page(volume: Volume, call: Call, by: str, *, descending: bool) -> web.Response:
     """In a thread: reading, sorting and writing a large folder takes a while."""
     entries = sort(volume.entries(call.place.names), by, descending=descending)
-    if call.wants_json:
-        return "application/json", as_json(call.place.folder_url(), entries)
     first = int(call.query["from"]) if _NUMBER.fullmatch(call.query.get("from", "")) else 0
     first = min(first, max(0, len(entries) - 1))
-    view = page.View(
+    view = views.View(
         names=call.place.names,
         entries=entries[first : first + limits.LISTED_MAX],
         first=first,
         total=len(entries),
         folders=sum(entry.is_folder for entry in entries),
-        size_bytes=sum(entry.size_bytes for entry in entries),
         by=by,
         descending=descending,
         language=call.language,
         query=call.query,
     )
-    return "text/html; charset=utf-8", page.listing_page(view).encode()
+    return pages.answer(call, "listing.html", **views.listing(view))
 
 
 async def question(service: Service, call: Call) -> web.Response:
@@ -106,12 +107,4 @@ async def question(service: Service, call: Call) -> web.Response:
     entry = await service.run(service.volume.look, names) if names else None
     if entry is None:
         raise FilesError(404, "not_found")
-    headers = {
-        **COMMON_HEADERS,
-        "Content-Type": "text/html; charset=utf-8",
-        "Content-Security-Policy": page.POLICY,
-        "Content-Language": call.language,
-        "Cache-Control": "no-store",
-    }
-    body = page.delete_page(names, entry, call.language, call.query)
-    return web.Response(status=200, headers=headers, body=body.encode())
+    return pages.answer(call, "delete.html", **views.deletion(names, entry, call.language))

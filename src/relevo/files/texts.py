@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from relevo.files.texts_pages import PAGES
+from relevo.files.texts_script import SCRIPT
+
 LANGUAGES = ("en", "es")
 DEFAULT_LANGUAGE = "en"
 
@@ -116,55 +119,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "The service failed; the reason is in its log.",
         "El servicio ha fallado; el motivo está en su registro.",
     ),
-    # --- the page -----------------------------------------------------------------------------------------------------
-    "lang_name": ("English", "español"),
-    "title": ("Files in {path}", "Archivos de {path}"),
-    "root": ("Files", "Archivos"),
-    "name": ("Name", "Nombre"),
-    "size": ("Size", "Tamaño"),
-    "date": ("Date", "Fecha"),
-    "actions": ("Actions", "Acciones"),
-    "folder": ("Folder", "Carpeta"),
-    "file": ("File", "Archivo"),
-    "parent": ("Parent folder", "Carpeta superior"),
-    "empty": ("This folder is empty.", "Esta carpeta está vacía."),
-    "delete": ("Delete", "Borrar"),
-    "delete_named": ("Delete {name}", "Borrar {name}"),
-    "delete_question": ("Delete “{name}”?", "¿Borrar «{name}»?"),
-    "delete_file_note": ("The file is deleted on both servers.", "El archivo se borra en los dos servidores."),
-    "delete_folder_note": (
-        "The folder and everything in it are deleted on both servers.",
-        "La carpeta y todo su contenido se borran en los dos servidores.",
-    ),
-    "cancel": ("Cancel", "Cancelar"),
-    "upload": ("Upload", "Subir"),
-    "upload_label": ("Upload files to this folder", "Subir archivos a esta carpeta"),
-    "new_folder": ("New folder", "Carpeta nueva"),
-    "new_folder_label": ("Name of the new folder", "Nombre de la carpeta nueva"),
-    "create": ("Create", "Crear"),
-    "where": ("You are here", "Está aquí"),
-    "summary": ("{folders} · {files}", "{folders} · {files}"),
-    "one_folder": ("1 folder", "1 carpeta"),
-    "many_folders": ("{n} folders", "{n} carpetas"),
-    "one_file": ("1 file, {size}", "1 archivo, {size}"),
-    "many_files": ("{n} files, {size}", "{n} archivos, {size}"),
-    "newer": ("Previous page", "Página anterior"),
-    "older": ("Next page", "Página siguiente"),
-    "shown": ("Entries {first} to {last} of {n}", "Entradas {first} a {last} de {n}"),
-    "sort_by": ("Sort by {column}", "Ordenar por {column}"),
-    "ascending": ("ascending", "ascendente"),
-    "descending": ("descending", "descendente"),
-    "done_one_file": ("1 file was stored", "Se ha guardado 1 archivo"),
-    "done_many_files": ("{n} files were stored", "Se han guardado {n} archivos"),
-    "done_stored": ("{what}, on both servers.", "{what} en los dos servidores."),
-    "done_stored_one": (
-        "{what}, on one server only: the other one is not there.",
-        "{what} en un solo servidor: el otro no está.",
-    ),
-    "done_created": ("The folder was created.", "La carpeta se ha creado."),
-    "done_deleted": ("Deleted.", "Borrado."),
-    "error": ("That did not work", "No ha sido posible"),
-    "back": ("Back to the files", "Volver a los archivos"),
+    **PAGES,
+    **SCRIPT,
 }
 
 _TAG = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:-[A-Za-z0-9-]*)?\s*(?:;\s*q\s*=\s*([0-9.]+))?\s*")
