@@ -265,7 +265,7 @@ def test_forms_without_script(tmp_path: pathlib.Path) -> None:
         async with it.http.get(it.url + "new?delete=ask") as answer:
             assert "action=delete" in await answer.text()
         async with it.http.post(it.url + "new?action=delete", data={"confirmed": "1"}, allow_redirects=False) as answer:
-            assert (answer.status, answer.headers["Location"]) == (303, "/?done=deleted&n=1&copies=2")
+            assert (answer.status, answer.headers["Location"]) == (303, "/?done=discarded&n=1&copies=2")
         assert not (it.root / "new").exists()
 
     served(tmp_path, story)

@@ -289,6 +289,7 @@ def _files(table: Table, resource_id: str, operation: Operation) -> Resource:
         port=table.integer("port", 80, 1, MAX_PORT),
         when_degraded=table.choice("when_degraded", ("accept", "refuse"), "accept"),
         upload_expiry_ms=table.duration_ms("upload_expiry", 86_400_000),
+        bin_expiry_ms=table.duration_ms("bin_expiry", 30 * 86_400_000, zero=True),
         operation=operation,
     )
 

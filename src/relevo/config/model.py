@@ -254,6 +254,7 @@ class FilesResource(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_
         mirror: the mirror below `root`, asked for the number of copies.
         when_degraded: with one copy left, accept changes (and say so) or refuse them.
         upload_expiry_ms: age at which a broken-off upload is cleaned up.
+        bin_expiry_ms: how long the bin keeps what a person deleted; 0: there is no bin.
     """
 
     id: str
@@ -262,6 +263,7 @@ class FilesResource(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_
     port: int = 80
     when_degraded: Literal["accept", "refuse"] = "accept"
     upload_expiry_ms: int = 86_400_000
+    bin_expiry_ms: int = 30 * 86_400_000
     operation: Operation = Operation()
 
 

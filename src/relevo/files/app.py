@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from relevo.files import changes, forms, limits, listing, pages, store, tus
+from relevo.files import binning, changes, forms, limits, listing, pages, previews, searching, store, tus, zipping
 from relevo.files.download import send_file
 from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import COMMON_HEADERS, Call, empty, language_of, refuse_foreign_pages, take_apart
@@ -58,6 +58,8 @@ class App:
             raise unavailable("closed")
         if call.place.names[: len(TUS)] == TUS:
             return await tus.handle(self._service, call)
+        if call.place.names[: len(binning.PLACE)] == binning.PLACE:
+            return await binning.handle(self._service, call)
         if call.place.reserved:
             raise FilesError(404 if request.method in _SAFE else 403, "reserved")
         return await self._on_files(call)
@@ -80,18 +82,25 @@ class App:
         raise FilesError(405, "method", headers={"Allow": ALLOWED})
 
     async def _read(self, call: Call) -> web.StreamResponse:
-        service, names = self._service, call.place.names
-        if "delete" in call.query:
-            return await listing.question(service, call)
+        service, names, query = self._service, call.place.names, call.query
+        if names and ("delete" in query or "about" in query):
+            return await listing.one(service, call)
+        if "zip" in query:
+            return await zipping.send(service, call, names, [])
+        if "search" in query:
+            return await searching.answer(service, call)
         found = await service.run(service.volume.open_file, names)
         if not isinstance(found, Entry):
             if call.place.slash:
                 service.later(found.close)
                 raise FilesError(404, "not_found")
+            if "preview" in query:
+                service.later(found.close)
+                return await previews.answer(service, call, found.entry)
             return await send_file(service, call, found)
         if names and not call.place.slash:
-            query = call.request.raw_path.partition("?")[2]
-            return empty(308, {"Location": url_of(names, folder=True) + (f"?{query}" if query else "")})
+            asked = call.request.raw_path.partition("?")[2]
+            return empty(308, {"Location": url_of(names, folder=True) + (f"?{asked}" if asked else "")})
         return await listing.answer(service, call)
 
     async def _health(self, call: Call) -> web.Response:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import structlog
 from aiohttp import web
 
+from relevo.files import bin as rubbish
+from relevo.files import tree
 from relevo.files.conditions import require
 from relevo.files.errors import FilesError
 from relevo.files.http import Call, empty
@@ -46,6 +48,76 @@ async def create_folder(service: Service, names: tuple[str, ...]) -> int:
     await service.run(service.volume.make_folder, names)
     copies = await service.copies()
     _log.info("folder_made", path="/".join(names), copies=copies)
+    return copies
+
+
+async def discard(service: Service, names: tuple[str, ...]) -> int:
+    """Put a file or a folder into the bin, or delete it where there is none; on how many servers that is recorded.
+
+    Raises:
+        FilesError: nothing was deleted.
+    """
+    if service.resource.bin_expiry_ms == 0:
+        return await remove(service, names, recursive=True)
+    await service.require_copies()
+    bin_id = await service.run(rubbish.discard, service.volume, names)
+    copies = await service.copies()
+    _log.info("discarded", path="/".join(names), bin=bin_id, copies=copies)
+    return copies
+
+
+async def restore(service: Service, bin_id: str) -> tuple[tuple[str, ...], int]:
+    """Take something out of the bin again; where it is now, and on how many servers that is recorded.
+
+    Raises:
+        FilesError: it stays in the bin, or is not there.
+    """
+    await service.require_copies()
+    names = await service.run(rubbish.restore, service.volume, bin_id)
+    copies = await service.copies()
+    _log.info("restored", path="/".join(names), bin=bin_id, copies=copies)
+    return names, copies
+
+
+async def purge(service: Service, bin_id: str) -> int:
+    """Delete something in the bin for good; on how many servers that is recorded.
+
+    Raises:
+        FilesError: it is not there.
+    """
+    await service.require_copies()
+    volume = service.volume
+    service.later(volume.purge, "trash", await service.run(rubbish.purge, volume, bin_id))
+    copies = await service.copies()
+    _log.info("purged", bin=bin_id, copies=copies)
+    return copies
+
+
+async def move(service: Service, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool = False) -> int:
+    """Give something another name or place; on how many servers that is recorded.
+
+    Raises:
+        FilesError: nothing was changed.
+    """
+    check_new(target)
+    await service.require_copies()
+    await service.run(tree.move, service.volume, source, target, replace=replace)
+    copies = await service.copies()
+    _log.info("moved", path="/".join(source), to="/".join(target), copies=copies)
+    return copies
+
+
+async def copy(service: Service, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool = False) -> int:
+    """Copy something, whole and durable, or not at all; on how many servers it is.
+
+    Raises:
+        FilesError: nothing was changed.
+    """
+    check_new(target)
+    await service.require_copies()
+    await tree.copy(service, source, target, replace=replace)
+    copies = await service.copies()
+    _log.info("copied", path="/".join(source), to="/".join(target), copies=copies)
     return copies
 
 

@@ -9,33 +9,51 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 
-from relevo.files import changes, limits
+from relevo.files import changes, limits, pages, zipping
+from relevo.files.bin import numbered
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on
+from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.store import check_room, receive
-from relevo.files.urls import check_new, name_in_form, shown, url_of
+from relevo.files.urls import HIDDEN_AT_ROOT, check_new, name_in_form, parse_path, relative_path, shown, url_of
 
 _PART_BYTES = 256 << 10
 
 
-async def post(service: Service, call: Call) -> web.Response:
-    """Answer a POST: `?action=upload` (multipart) or `folder` (`name`) to a folder, `delete` to anything."""
-    match call.query.get("action", "upload"):
-        case "upload":
-            return await _upload(service, call)
+async def post(service: Service, call: Call) -> web.StreamResponse:
+    """Answer a POST to a file or folder: `?action=` says what the form wants.
+
+    `upload` (multipart) and `folder` (`name`) in a folder; `delete` of the thing itself, or of the folder's `item`s;
+    `rename` (`item`, `name`), `move`, `copy` (`item`…, `to`, `conflict`: empty, `replace` or `both`), `zip` (`item`…);
+    `ask` (`what`, `item`…) is the question before one of them.
+    """
+    action = call.query.get("action", "upload")
+    if action == "upload":
+        return await _upload(service, call)
+    given = await fields(call)
+    values, items = dict(given), _items(given)
+    match action:
         case "folder":
-            name = name_in_form((await _fields(call)).get("name", ""))
+            name = name_in_form(values.get("name", ""))
             copies = await changes.create_folder(service, (*call.place.names, name))
-            return _done(call, call.place.names, "created", copies, name)
+            return done(call, _here(call), "created", copies, name)
         case "delete":
-            names = call.place.names
-            copies = await changes.remove(service, names, recursive=True)
-            return _done(call, names[:-1], "deleted", copies, shown(names[-1]))
+            return await _delete(service, call, items, for_good=values.get("forever") == "1")
+        case "rename" | "move" | "copy":
+            return await _relocate(service, call, action, values, items)
+        case "zip":
+            return await zipping.send(service, call, call.place.names, items)
+        case "ask":
+            return _ask(service, call, values.get("what", ""), items)
     raise FilesError(400, "form")
 
 
-def _done(call: Call, folder: tuple[str, ...], what: str, copies: int, *names: str) -> web.Response:
+def _here(call: Call) -> str:
+    return url_of(call.place.names, folder=True)
+
+
+def done(call: Call, back: str, what: str, copies: int, *names: str) -> web.Response:
     """Back to the listing, which tells what was done; for a program the same as JSON."""
     headers = {"Relevo-Copies": str(copies)}
     if call.wants_json:
@@ -45,11 +63,18 @@ def _done(call: Call, folder: tuple[str, ...], what: str, copies: int, *names: s
         )
     query = {"done": what, "n": len(names), "copies": copies}
     kept = {name: value for name, value in call.query.items() if name in {"lang", "sort", "order"}}
-    return empty(303, headers | {"Location": f"{url_of(folder, folder=True)}?{urllib.parse.urlencode(kept | query)}"})
+    return empty(303, headers | {"Location": f"{back}?{urllib.parse.urlencode(kept | query)}"})
 
 
-async def _fields(call: Call) -> dict[str, str]:
+async def fields(call: Call) -> list[tuple[str, str]]:
+    """The fields of a form that is no upload, in their order.
+
+    Raises:
+        FilesError: 415, 413, 400.
+    """
     request = call.request
+    if not request.can_read_body:
+        return []
     if request.content_type != "application/x-www-form-urlencoded":
         raise FilesError(415, "form")
     await go_on(request)
@@ -57,13 +82,82 @@ async def _fields(call: Call) -> dict[str, str]:
     async for piece in body_pieces(request):
         body += piece
         if len(body) > limits.FORM_MAX_BYTES:
-            raise FilesError(413, "form")
+            raise FilesError(413, "items_many", n=limits.ITEMS_MAX)
+    many = limits.ITEMS_MAX + 32
     try:
-        return dict(
-            urllib.parse.parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=32, strict_parsing=True)
-        )
+        return urllib.parse.parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=many, strict_parsing=True)
     except ValueError as error:
         raise FilesError(400, "form") from error
+
+
+def _items(given: list[tuple[str, str]]) -> list[str]:
+    """The names that a form chose in a folder; each is one segment as its address has it."""
+    items = []
+    for field, value in given:
+        if field == "item":
+            place = parse_path("/" + value)
+            if len(place.names) != 1:
+                raise FilesError(400, "bad_name")
+            items.append(place.names[0])
+    return items
+
+
+async def _delete(service: Service, call: Call, items: list[str], *, for_good: bool) -> web.Response:
+    names = call.place.names
+    chosen = [(*names, item) for item in items] or [names]
+    copies = 2
+    for one in chosen:
+        if one and one[0] in HIDDEN_AT_ROOT:
+            raise FilesError(403, "reserved")
+        removed = changes.remove(service, one, recursive=True) if for_good else changes.discard(service, one)
+        copies = min(copies, await removed)
+    back = url_of(names if items else names[:-1], folder=True)
+    gone = for_good or service.resource.bin_expiry_ms == 0
+    return done(call, back, "deleted" if gone else "discarded", copies, *(shown(one[-1]) for one in chosen))
+
+
+async def _relocate(
+    service: Service, call: Call, action: str, values: dict[str, str], items: list[str]
+) -> web.Response:
+    """Rename, move or copy things of a folder, one after the other."""
+    names, conflict = call.place.names, values.get("conflict", "")
+    if not items:
+        raise FilesError(400, "no_item")
+    if action == "rename":
+        if len(items) != 1:
+            raise FilesError(400, "form")
+        targets = [(*names, name_in_form(values.get("name", "")))]
+    else:
+        to = values.get("to", "").strip("/")
+        folder = relative_path(to) if to else ()
+        targets = [(*folder, item) for item in items]
+    change = changes.copy if action == "copy" else changes.move
+    copies = 2
+    for item, target in zip(items, targets, strict=True):
+        source = (*names, item)
+        if source[0] in HIDDEN_AT_ROOT:
+            raise FilesError(403, "reserved")
+        free = await _free_name(service, target) if conflict == "both" else target
+        copies = min(copies, await change(service, source, free, replace=conflict == "replace"))
+    return done(call, _here(call), "copied" if action == "copy" else "moved", copies, *map(shown, items))
+
+
+async def _free_name(service: Service, target: tuple[str, ...]) -> tuple[str, ...]:
+    """A name beside one that is taken."""
+    for number in range(1, limits.SAME_NAME_MAX):
+        free = target if number == 1 else (*target[:-1], numbered(target[-1], number))
+        if await service.run(service.volume.look, free) is None:
+            return free
+    raise FilesError(409, "exists")
+
+
+def _ask(service: Service, call: Call, what: str, items: list[str]) -> web.Response:
+    if what not in {"delete", "move", "copy"}:
+        raise FilesError(400, "form")
+    if not items:
+        raise FilesError(400, "no_item")
+    keeps = service.resource.bin_expiry_ms > 0
+    return pages.answer(call, "ask.html", **views.ask(call.place.names, what, items, call.language, keeps=keeps))
 
 
 async def _upload(service: Service, call: Call) -> web.Response:
@@ -90,7 +184,7 @@ async def _upload(service: Service, call: Call) -> web.Response:
             copies = min(copies, stored.copies)
     if not names:
         raise FilesError(400, "no_file")
-    return _done(call, call.place.names, "stored", copies, *names)
+    return done(call, _here(call), "stored", copies, *names)
 
 
 async def _next(reader: MultipartReader) -> MultipartReader | BodyPartReader | None:

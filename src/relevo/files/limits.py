@@ -43,8 +43,8 @@ IDLE_SEND_S = 60.0
 """A download of which nothing is taken for this long is given up."""
 LINGER_S = 2.0
 """After a refusal, how long the rest of a request is read and thrown away before the connection is closed."""
-FORM_MAX_BYTES = 64 << 10
-"""A form without a file."""
+FORM_MAX_BYTES = 1 << 20
+"""A form without a file; it may name many things."""
 CHUNK_BYTES = 1 << 20
 """Uploads are written in pieces of at least this size (but for the last one)."""
 READ_BUFFER_BYTES = 1 << 20
@@ -58,6 +58,22 @@ SENDFILE_PATIENCE_MS = 20
 """A thread waits this long for a slow client before it leaves the waiting to the event loop."""
 LISTED_MAX = 200
 """Entries on one page of a listing for people; programs get all."""
+
+COPY_SLICE_BYTES = 32 << 20
+"""A thread copies at most this much of a file before others get their turn."""
+SAME_NAME_MAX = 100
+"""`name (2)`, `name (3)` … up to this number are tried for what is restored or kept beside another one."""
+ITEMS_MAX = 2000
+"""Things that one form may name."""
+ZIP_FILES_MAX = 100_000
+"""Files and folders in one ZIP file: its table of contents is kept in memory until the end."""
+SEARCH_S = 10.0
+"""A search ends after this time, with what it has found."""
+SEARCH_FOUND_MAX = 500
+SEARCH_SLICE_S = 0.05
+"""A thread searches this long before others get their turn."""
+PREVIEW_TEXT_BYTES = 256 << 10
+"""So much of a text file is shown as a preview."""
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 RETRY_AFTER_S = 1

@@ -97,14 +97,17 @@ def _as_page(volume: Volume, call: Call, by: str, *, descending: bool) -> web.Re
     return pages.answer(call, "listing.html", **views.listing(view))
 
 
-async def question(service: Service, call: Call) -> web.Response:
-    """Answer `?delete=ask`: a page that asks whether this file or folder is to be deleted.
+async def one(service: Service, call: Call) -> web.Response:
+    """Answer `?about=1`, all that can be done with one file or folder, or `?delete=ask`, the question before it goes.
 
     Raises:
         FilesError: 404.
     """
     names = call.place.names
-    entry = await service.run(service.volume.look, names) if names else None
+    entry = await service.run(service.volume.look, names)
     if entry is None:
         raise FilesError(404, "not_found")
-    return pages.answer(call, "delete.html", **views.deletion(names, entry, call.language))
+    if "delete" in call.query:
+        keeps = service.resource.bin_expiry_ms > 0
+        return pages.answer(call, "delete.html", **views.deletion(names, entry, call.language, keeps=keeps))
+    return pages.answer(call, "about.html", **views.about(names, entry, call.language, call.query))

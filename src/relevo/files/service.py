@@ -19,6 +19,7 @@ import structlog
 
 from relevo.base.errors import RelevoError
 from relevo.config.model import FilesResource
+from relevo.files import bin as rubbish
 from relevo.files import copies, limits, uploads
 from relevo.files.claims import Claims
 from relevo.files.errors import FilesError, VolumeFault, unavailable
@@ -277,7 +278,16 @@ class Service:
                 for upload_id in await self.run(uploads.ids, volume):
                     with contextlib.suppress(FilesError):
                         await self._look_after(volume, upload_id)
+            with contextlib.suppress(FilesError):
+                await self._empty_bin(volume)
             await asyncio.sleep(limits.CLEAN_INTERVAL_S)
+
+    async def _empty_bin(self, volume: Volume) -> None:
+        """Delete for good what has been in the bin for too long."""
+        for bin_id in await self.run(rubbish.expired, volume, self.resource.bin_expiry_ms):
+            with contextlib.suppress(FilesError):
+                await self.run(volume.purge, "trash", await self.run(rubbish.purge, volume, bin_id))
+                _log.info("bin_expired", id=bin_id)
 
     async def _look_after(self, volume: Volume, upload_id: str) -> None:
         """Delete an upload that is too old, finish one that only lacks its name; one in use is left alone."""

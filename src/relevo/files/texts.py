@@ -33,6 +33,20 @@ TEXTS: dict[str, tuple[str, str]] = {
     "file_slash": ("The address of a file does not end with “/”.", "La dirección de un archivo no termina en «/»."),
     "parent_missing": ("The folder above does not exist.", "La carpeta superior no existe."),
     "exists": ("There is already something of this name.", "Ya existe algo con este nombre."),
+    "inside_itself": (
+        "A folder cannot be put into itself.",
+        "Una carpeta no se puede poner dentro de sí misma.",
+    ),
+    "bin_gone": ("This is not in the bin (any more).", "Esto no está (o ya no está) en la papelera."),
+    "zip_many": (
+        "There are more than {n} files and folders in it: fetch it in parts.",
+        "Contiene más de {n} archivos y carpetas: descárguelo por partes.",
+    ),
+    "items_many": (
+        "At most {n} things can be chosen at once.",
+        "Se pueden elegir como mucho {n} elementos a la vez.",
+    ),
+    "no_item": ("Nothing was chosen.", "No se eligió nada."),
     "not_empty": (
         "The folder is not empty; to delete it with everything in it, say so (recursive=1).",
         "La carpeta no está vacía; para borrarla con todo su contenido, indíquelo (recursive=1).",

@@ -6,6 +6,9 @@ lead outside, whatever happens to the tree meanwhile. Users see the root without
     .relevo/tmp/      bodies of uploads that are under way; emptied at `open`
     .relevo/uploads/  resumable uploads (`uploads.py`)
     .relevo/trash/    folders that were deleted with their content; emptied in the background
+    .relevo/bin/      what a person deleted and may want back (`bin.py`)
+
+Larger changes of the tree stand in `tree.py` (move, copy) and `bin.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from relevo.files.errors import FilesError, NotMounted
 from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
 from relevo.files.urls import HIDDEN_AT_ROOT, WORK_FOLDER
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_MODE = 0o644
@@ -102,14 +105,15 @@ def _special(found: os.stat_result) -> FilesError:
 
 
 @contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
+def closing(fd: int) -> Iterator[int]:
+    """A descriptor that is closed at the end of the body."""
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _split(names: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+def split(names: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """The folder and the last name of a path. That all are plain names was checked where they came in."""
     assert names, "the root has no name"
     assert not any(name in {"", ".", ".."} or "/" in name for name in names), "only plain names get here"
@@ -153,7 +157,7 @@ class Volume:
         self._work: dict[str, int] = {}
         self._handles: set[Handle] = set()
         self._lock = threading.Lock()
-        self._names_lock = threading.Lock()
+        self.names_lock = threading.Lock()
         self._folders_lock = threading.Lock()
         self._folders_pending = 0
 
@@ -170,13 +174,13 @@ class Volume:
             OSError: the root is not there, or the work area cannot be made.
         """
         assert self._root < 0, "opened twice"
-        self._root = os.open(self._path, _FOLDER & ~os.O_NOFOLLOW)
+        self._root = os.open(self._path, FOLDER & ~os.O_NOFOLLOW)
         try:
             if self._mountpoint is not None and not self._mountpoint.is_mount():  # looked at while the root is held
                 raise NotMounted(f"Nothing is mounted at {self._mountpoint}.")
             work = self._open_or_make(self._root, WORK_FOLDER)
-            with _closing(work):
-                for name in ("tmp", "uploads", "trash"):
+            with closing(work):
+                for name in ("tmp", "uploads", "trash", "bin"):
                     self._work[name] = self._open_or_make(work, name)
         except BaseException:
             self.close()
@@ -186,11 +190,11 @@ class Volume:
     @staticmethod
     def _open_or_make(parent: int, name: str) -> int:
         try:
-            return os.open(name, _FOLDER, dir_fd=parent)
+            return os.open(name, FOLDER, dir_fd=parent)
         except FileNotFoundError:
             os.mkdir(name, WORK_MODE, dir_fd=parent)
             sync_fd(parent)
-            return os.open(name, _FOLDER, dir_fd=parent)
+            return os.open(name, FOLDER, dir_fd=parent)
 
     def close(self) -> None:
         """Close every descriptor on the volume. Nothing may be inside another method by now."""
@@ -236,10 +240,10 @@ class Volume:
         Raises:
             OSError: FileNotFoundError, NotADirectoryError (a link too), …
         """
-        fd = os.open(".", _FOLDER, dir_fd=self._root)
+        fd = os.open(".", FOLDER, dir_fd=self._root)
         try:
             for name in names:
-                below = os.open(name, _FOLDER, dir_fd=fd)
+                below = os.open(name, FOLDER, dir_fd=fd)
                 os.close(fd)
                 fd = below
             yield fd
@@ -257,15 +261,16 @@ class Volume:
             found = _entry("", os.fstat(self._root))
             assert found is not None, "the root was opened as a folder"
             return found
-        above, name = _split(names)
+        above, name = split(names)
         try:
             with self.folder(above) as parent:
-                return self._look_in(parent, name)
+                return self.look_in(parent, name)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     @staticmethod
-    def _look_in(parent: int, name: str) -> Entry | None:
+    def look_in(parent: int, name: str) -> Entry | None:
+        """The entry of a name in an open folder; as `look`."""
         try:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -283,9 +288,9 @@ class Volume:
         """
         if not names:
             return Entry("", True, 0, 0, 0)  # noqa: FBT003
-        above, name = _split(names)
+        above, name = split(names)
         with self.folder(above) as parent:
-            entry = self._look_in(parent, name)
+            entry = self.look_in(parent, name)
             if entry is None:
                 raise FilesError(404, "not_found")
             if entry.is_folder:
@@ -330,6 +335,10 @@ class Volume:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary.name, dir_fd=self._work["tmp"])
 
+    def work(self, area: str) -> int:
+        """The descriptor of a folder of the work area: `tmp`, `uploads`, `trash` or `bin`."""
+        return self._work[area]
+
     def uploads_folder(self) -> int:
         """The descriptor of the folder of resumable uploads."""
         return self._work["uploads"]
@@ -357,7 +366,7 @@ class Volume:
     def _empty_folder(area: int, name: str) -> list[str]:
         """Remove a folder of the work area; the folders that were in it now lie beside it, under the names returned."""
         moved = []
-        with _closing(os.open(name, _FOLDER, dir_fd=area)) as fd:
+        with closing(os.open(name, FOLDER, dir_fd=area)) as fd:
             for child in names_in(fd):
                 try:
                     os.unlink(child, dir_fd=fd)
@@ -380,10 +389,10 @@ class Volume:
         Raises:
             FilesError: 409 for a folder in the way; what `condition` raises. The file is then still in the work area.
         """
-        above, name = _split(names)
-        with self._parent(above) as parent:
-            with self._names_lock:
-                present = self._look_in(parent, name)
+        above, name = split(names)
+        with self.parent(above) as parent:
+            with self.names_lock:
+                present = self.look_in(parent, name)
                 condition(present)
                 if present is not None and present.is_folder:
                     raise FilesError(409, "is_folder")
@@ -397,8 +406,12 @@ class Volume:
         return published, present is None
 
     @contextlib.contextmanager
-    def _parent(self, names: tuple[str, ...]) -> Iterator[int]:
-        """The folder in which a file is about to be published, made when missing and then durable."""
+    def parent(self, names: tuple[str, ...]) -> Iterator[int]:
+        """The folder in which something is about to get a name, made when missing and then durable.
+
+        Raises:
+            FilesError: 409, a part of the path is a file.
+        """
         try:
             with self.folder(names) as fd:
                 self._await_pending()
@@ -429,16 +442,16 @@ class Volume:
                 self._folders_pending -= 1
 
     def _make_missing(self, names: tuple[str, ...]) -> None:
-        fd = os.open(".", _FOLDER, dir_fd=self._root)
+        fd = os.open(".", FOLDER, dir_fd=self._root)
         try:
             for name in names:
                 try:
-                    below = os.open(name, _FOLDER, dir_fd=fd)
+                    below = os.open(name, FOLDER, dir_fd=fd)
                 except FileNotFoundError:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
                     sync_fd(fd)
-                    below = os.open(name, _FOLDER, dir_fd=fd)
+                    below = os.open(name, FOLDER, dir_fd=fd)
                 os.close(fd)
                 fd = below
         finally:
@@ -450,7 +463,7 @@ class Volume:
         Raises:
             FilesError: 409 when the folder above is missing or something has the name.
         """
-        above, name = _split(names)
+        above, name = split(names)
         try:
             with self.folder(above) as parent:
                 self._await_pending()
@@ -472,10 +485,10 @@ class Volume:
         Raises:
             FilesError: 404, 409 for a folder with content when not `recursive`, what `condition` raises.
         """
-        above, name = _split(names)
+        above, name = split(names)
         with self.folder(above) as parent:
-            with self._names_lock:
-                entry = self._look_in(parent, name)
+            with self.names_lock:
+                entry = self.look_in(parent, name)
                 if entry is None:
                     raise FilesError(404, "not_found")
                 condition(entry)

@@ -103,6 +103,15 @@ def document(template: str, language: str, query: Mapping[str, str], nonce: str,
     return _templates().get_template(template).render({**known, **context})
 
 
+def fragment(template: str, language: str, **context: Any) -> str:
+    """A part of a page that is sent in parts."""
+
+    def say(code: str, **params: object) -> str:
+        return text(language, code, **params)
+
+    return _templates().get_template(template).render({"t": say, "language": language, **context})
+
+
 def policy(nonce: str) -> str:
     """The Content-Security-Policy of our pages: only what we sent ourselves acts, whatever a file's name contains."""
     return (

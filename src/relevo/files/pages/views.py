@@ -8,13 +8,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from relevo.files import limits
-from relevo.files.kinds import kind_of
+from relevo.files.bin import Binned
+from relevo.files.kinds import SHOWN, content_type, kind_of
 from relevo.files.pages.render import crumbs, date_text, link, size_text
 from relevo.files.texts import text
 from relevo.files.urls import quote, shown, url_of
 from relevo.files.volume import Entry
 
-_DONE = {"stored": "done_stored", "created": "done_created", "deleted": "done_deleted"}
+_DONE = {
+    "stored": "done_stored",
+    "created": "done_created",
+    "deleted": "done_deleted",
+    "discarded": "done_discarded",
+    "moved": "done_moved",
+    "copied": "done_copied",
+    "restored": "done_restored",
+    "purged": "done_deleted",
+}
+BIN_URL = "/.relevo/bin/"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,28 +61,44 @@ class Row:
 
     kind: str
     name: str
+    where: str
     item: str
     open: str
-    delete: str
+    about: str
     size: str
     date: str
     stamp: str
 
 
-def row(here: str, entry: Entry, language: str, query: Mapping[str, str]) -> Row:
+def open_url(url: str, kind: str, query: Mapping[str, str]) -> str:
+    """Where a click on a name leads: into a folder, to a preview, or to the file itself."""
+    if kind == "folder":
+        return link(url + "/", query)
+    return link(url, query, preview="1") if kind in SHOWN else url + "?download=1"
+
+
+def row(here: str, entry: Entry, language: str, query: Mapping[str, str], where: str = "") -> Row:
     """The line of an entry of the folder whose address is `here`."""
     name, item = shown(entry.name), quote(entry.name)
     moment = dt.datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, dt.UTC)
+    kind = "folder" if entry.is_folder else kind_of(name)
     return Row(
-        kind="folder" if entry.is_folder else kind_of(name),
+        kind=kind,
         name=name,
+        where=where,
         item=item,
-        open=link(f"{here}{item}/", query) if entry.is_folder else here + item,
-        delete=link(here + item, query, delete="ask"),
+        open=open_url(here + item, kind, query),
+        about=link(here + item, query, about="1"),
         size="" if entry.is_folder else size_text(entry.size_bytes, language),
         date=date_text(entry.mtime_ns, language),
         stamp=f"{moment:%Y-%m-%dT%H:%M:%SZ}",
     )
+
+
+def found_row(top: tuple[str, ...], way: tuple[str, ...], entry: Entry, language: str, query: Mapping[str, str]) -> Row:
+    """The line of something that a search below the folder `top` found."""
+    folder = (*top, *way[:-1])
+    return row(url_of(folder, folder=True), entry, language, query, "/".join(shown(name) for name in way[:-1]))
 
 
 def notice(query: Mapping[str, str], language: str) -> tuple[str, bool]:
@@ -124,16 +151,120 @@ def listing(view: View) -> dict[str, Any]:
         "after": link(here, query, **{"from": str(last)}) if last < view.total else "",
         "notice": told,
         "risk": risk,
+        "bin_url": BIN_URL,
     }
 
 
-def deletion(names: tuple[str, ...], entry: Entry, language: str) -> dict[str, Any]:
+def search(names: tuple[str, ...], wanted: str, language: str) -> dict[str, Any]:
+    """The context of `search.html`."""
+    return {
+        "here": url_of(names, folder=True),
+        "here_query": {"search": wanted},
+        "crumbs": crumbs(names, language),
+        "wanted": wanted,
+        "title": text(language, "search_title", wanted=wanted, folder=title_of(names, language)),
+    }
+
+
+def _facts(entry: Entry, language: str) -> list[tuple[str, str]]:
+    kind = text(language, "folder") if entry.is_folder else content_type(shown(entry.name)).partition(";")[0]
+    facts = [(text(language, "kind"), kind), (text(language, "date"), date_text(entry.mtime_ns, language))]
+    return facts if entry.is_folder else [(text(language, "size"), size_text(entry.size_bytes, language)), *facts]
+
+
+def about(names: tuple[str, ...], entry: Entry, language: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """The context of `about.html`: what can be done with one file or folder."""
+    url = url_of(names, folder=False)
+    kind = "folder" if entry.is_folder else kind_of(shown(entry.name))
+    return {
+        "here": url,
+        "here_query": {"about": "1"},
+        "crumbs": crumbs(names[:-1], language),
+        "folder": url_of(names[:-1], folder=True),
+        "folder_path": "/" + "/".join(shown(name) for name in names[:-1]),
+        "name": shown(entry.name),
+        "item": quote(entry.name),
+        "kind": kind,
+        "facts": _facts(entry, language),
+        "shown": open_url(url, kind, query) if entry.is_folder or kind in SHOWN else "",
+        "download": f"{url}/?zip=1" if entry.is_folder else f"{url}?download=1",
+    }
+
+
+def preview(names: tuple[str, ...], entry: Entry, kind: str, language: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """The context of `preview.html`, but for the text of a text file."""
+    return {
+        **about(names, entry, language, query),
+        "here_query": {"preview": "1"},
+        "shown_as": kind,
+        "cut": kind == "text" and entry.size_bytes > limits.PREVIEW_TEXT_BYTES,
+        "source": url_of(names, folder=False),
+        "about_url": link(url_of(names, folder=False), query, about="1"),
+    }
+
+
+def bin_page(
+    found: list[Binned], first: int, total: int, expiry_ms: int, language: str, query: Mapping[str, str]
+) -> dict[str, Any]:
+    """The context of `bin.html`."""
+    told, risk = notice(query, language)
+    last = first + limits.LISTED_MAX
+    rows = [
+        {
+            "id": one.id,
+            "kind": "folder" if one.record.folder else kind_of(shown(one.record.names[-1])),
+            "name": shown(one.record.names[-1]),
+            "from": "/" + "/".join(shown(name) for name in one.record.names[:-1]),
+            "size": "" if one.record.folder else size_text(one.record.size_bytes, language),
+            "deleted": date_text(one.deleted_ms * 1_000_000, language),
+            "expires": date_text((one.deleted_ms + expiry_ms) * 1_000_000, language),
+        }
+        for one in found
+    ]
+    return {
+        "here": BIN_URL,
+        "rows": rows,
+        "notice": told,
+        "risk": risk,
+        "total": total,
+        "days": max(1, round(expiry_ms / 86_400_000)),
+        "range": text(language, "shown", first=first + 1, last=min(last, total), n=total),
+        "before": link(BIN_URL, query, **{"from": str(max(0, first - limits.LISTED_MAX))}) if first else "",
+        "after": link(BIN_URL, query, **{"from": str(last)}) if last < total else "",
+    }
+
+
+def ask(names: tuple[str, ...], action: str, items: list[str], language: str, *, keeps: bool) -> dict[str, Any]:
+    """The context of `ask.html`: what is about to be done with several things of a folder.
+
+    Args:
+        names: the folder.
+        action: `delete`, `move` or `copy`.
+        items: their names.
+        language: `en` or `es`.
+        keeps: there is a bin.
+    """
+    code = "ask_delete_for_good" if action == "delete" and not keeps else f"ask_{action}"
+    return {
+        "here": url_of(names, folder=True),
+        "crumbs": crumbs(names, language),
+        "action": action,
+        "items": [(quote(name), shown(name)) for name in items],
+        "question": text(language, f"ask_{action}_title", n=len(items)),
+        "note": text(language, code),
+        "path": "/" + "/".join(shown(name) for name in names),
+    }
+
+
+def deletion(names: tuple[str, ...], entry: Entry, language: str, *, keeps: bool) -> dict[str, Any]:
     """The context of `delete.html`."""
     return {
         "here": url_of(names, folder=False),
         "here_query": {"delete": "ask"},
         "crumbs": crumbs(names[:-1], language),
         "question": text(language, "delete_question", name=shown(entry.name)),
-        "note": text(language, "delete_folder_note" if entry.is_folder else "delete_file_note"),
+        "note": text(
+            language, "discard_note" if keeps else "delete_folder_note" if entry.is_folder else "delete_file_note"
+        ),
         "parent": url_of(names[:-1], folder=True),
     }
