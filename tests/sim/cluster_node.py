@@ -22,7 +22,7 @@ from relevo.heartbeat.membership import Membership
 from relevo.manager import model
 from relevo.manager.executor import Executor
 from relevo.manager.planner import plan as make_plan
-from relevo.manager.record import with_forced, with_standby
+from relevo.manager.record import cleared, with_ban, with_forced, with_maintenance, with_moved, with_standby
 from relevo.node import views
 from sim.cluster_mirror import Replica
 from sim.cluster_witness import Line
@@ -114,6 +114,7 @@ class SimAgent(Agent):
         self._node.world.started(self._node, self.id)
 
     async def stop(self) -> None:
+        self._node.world.stops(self._node, self.id)
         await self._work()
         if self._node.world.flaky():
             raise AgentFailed("the stop failed by chance")
@@ -390,6 +391,7 @@ class SimNode:
             epochs=arbiter.epochs,
             permissions=self.permissions,
             record=self.record,
+            record_format=model.RECORD_FORMAT,
         )
 
     async def _tell(self, arbiter: Arbiter, event: arbiter_events.Event) -> bool:
@@ -437,6 +439,32 @@ class SimNode:
         if forced:
             self.record = with_forced(self.record, SERVICE, self.name, by=self.name)
         self._changed.set()
+
+    def order_service(self, order: str, node: str = "") -> bool:
+        """A person says where the service shall run, on this node; whether anybody was there to hear it."""
+        if not self.up or self.executor is None or self.frozen:
+            return False
+        match order:
+            case "ban":
+                self.record = with_ban(self.record, SERVICE, node, by=self.name)
+            case "move":
+                self.record = with_moved(self.record, SERVICE, node, by=self.name)
+            case "clear":
+                self.record = cleared(self.record, SERVICE, by=self.name)
+            case "maintain" | "work":
+                on = order == "maintain"
+                self.record = with_maintenance(self.record, SERVICE, (SERVICE,), on=on, by=self.name)
+        self._changed.set()
+        return True
+
+    def fail_resource(self, resource: str) -> None:
+        """A program dies, or a person stops it by hand."""
+        self.running.discard(resource)
+
+    def start_by_hand(self, resource: str) -> None:
+        """A person starts it."""
+        if self.up:
+            self.running.add(resource)
 
     @property
     def hears(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from sim.cluster_mirror import Pair, Replica
-from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SimNode, configuration
+from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SERVICE, SimNode, configuration
 from sim.cluster_witness import SimWitness
 
 CONTACT_MS = 4000
@@ -53,6 +53,7 @@ class World:
         self.told_until_ms = 0  # what was so before this moment, both nodes have been able to tell each other
         self.disturbed_ms = -1_000_000
         self.excused: set[int] = set()
+        self.left_alone: str | None = None  # in maintenance, known to all: nothing may be started or stopped
         self.promotions: list[tuple[int, str, str]] = []
         self.problem: BaseException | None = None
         self._number = 0
@@ -130,7 +131,15 @@ class World:
     def _other(self, name: str) -> SimNode:
         return self.nodes[self.pair.other(name)]
 
+    def stops(self, node: SimNode, resource: str) -> None:
+        if self.left_alone is not None:
+            self.fail(f"{node.name} stops {resource} although the service is in maintenance")
+
     def starts(self, node: SimNode, resource: str) -> None:
+        if self.left_alone is not None:
+            self.fail(f"{node.name} starts {resource} although the service is in maintenance")
+        if node.name in node.record.bans.get(SERVICE, {}):
+            self.fail(f"{node.name} starts {resource} although it knows that it is banned from it")
         other = self._other(node.name)
         if self.calm and other.up and other.running - {"mirror"} and not node.running:
             self.fail(f"{node.name} starts {resource} while {other.name} still has {other.running}")

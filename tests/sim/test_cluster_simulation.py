@@ -16,6 +16,7 @@ from relevo.arbiter.ballot import Ballot
 from relevo.arbiter.events import MirrorView, Verdict
 from relevo.arbiter.register import Register
 from relevo.manager import planner, standing, steps
+from relevo.manager.model import Record
 from sim import cluster_loop
 from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SERVICE
 from sim.cluster_world import Violation, World
@@ -166,6 +167,58 @@ async def _just_rejoined(world: World, rng: random.Random) -> None:
         await asyncio.sleep(rng.uniform(8.0, 15.0))
 
 
+async def _orders(world: World, rng: random.Random) -> None:
+    """People move and ban the service and put it into maintenance, and take it back, while servers die."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + TROUBLE_S
+    while loop.time() < end:
+        await asyncio.sleep(rng.choice([0.05, 0.5, 2.0, 6.0, 10.0]))
+        node = world.nodes[rng.choice(NODES)]
+        match rng.randrange(10):
+            case 0:
+                node.order_service("move", rng.choice(NODES))
+            case 1:
+                node.order_service("ban", rng.choice(NODES))
+            case 2 | 3:
+                node.order_service("clear")
+            case 4:
+                await _left_alone(world, rng)
+            case 5:
+                node.order(standby=rng.random() < 0.5)
+            case 6:
+                node.crash()
+                await asyncio.sleep(rng.uniform(0.5, 12.0))
+                node.boot()
+            case 7:
+                node.kill_daemon()
+            case 8:
+                node.kill_mirror()
+            case 9:
+                node.start_heartbeat()
+
+
+async def _left_alone(world: World, rng: random.Random) -> None:
+    """Maintenance: a program dies and is seen to by a person; nothing else may happen to the service."""
+    active = next((node for node in world.nodes.values() if node.serves), None)
+    if active is None or world.cuts or not active.order_service("maintain"):
+        return
+    await asyncio.sleep(3.0)  # both have it
+    if not active.serves:
+        return
+    world.left_alone = active.name
+    active.fail_resource("address")
+    await asyncio.sleep(rng.uniform(1.0, 8.0))
+    if rng.random() < 0.5:
+        active.kill_daemon()
+        await asyncio.sleep(3.0)
+    active.start_by_hand("address")
+    await asyncio.sleep(rng.uniform(0.0, 5.0))
+    world.left_alone = None
+    for node in (active, *world.nodes.values()):  # if nobody hears it, the repair ends it
+        if node.order_service("work"):
+            return
+
+
 async def _networks(world: World, rng: random.Random) -> None:
     """Something happens to a link, or to the witness."""
     witness = world.witness
@@ -225,6 +278,8 @@ async def _repair(world: World) -> None:
     await _watched(world, 5.0)
     for node in world.nodes.values():
         node.order(standby=False)
+        node.order_service("clear")
+        node.order_service("work")
         if node.executor is not None:
             node.executor.clean_up(SERVICE)
         await _watched(world, 2.0)
@@ -277,6 +332,27 @@ def test_resources_that_fail_by_chance_stop_nothing_for_good(batch: int) -> None
 )
 def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(trouble: Trouble, batch: int) -> None:
     assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), trouble, strict=False, witness=True)
+
+
+@pytest.mark.parametrize("batch", range(2))
+def test_people_may_order_what_they_like(batch: int) -> None:
+    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _orders, strict=True)
+
+
+def _maintenance_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Record, "maintains", lambda _self, _service: False)
+
+
+def _bans_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing.Standing, "ban", "")
+
+
+@pytest.mark.parametrize("mutation", [_maintenance_is_forgotten, _bans_are_forgotten])
+def test_an_order_that_is_forgotten_is_caught(
+    mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutation(monkeypatch)
+    assert _catch(range(100), _orders, strict=True)
 
 
 def _nobody_went_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,3 +291,27 @@ def test_the_end_of_the_daemon_stops_nothing() -> None:
         assert not any(entry.startswith("stop") for entry in stage.diary)
 
     on_stage(play, running=True)
+
+
+def test_in_maintenance_monitors_report_and_when_it_ends_what_is_here_is_looked_for_anew() -> None:
+    async def play(stage: Stage) -> None:
+        stage.executor.apply(Plan(maintained=frozenset({"web"})))
+        stage.actors["files"].found = STOPPED
+        await asyncio.sleep(5)
+        assert stage.facts.resources["files"] is ResourceState.STOPPED
+        assert stage.facts.failures == {}
+        stage.actors["files"].found = RUNNING  # a person has started it
+        await asyncio.sleep(5)
+        assert stage.facts.state is ServiceState.STARTED
+        stage.actors["address"].found = STOPPED
+        stage.executor.apply(Plan())
+        assert stage.facts.state is ServiceState.UNKNOWN
+        stage.apply(Action.START, "address")
+        assert stage.facts.state is ServiceState.UNKNOWN  # it was planned before anything is known
+        await asyncio.sleep(1)
+        assert stage.facts.resources["address"] is ResourceState.STOPPED
+        assert stage.facts.resources["files"] is ResourceState.STARTED
+        assert stage.facts.failures == {}
+        assert not [what for what in stage.diary if what.startswith(("start", "stop"))]
+
+    on_stage(play, running=True)

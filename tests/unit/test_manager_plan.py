@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from relevo.manager.model import (
+    RECORD_FORMAT,
     Alive,
     BadFacts,
     Failure,
@@ -27,7 +28,7 @@ from relevo.manager.model import (
     encode_facts,
 )
 from relevo.manager.planner import plan
-from relevo.manager.record import newest, with_forced, with_standby
+from relevo.manager.record import newest, with_ban, with_forced, with_maintenance, with_moved, with_standby
 from relevo.manager.steps import RETRY_PAUSE_MS, STOP_RETRY_PAUSE_MS
 from unit.cluster_samples import NODES, service
 
@@ -53,6 +54,7 @@ class Side:
     config_hash: str = "h"
     mirror: MirrorFacts | None = SETTLED
     word: Permission = YES
+    knows: int = RECORD_FORMAT
     service: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def view(self) -> NodeView:
@@ -65,6 +67,7 @@ class Side:
             services={"web": told},
             mirrors={"r0": self.mirror},
             permissions={"r0": self.word},
+            record_format=self.knows,
         )
         return NodeView(alive=self.alive, facts=facts if self.told else None)
 
@@ -78,7 +81,9 @@ def dead() -> Side:
     return Side(alive=Alive.DEAD)
 
 
-def seen(me: str, nodo1: Side, nodo2: Side, *, now_ms: int = 0, record: Record | None = None, **more: Any) -> Plan:
+def seen(
+    me: str, nodo1: Side, nodo2: Side, *, now_ms: int = 0, record: Record | None = None, utc_s: int = 0, **more: Any
+) -> Plan:
     sides = dict(zip(NODES, (nodo1, nodo2), strict=True))
     return plan(
         Snapshot(
@@ -90,6 +95,7 @@ def seen(me: str, nodo1: Side, nodo2: Side, *, now_ms: int = 0, record: Record |
             nodes={name: side.view() for name, side in sides.items()},
             permissions={"r0": sides[me].word},
             record=record or Record(),
+            utc_s=utc_s,
         )
     )
 
@@ -306,3 +312,58 @@ def test_facts_survive_their_journey() -> None:
     assert decode_facts({**told, "invented_later": 1}) == facts
     with pytest.raises(BadFacts):
         decode_facts({"services": 3})
+
+
+def test_a_ban_moves_it_or_stops_it_and_ends_by_itself() -> None:
+    record = with_ban(Record(), "web", "nodo1", 100, by="nodo1")
+    there, home = Side(), running()
+    assert target(seen("nodo1", home, there, record=record)) == "nodo2"
+    alone = seen("nodo1", home, dead(), record=record)
+    assert target(alone) is None
+    assert "relevo clear web" in alone.decisions["web"].remedy
+    assert "banned from nodo1 until 1970-01-01 00:01 UTC" in alone.decisions["web"].reason
+    assert target(seen("nodo1", home, there, record=record, utc_s=100)) == "nodo1"
+
+
+def test_a_moved_service_goes_there_and_belongs_there_even_without_failback() -> None:
+    record = with_moved(Record(), "web", "nodo2", by="nodo1")
+    home, there = running(), Side()
+    for failback in (True, False):
+        result = seen("nodo1", home, there, record=record, auto_failback=failback)
+        assert target(result) == "nodo2"
+    assert target(seen("nodo2", Side(), running(), record=record)) == "nodo2"
+    unsettled = Side(mirror=msgspec.structs.replace(SETTLED, disk="Inconsistent"))
+    assert target(seen("nodo1", home, unsettled, record=record)) == "nodo1"
+    assert target(seen("nodo1", home, dead(), record=record)) == "nodo1"
+
+
+def test_orders_that_a_peer_does_not_know_rest_and_that_is_said() -> None:
+    record = with_ban(Record(), "web", "nodo1", by="nodo1")
+    result = seen("nodo1", running(), Side(knows=0), record=record)
+    assert target(result) == "nodo1"
+    assert result.record == record
+    assert any("rest until nodo2" in alarm for alarm in result.alarms)
+
+
+def test_in_maintenance_nothing_is_started_stopped_or_restarted() -> None:
+    record = with_maintenance(Record(), "web", ("web",), on=True, by="nodo1")
+    broken = {**STARTED, "address": ResourceState.FAILED}
+    standby = with_standby(record, "nodo1", standby=True, by="nodo1")
+    for home, kept in (
+        (running(resources=broken, state=ServiceState.FAILED), record),
+        (Side(), record),
+        (running(), standby),
+    ):
+        result = seen("nodo1", home, Side(), record=kept)
+        assert steps(result) == []
+        assert result.wanted == frozenset()
+        assert result.maintained == {"web"}
+        assert "maintenance" in result.decisions["web"].reason
+    assert steps(seen("nodo2", dead(), Side(), record=record)) == []
+
+
+def test_a_node_that_goes_or_has_lost_stops_even_in_maintenance() -> None:
+    record = with_maintenance(Record(), "web", ("web",), on=True, by="nodo1")
+    assert steps(seen("nodo1", running(leaving=True), Side(), record=record))
+    lost = Permission(verdict=Verdict.NO, rule="outvoted", reason="Lost.")
+    assert steps(seen("nodo1", running(word=lost), dead(), record=record))

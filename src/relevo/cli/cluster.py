@@ -1,4 +1,4 @@
-"""`relevo status`, `standby`, `online`, `leave`, `force`, `cleanup`: the cluster as seen from this server."""
+"""`relevo status`, `leave`, `force`, `fence`: the cluster as seen from this server."""
 
 from __future__ import annotations
 
@@ -117,23 +117,6 @@ def _witness_line(witness: dict[str, Any]) -> str:
     return f"[bold]witness[/] {witness['address']}: {word}{', ' if newest else ''}{newest}"
 
 
-def standby(
-    ctx: typer.Context,
-    node: Annotated[str, typer.Argument(help="The node that shall run nothing.")],
-    *,
-    stop: Annotated[bool, typer.Option("--stop", help="Although a service would then run nowhere.")] = False,
-) -> None:
-    """Move every service away from a node, in order, and keep it free until `relevo online`."""
-    typer.echo(call(of(ctx).paths.socket("node"), "standby", node=node, stop=stop)["what"])
-
-
-def online(
-    ctx: typer.Context, node: Annotated[str, typer.Argument(help="The node that may run services again.")]
-) -> None:
-    """Let a node run services again."""
-    typer.echo(call(of(ctx).paths.socket("node"), "online", node=node)["what"])
-
-
 def leave(ctx: typer.Context) -> None:
     """Hand over what runs here, mark this copy as no longer current, say goodbye: before a shutdown of this server."""
     typer.echo(call(of(ctx).paths.socket("node"), "leave", timeout_s=120)["what"])
@@ -163,8 +146,3 @@ def fence(
         question = f"Is {node} off, and does it stay off?" if by_hand else f"Switch {node} off, whatever it is doing?"
         typer.confirm(question, abort=True)
     typer.echo(call(of(ctx).paths.socket("node"), "fence", node=node, by_hand=by_hand)["what"])
-
-
-def cleanup(ctx: typer.Context, service: Annotated[str, typer.Argument(help="The service.")]) -> None:
-    """Forget the failures of a service on this node, and a `force` that was not carried out yet."""
-    typer.echo(call(of(ctx).paths.socket("node"), "cleanup", service=service)["what"])

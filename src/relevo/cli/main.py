@@ -9,7 +9,7 @@ import typer
 
 from relevo import __version__
 from relevo.base.paths import Paths
-from relevo.cli import check, cluster, daemons, demo, import_ha, lab, mirror, ocf, transfer, units, volume
+from relevo.cli import check, cluster, daemons, demo, import_ha, lab, mirror, ocf, orders, transfer, units, volume
 from relevo.cli.context import context, errors_as_sentences
 
 _DEFAULT = Paths()
@@ -53,12 +53,17 @@ def root(
 app.command("check")(check.check)
 app.command("import")(import_ha.import_ha)
 app.command("status")(cluster.status)
-app.command("standby")(cluster.standby)
-app.command("online")(cluster.online)
+app.command("standby")(orders.standby)
+app.command("online")(orders.online)
+app.command("move")(orders.move)
+app.command("ban")(orders.ban)
+app.command("clear")(orders.clear)
+app.command("maintenance")(orders.maintenance)
+app.command("explain")(orders.explain)
 app.command("leave")(cluster.leave)
 app.command("force")(cluster.force)
 app.command("fence")(cluster.fence)
-app.command("cleanup")(cluster.cleanup)
+app.command("cleanup")(orders.cleanup)
 app.command("put")(transfer.put)
 app.command("get")(transfer.get)
 app.command("demo")(demo.demo)

@@ -56,7 +56,8 @@ class Executor:
         for name, worker in self._workers.items():
             step = next((step for step in plan.steps if step.service == name), None)
             decision = plan.decisions.get(name)
-            changed |= worker.offer(step, decision.target if decision is not None else None)
+            target = decision.target if decision is not None else None
+            changed |= worker.offer(step, target, maintained=name in plan.maintained)
         return changed
 
     def clean_up(self, service: str) -> None:

@@ -8,7 +8,7 @@ later has a default.
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,9 +19,15 @@ UP_TO_DATE = "UpToDate"
 PRIMARY = "Primary"
 CONNECTED = "Connected"
 
+EVERY_SERVICE = "*"
+"""In the record's `maintenance`: all of them. No service can be called so."""
+
 MAX_COUNT = 1 << 62
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 """An epoch or a version as another node may tell it: what it counts up to fits into 64 bits."""
+RECORD_FORMAT = 2
+"""The newest fields of the record that this program knows (see `FIELDS_OF_FORMAT` in `record.py`)."""
+
 Generation = Annotated[str, msgspec.Meta(pattern="^[0-9A-Fa-f]{0,16}$")]
 """A generation of data: 64 bits in hexadecimal; empty when it is not told."""
 
@@ -181,6 +187,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         standby: nodes that shall run nothing, sorted.
         forced: service -> the node on which a person wants it now, although its copy may be stale.
         kept: mirror -> the node whose changes a person keeps after a split brain, until the copies are one again.
+        format: the newest format whose fields are in here; 0: written by a program that knows only those above.
+        bans: service -> node where it shall not run -> until when, in seconds of UTC since 1970; 0: until cleared.
+        moved: service -> the node where a person wants it, in the place of `prefer`, until that is cleared.
+        maintenance: services of which nothing is started, stopped or restarted, sorted; `EVERY_SERVICE` means all.
+        cleaned: service -> how often its failures were forgotten at a person's word.
+        unknown: fields of a newer program, kept as they are and passed on.
     """
 
     epoch: Count = 0
@@ -189,11 +201,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     standby: tuple[str, ...] = ()
     forced: dict[str, str] = {}
     kept: dict[str, str] = {}
+    format: Count = 0
+    bans: dict[str, dict[str, Count]] = {}
+    moved: dict[str, str] = {}
+    maintenance: tuple[str, ...] = ()
+    cleaned: dict[str, Count] = {}
+    unknown: dict[str, Any] = {}
 
     @property
     def version(self) -> tuple[int, int, str]:
         """The higher one wins."""
         return (self.epoch, self.counter, self.node)
+
+    def maintains(self, service: str) -> bool:
+        """Whether a service is left alone."""
+        return service in self.maintenance or EVERY_SERVICE in self.maintenance
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -212,6 +234,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         epochs: mirror -> the highest epoch that this node has seen and put on stable storage: its vote.
         permissions: mirror -> the arbiter's word on this node.
         record: its copy of the record.
+        record_format: the newest format of the record that its program knows.
     """
 
     boot_id: str
@@ -223,6 +246,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epochs: dict[str, Count] = {}
     permissions: dict[str, Permission] = {}
     record: Record = Record()
+    record_format: int = 0
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,6 +275,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         nodes: every node of the cluster, this one included.
         permissions: mirror -> the arbiter's word on this node.
         record: the record as this node knows it.
+        utc_s: the time of day, seconds since 1970; bans end by it. Servers' clocks may differ.
     """
 
     me: str
@@ -261,6 +286,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeView]
     permissions: dict[str, Permission] = {}
     record: Record = Record()
+    utc_s: int = 0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -313,6 +339,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         wanted: mirrors of which this node shall become Primary: the arbiter is asked for an epoch for these.
         record: the newest record there is; when it differs from the snapshot's, store it safely and publish it.
         alarms: sentences about the cluster as a whole (configurations that differ, …).
+        maintained: services that are left alone.
     """
 
     steps: tuple[Step, ...] = ()
@@ -320,11 +347,40 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     wanted: frozenset[str] = frozenset()
     record: Record = Record()
     alarms: tuple[str, ...] = ()
+    maintained: frozenset[str] = frozenset()
+
+
+def encode_record(record: Record) -> dict[str, object]:
+    """The record as a JSON object; fields of a newer program stand where that program wrote them."""
+    built: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(record, unknown={}))
+    return {**record.unknown, **built}
+
+
+def decode_record(told: object) -> Record:
+    """The record of a JSON object; fields of a newer program are kept in `unknown`.
+
+    Raises:
+        BadFacts: it is not what `encode_record` makes.
+    """
+    fields = told if isinstance(told, dict) else {}
+    unknown = {name: value for name, value in fields.items() if name not in _RECORD_FIELDS}
+    try:
+        known = msgspec.convert(
+            {name: value for name, value in fields.items() if name in _RECORD_FIELDS} if fields else told, Record
+        )
+    except msgspec.ValidationError as error:
+        raise BadFacts(f"A cluster record cannot be read ({error}).") from error
+    return msgspec.structs.replace(known, unknown=unknown)
+
+
+_RECORD_FIELDS = frozenset(Record.__struct_fields__) - {"unknown"}
 
 
 def encode_facts(facts: NodeFacts) -> dict[str, object]:
     """The facts as a JSON object (for `publish` of the heartbeats)."""
     built: dict[str, object] = msgspec.to_builtins(facts)
+    if "record" in built:
+        built["record"] = encode_record(facts.record)
     return built
 
 
@@ -335,8 +391,11 @@ def decode_facts(told: object) -> NodeFacts:
         BadFacts: it is not what `encode_facts` makes.
     """
     try:
-        return msgspec.convert(told, NodeFacts)
+        facts = msgspec.convert(told, NodeFacts)
     except msgspec.ValidationError as error:
         raise BadFacts(
             f"The facts of another node cannot be read ({error}).", "Do both nodes run the same version of Relevo?"
         ) from error
+    if isinstance(told, dict) and "record" in told:
+        return msgspec.structs.replace(facts, record=decode_record(told["record"]))
+    return facts

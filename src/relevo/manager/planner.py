@@ -23,15 +23,16 @@ from relevo.manager.model import (
     Step,
     Verdict,
 )
-from relevo.manager.record import newest, with_forced
+from relevo.manager.record import OBEYED_BY_ALL, obeyed, settled, unaware, with_forced
 from relevo.manager.standing import Standing, mirrors_of
 from relevo.manager.steps import Work, steps_of
 
 
 def plan(snapshot: Snapshot) -> Plan:
     """What follows from a snapshot."""
-    record = _newest_record(snapshot)
-    snapshot = msgspec.structs.replace(snapshot, record=record)
+    told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
+    record = settled(snapshot.record, told, by=snapshot.me)
+    snapshot = msgspec.structs.replace(snapshot, record=obeyed(record, snapshot))
     decisions: dict[str, Decision] = {}
     steps: list[Step] = []
     wanted: set[str] = set()
@@ -43,24 +44,20 @@ def plan(snapshot: Snapshot) -> Plan:
         work = _work(snapshot, service, standings, decision)
         decisions[name] = _explained(decision, work)
         steps += work.steps
-        if decision.target == snapshot.me:
+        if decision.target == snapshot.me and not snapshot.record.maintains(name):
             wanted |= _wanted(service, standings[snapshot.me])
-            record = _settled(record, snapshot, service, standings)
+            record = _without_done_force(record, snapshot, service, standings)
     return Plan(
         steps=tuple(steps),
         decisions=decisions,
         wanted=frozenset(wanted),
         record=record,
-        alarms=_alarms(snapshot),
+        alarms=_alarms(snapshot, record),
+        maintained=frozenset(name for name in snapshot.services if snapshot.record.maintains(name)),
     )
 
 
-def _newest_record(snapshot: Snapshot) -> Record:
-    told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
-    return newest([snapshot.record, *told])
-
-
-def _settled(record: Record, snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Record:
+def _without_done_force(record: Record, snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Record:
     """Without the word of a person that has been carried out."""
     mine = standings[snapshot.me].state
     if record.forced.get(service.name) == snapshot.me and mine is ServiceState.STARTED:
@@ -80,6 +77,8 @@ def _decide(snapshot: Snapshot, service: Service, standings: dict[str, Standing]
     mine = standings[snapshot.me]
     if not mine.known:
         return Decision(service=service.name, target=None, reason=f"{snapshot.me} is still looking what runs here.")
+    if snapshot.record.maintains(service.name):
+        return _in_maintenance(service, standings)
     forced = snapshot.record.forced.get(service.name)
     if forced in standings and not standings[forced].absence and not _is_vain(standings[forced], standings):
         return Decision(service=service.name, target=forced, reason=f"A person forces it onto {forced}.")
@@ -92,7 +91,32 @@ def _decide(snapshot: Snapshot, service: Service, standings: dict[str, Standing]
         )
     if active:
         return _stay_or_move(snapshot, service, active[0], standings)
-    return _place(service, standings)
+    return _place(snapshot, service, standings)
+
+
+def _in_maintenance(service: Service, standings: dict[str, Standing]) -> Decision:
+    """Where it is now is where it stays, whatever that is."""
+    active = [standing for standing in standings.values() if standing.active]
+    stays = [standing.node for standing in active if not standing.must_stop]
+    goes = [
+        f"it stops on {standing.node} all the same: {standing.must_stop}" for standing in active if standing.must_stop
+    ]
+    where = f"it is on {' and '.join(stays)}" if stays else "it runs nowhere"
+    return Decision(
+        service=service.name,
+        target=stays[0] if stays else None,
+        reason=f"In maintenance nothing is started, stopped or restarted: {'; '.join([where, *goes])}.",
+        remedy=f"End it with: relevo maintenance off {service.name}.",
+    )
+
+
+def obstacles(snapshot: Snapshot, service: Service) -> dict[str, str]:
+    """Node -> why it could not take the service over at this moment; empty when it could."""
+    told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
+    record = obeyed(settled(snapshot.record, told, by=snapshot.me), snapshot)
+    snapshot = msgspec.structs.replace(snapshot, record=record)
+    standings = [Standing(snapshot, service, node) for node in snapshot.hosts[service.name]]
+    return {one.node: one.absence or one.reluctance or one.unready_data for one in standings}
 
 
 def _is_vain(chosen: Standing, standings: dict[str, Standing]) -> bool:
@@ -103,7 +127,7 @@ def _is_vain(chosen: Standing, standings: dict[str, Standing]) -> bool:
 
 def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standings: dict[str, Standing]) -> Decision:
     """It runs on one node: is there a reason to go, and someone to take it?"""
-    heirs = [one for one in _in_order(service, standings) if one is not holder]
+    heirs = [one for one in _in_order(snapshot, service, standings) if one is not holder]
     obstacles = [(heir, heir.absence or heir.reluctance or heir.unready_data) for heir in heirs]
     ready = [heir for heir, obstacle in obstacles if not obstacle]
     cause = holder.renounces or holder.reluctance
@@ -118,19 +142,31 @@ def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standi
         return Decision(
             service=service.name, target=holder.node, reason=reason, remedy=f"Repair {heirs[0].node}." if heirs else ""
         )
-    if holder.node == service.prefer or service.prefer not in standings:
+    home = _home(snapshot, service, standings)
+    if holder.node == home or home not in standings:
         return Decision(service=service.name, target=holder.node, reason=f"It runs on {holder.node}.")
-    obstacle = _failback_obstacle(snapshot, service, holder, standings[service.prefer])
+    obstacle = _failback_obstacle(snapshot, service, holder, standings[home])
     if obstacle:
         reason = f"It runs on {holder.node} and stays there: {obstacle}."
         remedy = _split_remedy(service, holder) if holder.split else ""
         return Decision(service=service.name, target=holder.node, reason=reason, remedy=remedy)
-    reason = f"It goes back to {service.prefer}, where it belongs: its data is up to date."
-    return Decision(service=service.name, target=service.prefer, reason=reason)
+    why = "a person moved it there" if _is_moved(snapshot, service) else "where it belongs"
+    verb = "goes" if _is_moved(snapshot, service) else "goes back"
+    return Decision(service=service.name, target=home, reason=f"It {verb} to {home}, {why}: its data is up to date.")
+
+
+def _is_moved(snapshot: Snapshot, service: Service) -> bool:
+    return snapshot.record.moved.get(service.name) in snapshot.hosts[service.name]
+
+
+def _home(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> str:
+    """The node where the service belongs: where a person moved it, else where the configuration wants it."""
+    moved = snapshot.record.moved.get(service.name)
+    return moved if moved in standings else service.prefer
 
 
 def _failback_obstacle(snapshot: Snapshot, service: Service, holder: Standing, home: Standing) -> str:
-    if not service.auto_failback:
+    if not service.auto_failback and not _is_moved(snapshot, service):
         return "it goes back only by hand"
     if home.absence or home.reluctance or home.unready_data:
         return home.absence or home.reluctance or home.unready_data
@@ -149,29 +185,30 @@ def _split_remedy(service: Service, holder: Standing) -> str:
     return f"Keep one copy of {names} with `relevo mirror resolve --keep NODE`, for instance {holder.node}."
 
 
-def _in_order(service: Service, standings: dict[str, Standing]) -> list[Standing]:
+def _in_order(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> list[Standing]:
     """The nodes in the order in which they are asked: where it belongs first, else where it ran last."""
+    belongs = _home(snapshot, service, standings)
 
     def rank(standing: Standing) -> tuple[bool, int, str]:
         epoch = standing.told.epoch if standing.told is not None else 0
-        home = standing.node == service.prefer
+        home = standing.node == belongs
         return (
             (not home, -epoch, standing.node)
-            if service.auto_failback
+            if service.auto_failback or _is_moved(snapshot, service)
             else (False, -epoch, ("" if home else standing.node))
         )
 
     return sorted(standings.values(), key=rank)
 
 
-def _place(service: Service, standings: dict[str, Standing]) -> Decision:
+def _place(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Decision:
     """It runs nowhere: the first node that can have it."""
     silent = [one for one in standings.values() if not one.known]
     if silent:
         names = " and ".join(one.node for one in silent)
         waiting = f"Waiting until {names} " + ("tell" if len(silent) > 1 else "tells") + " whether it runs there."
         return Decision(service=service.name, target=None, reason=waiting)
-    order = _in_order(service, standings)
+    order = _in_order(snapshot, service, standings)
     if any(one.split for one in order):
         order = sorted(order, key=lambda one: one.claim, reverse=True)
     refusals: list[Decision] = []
@@ -204,6 +241,8 @@ def _work(snapshot: Snapshot, service: Service, standings: dict[str, Standing], 
     told = mine.told
     if told is None or not mine.known:
         return Work()
+    if snapshot.record.maintains(service.name):
+        return steps_of(snapshot, service, told, here=False) if mine.active and mine.must_stop else Work()
     others = [standing for standing in standings.values() if standing is not mine]
     here = decision.target == snapshot.me
     winner = standings[decision.target] if decision.target is not None else None
@@ -232,8 +271,12 @@ def _explained(decision: Decision, work: Work) -> Decision:
     )
 
 
-def _alarms(snapshot: Snapshot) -> tuple[str, ...]:
+def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
     alarms = []
+    older = unaware(snapshot)
+    if older and any(getattr(record, name) for name in OBEYED_BY_ALL):
+        names = " and ".join(older)
+        alarms.append(f"Bans and moves rest until {names} runs this version of Relevo too: it does not know them.")
     for name, view in sorted(snapshot.nodes.items()):
         facts = view.facts
         if facts is None or view.alive is not Alive.ALIVE:

@@ -2,6 +2,11 @@
 
 A change makes a version above every one known; two nodes that change it at the same moment end up with the same one of
 both (the higher name), because versions are totally ordered.
+
+Programs of different versions side by side: a field keeps its name and meaning for ever, a new one gets a new format
+number. A newer program's fields are kept and passed on. A program that drops what it does not know (format 0) writes a
+record without them; whoever knows them puts them back under a version of its own (`settled`), and of two records with
+the same version the one with the higher format counts.
 """
 
 from __future__ import annotations
@@ -10,17 +15,72 @@ from collections.abc import Iterable
 
 import msgspec
 
-from relevo.manager.model import Record
+from relevo.manager.model import EVERY_SERVICE, RECORD_FORMAT, Alive, Record, Snapshot
+
+FIELDS_OF_FORMAT = {2: ("bans", "moved", "maintenance", "cleaned")}
+"""Format -> the fields that came with it."""
+
+OBEYED_BY_ALL = ("bans", "moved")
+"""Fields that count only once every node that is there knows them: two that plan by different rules would pull at the
+service from both sides. (Maintenance needs no agreement: who knows it does nothing.)"""
 
 
 def newest(records: Iterable[Record]) -> Record:
-    """The one with the highest version."""
-    return max(records, key=lambda record: record.version, default=Record())
+    """The one with the highest version, and of equals the one that lacks the least."""
+    return max(records, key=lambda record: (record.version, record.format), default=Record())
+
+
+def settled(mine: Record, told: Iterable[Record], *, by: str) -> Record:
+    """The newest record there is, with what an older program has left out.
+
+    Args:
+        mine: the one that this node keeps.
+        told: those of the others.
+        by: this node.
+    """
+    best = newest([mine, *told])
+    if best.format >= mine.format:
+        return best
+    lost: dict[str, object] = {
+        name: getattr(mine, name)
+        for number, names in FIELDS_OF_FORMAT.items()
+        if best.format < number <= mine.format
+        for name in names
+    }
+    if mine.format > RECORD_FORMAT:
+        lost["unknown"] = mine.unknown
+    return _changed(best, by, 0, format=mine.format, **lost)
+
+
+def obeyed(record: Record, snapshot: Snapshot) -> Record:
+    """The record as far as it counts now."""
+    if not unaware(snapshot):
+        return record
+    return msgspec.structs.replace(record, **{name: type(getattr(record, name))() for name in OBEYED_BY_ALL})
+
+
+def unaware(snapshot: Snapshot) -> tuple[str, ...]:
+    """The nodes that are there and whose program does not know every field of the record."""
+    return tuple(
+        name
+        for name, view in sorted(snapshot.nodes.items())
+        if name != snapshot.me
+        and view.alive is Alive.ALIVE
+        and view.facts is not None
+        and view.facts.record_format < RECORD_FORMAT
+    )
 
 
 def _changed(record: Record, by: str, epoch: int, **fields: object) -> Record:
     return msgspec.structs.replace(
-        record, epoch=max(epoch, record.epoch), counter=record.counter + 1, node=by, **fields
+        record,
+        **{
+            "epoch": max(epoch, record.epoch),
+            "counter": record.counter + 1,
+            "node": by,
+            "format": max(record.format, RECORD_FORMAT),
+            **fields,
+        },
     )
 
 
@@ -52,3 +112,47 @@ def with_kept(record: Record, mirror: str, node: str | None, *, by: str, epoch: 
     if node is not None:
         kept[mirror] = node
     return _changed(record, by, epoch, kept=kept)
+
+
+def with_ban(record: Record, service: str, node: str, until_s: int = 0, *, by: str, epoch: int = 0) -> Record:
+    """The record in which a service shall not run on a node; `until_s` in seconds of UTC, 0: until it is cleared."""
+    bans = {**record.bans, service: {**record.bans.get(service, {}), node: until_s}}
+    return _changed(record, by, epoch, bans=bans)
+
+
+def with_moved(record: Record, service: str, node: str, *, by: str, epoch: int = 0) -> Record:
+    """The record in which a person wants a service on a node."""
+    return _changed(record, by, epoch, moved={**record.moved, service: node})
+
+
+def cleared(record: Record, service: str, *, by: str, epoch: int = 0) -> Record:
+    """The record without the bans of a service and without its move."""
+    bans = {name: nodes for name, nodes in record.bans.items() if name != service}
+    moved = {name: node for name, node in record.moved.items() if name != service}
+    return _changed(record, by, epoch, bans=bans, moved=moved)
+
+
+def with_maintenance(
+    record: Record, service: str, services: Iterable[str], *, on: bool, by: str, epoch: int = 0
+) -> Record:
+    """The record in which a service (`EVERY_SERVICE`: all) is left alone, or is not any more.
+
+    Args:
+        record: the newest one.
+        service: which.
+        services: all there are: one that leaves while all are in maintenance leaves the others there.
+        on: in or out.
+        by: the node that writes this.
+        epoch: the highest epoch that node knows.
+    """
+    if service == EVERY_SERVICE:
+        inside = {EVERY_SERVICE} if on else set()
+    else:
+        inside = set(services) if EVERY_SERVICE in record.maintenance else set(record.maintenance)
+        inside = inside | {service} if on else inside - {service}
+    return _changed(record, by, epoch, maintenance=tuple(sorted(inside)))
+
+
+def with_cleaned(record: Record, service: str, *, by: str, epoch: int = 0) -> Record:
+    """The record that tells every node to forget the failures of a service."""
+    return _changed(record, by, epoch, cleaned={**record.cleaned, service: record.cleaned.get(service, 0) + 1})

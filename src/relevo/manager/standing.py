@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from relevo.config.model import MirrorResource, Service
 from relevo.manager.model import (
     CONNECTED,
@@ -95,8 +97,30 @@ class Standing:
             return f"{self.node} is in standby"
         if self.facts is not None and self.facts.leaving:
             return f"{self.node} is leaving"
+        return self.ban or self.outvoted
+
+    @property
+    def outvoted(self) -> str:
+        """Why the witness does not let it go on; empty when it does."""
         word = self.permission()
         return word.reason.rstrip(".") if word.verdict is Verdict.NO and word.rule in GIVES_UP else ""
+
+    @property
+    def ban(self) -> str:
+        """That a person has banned the service from it, and until when; empty when nobody has."""
+        until_s = self._snapshot.record.bans.get(self._service.name, {}).get(self.node)
+        if until_s is None or 0 < until_s <= self._snapshot.utc_s:
+            return ""
+        end = dt.datetime.fromtimestamp(until_s, tz=dt.UTC)
+        return f"{self._service.name} is banned from {self.node}" + (
+            f" until {end:%Y-%m-%d %H:%M} UTC" if until_s else ""
+        )
+
+    @property
+    def must_stop(self) -> str:
+        """Why what runs there stops although the service is in maintenance: the node goes, or another has won."""
+        leaving = self.facts is not None and self.facts.leaving
+        return f"{self.node} is leaving" if leaving else self.outvoted
 
     @property
     def absence(self) -> str:
@@ -112,8 +136,11 @@ class Standing:
     @property
     def wake(self) -> str:
         """How a person lets it run services again; empty when nobody has told it not to."""
-        here = self.alive is Alive.ALIVE and self.node in self._snapshot.record.standby
-        return f"Let {self.node} run it again: relevo online {self.node}." if here else ""
+        if self.alive is not Alive.ALIVE:
+            return ""
+        if self.node in self._snapshot.record.standby:
+            return f"Let {self.node} run it again: relevo online {self.node}."
+        return f"Let {self.node} run it again: relevo clear {self._service.name}." if self.ban else ""
 
     @property
     def split(self) -> bool:

@@ -69,6 +69,8 @@ class Worker:
         self._target: str | None = None
         self._retry_at_ms = 0
         self._reason = ""
+        self._maintained = False
+        self._look_again = False
         self._monitor_at_ms: dict[str, int] = {}
         self._wake = asyncio.Event()
 
@@ -90,20 +92,45 @@ class Worker:
             reason=self._reason,
         )
 
-    def offer(self, step: Step | None, target: str | None) -> bool:
+    def offer(self, step: Step | None, target: str | None, *, maintained: bool = False) -> bool:
         """Take the next step of the newest plan; one that was planned on older facts is left.
+
+        Args:
+            step: the next one; None when there is nothing to do.
+            target: where the service belongs.
+            maintained: it is in maintenance: monitors report and nothing else. When that ends, what is here is looked
+                for anew before a step is taken.
 
         Returns:
             Whether the facts have changed.
         """
-        before = (self._target, self._doing)
+        before = (self._target, self._doing, self._maintained)
         self._target = target
+        if maintained != self._maintained:
+            self._maintain(maintained=maintained)
         if step is not None and self._doing is None and step.number == self._step + 1 and self._is_probed():
             self._step = step.number
             self._doing = step
             self._last_action = step.action
             self._wake.set()
-        return (self._target, self._doing) != before
+        return (self._target, self._doing, self._maintained) != before
+
+    def _maintain(self, *, maintained: bool) -> None:
+        self._maintained = maintained
+        if maintained:
+            for name, operation in self._operations.items():
+                if operation.monitor_interval_ms:
+                    self._monitor_at_ms.setdefault(name, self._now_ms() + operation.monitor_interval_ms)
+        else:
+            self._look_again = True
+            if self._doing is None:
+                self._forget_what_is_here()
+        self._wake.set()
+
+    def _forget_what_is_here(self) -> None:
+        """People may have started and stopped things: nothing is known until it is looked for."""
+        self._monitor_at_ms = {}
+        self._resources = dict.fromkeys(self._resources, ResourceState.UNKNOWN)
 
     def clean_up(self) -> None:
         """Forget the failures, at a person's word."""
@@ -139,16 +166,23 @@ class Worker:
     async def run(self) -> None:
         """Look what is here, then do what is planned and monitor, until cancelled; what runs goes on running."""
         try:
-            await asyncio.gather(*(self._probe(name) for name in self._resources))
+            await self._probe_all()
             while True:
                 if self._doing is not None:
                     await self._carry_out(self._doing)
+                elif self._look_again:
+                    self._look_again = False
+                    self._forget_what_is_here()
+                    await self._probe_all()
                 else:
                     await self._wait_or_monitor()
         finally:
             for agent in self._agents.values():
                 with contextlib.suppress(Exception):
                     await agent.close()
+
+    async def _probe_all(self) -> None:
+        await asyncio.gather(*(self._probe(name) for name in self._resources))
 
     async def _probe(self, name: str) -> None:
         limit_s = self._operations[name].monitor_timeout_ms / 1000
@@ -167,6 +201,8 @@ class Worker:
         self._reason = found.reason if found.state is State.FAILED else ""
         if found.state is State.RUNNING:
             self._monitor_at_ms[name] = self._now_ms()
+        elif self._maintained:
+            self._plan_monitor(name)
         _log.info("probed", service=self._service.name, resource=name, found=found.state.value, why=found.reason)
         self._changed()
 
@@ -240,9 +276,27 @@ class Worker:
                 await asyncio.wait_for(self._wake.wait(), wait_ms / 1000)
             return
         limit_ms = self._operations[name].monitor_timeout_ms
-        health = await self._unless_woken(self._agents[name].monitor(), limit_ms)
-        if health is not None:
+        agent = self._agents[name]
+        runs = self._resources[name] is ResourceState.STARTED
+        health = await self._unless_woken(agent.monitor() if runs else agent.probe(), limit_ms)
+        if self._look_again:
+            return
+        if health is not None and self._maintained:
+            self._report(name, health)
+        elif health is not None:
             self._judge(name, health)
+
+    def _report(self, name: str, health: Health) -> None:
+        """In maintenance: say what is, count nothing, start nothing."""
+        self._monitor_at_ms.pop(name)
+        self._plan_monitor(name)
+        found = _FOUND[health.state]
+        if found is self._resources[name]:
+            return
+        self._resources[name] = found
+        self._reason = f"{name}: {health.reason}" if health.reason else ""
+        _log.info("found_in_maintenance", service=self._service.name, resource=name, state=found.value)
+        self._changed()
 
     async def _unless_woken(self, looking: Coroutine[Any, Any, Health], limit_ms: int) -> Health | None:
         """What a monitor finds; None when a step came in between."""

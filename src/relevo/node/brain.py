@@ -6,8 +6,10 @@ What the two ask to be put on stable storage is there before anything is done th
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
+import structlog
 
 from relevo.arbiter.arbiter import Arbiter
 from relevo.arbiter.ballot import Vote
@@ -31,7 +33,9 @@ from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.manager.model import (
     PRIMARY,
+    RECORD_FORMAT,
     Alive,
+    BadFacts,
     MirrorFacts,
     NodeFacts,
     NodeView,
@@ -41,20 +45,29 @@ from relevo.manager.model import (
     ServiceFacts,
     ServiceState,
     Snapshot,
+    decode_record,
+    encode_record,
 )
+from relevo.manager.planner import obstacles
 from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import with_kept
 from relevo.manager.standing import LIVE
 from relevo.node import views
 from relevo.node.duties import Duties
 from relevo.node.fencer import Fencer
+from relevo.node.forecast import Forecast, Foreseen
 from relevo.node.history import History
 from relevo.node.peers import Peers
 from relevo.node.store import Store
 from relevo.node.witness import WitnessFeed
 
+_log = structlog.get_logger()
 MAX_PASSES = 4
 """Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
+
+
+class NothingKnown(RelevoError):
+    """A question about the cluster before the first round."""
 
 
 class NotStored(RelevoError):
@@ -66,6 +79,15 @@ def _not_stored(what: str, store: Store, error: OSError) -> NotStored:
         f"{what} cannot be stored in {store.folder} ({error.strerror or error}).",
         "Make room on that disk, or repair it.",
     )
+
+
+def _stored_record(store: Store) -> Record:
+    told = store.load("record", dict[str, object], {})
+    try:
+        return decode_record(told)
+    except BadFacts as error:
+        _log.error("damaged_record", why=str(error))
+        return Record()
 
 
 class Brain:
@@ -103,7 +125,7 @@ class Brain:
         self._mirrors: dict[str, MirrorFacts | None] = {}
         self.nodes: dict[str, NodeView] = {}
         self.plan = Plan()
-        self.record = store.load("record", Record, Record())
+        self.record = _stored_record(store)
         self.leaving = False
         self._unstored: State | None = None
         self._seen: Snapshot | None = None
@@ -186,6 +208,7 @@ class Brain:
             epochs=self._arbiter.epochs,
             permissions=self._permissions(),
             record=self.record,
+            record_format=RECORD_FORMAT,
         )
 
     def change_record(self, record: Record) -> None:
@@ -207,7 +230,7 @@ class Brain:
 
     def _keep(self, record: Record) -> None:
         try:
-            self._store.save("record", record)
+            self._store.save("record", encode_record(record))
         except OSError as error:
             raise _not_stored("What was decided", self._store, error) from error
         self.record = record
@@ -258,16 +281,30 @@ class Brain:
             nodes=self.nodes,
             permissions=self._permissions(),
             record=self.record,
+            utc_s=int(time.time()),
         )
         return self._seen
 
-    def stops(self, record: Record) -> dict[str, str]:
-        """What this record would stop, with nobody to take it: service -> why."""
+    def foresee(self, record: Record | None = None, *, dies: str | None = None) -> Foreseen:
+        """What would follow, on a copy of what is known now.
+
+        Args:
+            record: what people would have decided; None: what they have.
+            dies: a node that loses its power.
+
+        Raises:
+            NothingKnown: this node has not looked around yet.
+        """
         if self._seen is None:
-            return {}
-        planned = make_plan(msgspec.structs.replace(self._seen, record=record)).decisions
-        running = {name for name, decision in self.plan.decisions.items() if decision.target is not None}
-        return {name: one.reason for name, one in planned.items() if one.target is None and name in running}
+            raise NothingKnown(f"{self._me} has just started and knows nothing yet.", "Try again in a moment.")
+        copy = Forecast(self._config, self._seen, record, self.votes())
+        if dies is not None:
+            copy.die(dies)
+        return copy.run()
+
+    def obstacles(self, service: str) -> dict[str, str]:
+        """Node -> why it could not take the service over now; empty when it could."""
+        return obstacles(self._seen, self._config.services[service]) if self._seen is not None else {}
 
     async def _tell_arbiter(self, event: Event) -> None:
         waiting: list[Event] = [event]

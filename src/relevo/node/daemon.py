@@ -29,6 +29,7 @@ from relevo.node.brain import Brain
 from relevo.node.fencer import Fencer
 from relevo.node.history import History
 from relevo.node.inputs import Feed
+from relevo.node.orders import Orders
 from relevo.node.publisher import Publisher
 from relevo.node.requests import Requests
 from relevo.node.status import status_of
@@ -89,6 +90,7 @@ class Daemon:
         # In the run folder: the clock of the failures begins anew with each boot, as that folder does.
         self._counts = Store(paths.run / "node")
         self._counted = self._counts.load("failures", Failures, {})
+        self._services = tuple(hosted)
         self._executor = Executor(hosted, agents, now_ms, self._changed.set, self._counted)
         self._services_of = {
             mirror: [name for name, service in hosted.items() if mirror in mirrors_of(service)]
@@ -121,8 +123,12 @@ class Daemon:
             changed=self._changed.set,
             told=self._told,
         )
+        orders = Orders(config=config, me=me, brain=self._brain, history=self._history, changed=self._changed.set)
+        self._cleaned = self._brain.record.cleaned
         self._control = ControlServer(
-            paths.socket("node"), {"status": self._status, **requests.handlers()}, {"watch": self._watch}
+            paths.socket("node"),
+            {"status": self._status, **requests.handlers(), **orders.handlers()},
+            {"watch": self._watch},
         )
 
     async def run(self) -> None:
@@ -155,6 +161,7 @@ class Daemon:
         heartbeat, mirrors, services = seen = self._look()
         self._notice_mirrors(mirrors)
         plan = await self._brain.think(now_ms(), heartbeat, mirrors, services)
+        self._clean_up()
         if self._look() == seen:
             self._executor.apply(plan)
         else:  # something happened while a vote was being stored: a step may rest only on what is known now
@@ -164,6 +171,15 @@ class Daemon:
         self._keep_failures()
         async with self._told:
             self._told.notify_all()
+
+    def _clean_up(self) -> None:
+        """Forget the failures of services whose clean-up came with the record."""
+        cleaned = self._brain.record.cleaned
+        if cleaned != self._cleaned:
+            for service in self._services:
+                if cleaned.get(service, 0) != self._cleaned.get(service, 0):
+                    self._executor.clean_up(service)
+            self._cleaned = cleaned
 
     def _keep_failures(self) -> None:
         """A restart of this daemon must not give a resource that fails again and again a new chance each time."""

@@ -1,4 +1,4 @@
-"""What people ask of the node daemon: standby, online, leave, force, cleanup, resolve."""
+"""What people ask of the node daemon besides the orders of `orders.py`: leave, force, resolve, fence."""
 
 from __future__ import annotations
 
@@ -11,34 +11,27 @@ from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.manager.executor import Executor
 from relevo.manager.model import CONNECTED, UP_TO_DATE, Alive, Record, ServiceState
-from relevo.manager.record import with_forced, with_kept, with_standby
+from relevo.manager.record import with_forced, with_kept
 from relevo.manager.standing import mirrors_of
 from relevo.node.brain import Brain
 from relevo.node.fencer import Fencer
 from relevo.node.history import History
+from relevo.node.orders import named
 
 LEAVE_LIMIT_S = 30.0
 """How long an orderly leave may take until it goes without having handed over."""
-
-
-class NoSuchName(RelevoError):
-    """A request names a node, service or mirror that the configuration does not have."""
-
-
-class WouldStop(RelevoError):
-    """A node shall be free of services that no other can take."""
 
 
 class CannotFence(RelevoError):
     """A node cannot be switched off from here."""
 
 
+class InMaintenance(RelevoError):
+    """A service that is left alone shall be started."""
+
+
 class NoSplitBrain(RelevoError):
     """A split brain was to be resolved, but the copies do not differ in both directions."""
-
-
-class HasLeft(RelevoError):
-    """A node that said goodbye is asked to run services."""
 
 
 class StillRunning(RelevoError):
@@ -86,55 +79,19 @@ class Requests:
     def handlers(self) -> dict[str, Handler]:
         """Request name -> handler, for the control socket."""
         return {
-            "standby": self._standby,
-            "online": self._online,
             "leave": self._leave,
             "force": self._force,
-            "cleanup": self._cleanup,
             "resolve": self._resolve,
             "fence": self._fence,
         }
 
     def _named(self, request: Message, key: str, known: dict[str, object]) -> str:
-        name = request.get(key)
-        if not isinstance(name, str) or name not in known:
-            raise NoSuchName(
-                f"There is no {key} {name!r} in cluster {self._config.cluster}.", f"Known: {', '.join(known)}."
-            )
-        return name
+        return named(self._config, request, key, known)
 
     def _done(self, what: str) -> Message:
         self._history.add(what)
         self._changed()
         return {"what": what}
-
-    async def _standby(self, request: Message) -> Message:
-        node = self._named(request, "node", dict(self._config.nodes))
-        stops = self._brain.stops(self._standby_record(node, standby=True))
-        if stops and not request.get("stop"):
-            raise WouldStop(
-                f"{' and '.join(stops)} would run nowhere. {' '.join(stops.values())}",
-                f"Repair that first, or stop it on purpose: relevo standby {node} --stop.",
-            )
-        self._set_standby(node, standby=True)
-        return self._done(
-            f"{node} is in standby: services move away in order and stay away until `relevo online {node}`."
-        )
-
-    async def _online(self, request: Message) -> Message:
-        node = self._named(request, "node", dict(self._config.nodes))
-        if node == self._me and self._brain.leaving:
-            raise HasLeft(
-                f"{node} has left the cluster.", "It comes back when its daemons, or the server, start again."
-            )
-        self._set_standby(node, standby=False)
-        return self._done(f"{node} may run services.")
-
-    def _set_standby(self, node: str, *, standby: bool) -> None:
-        self._brain.change_record(self._standby_record(node, standby=standby))
-
-    def _standby_record(self, node: str, *, standby: bool) -> Record:
-        return with_standby(self._brain.record, node, standby, by=self._me, epoch=self._brain.highest_epoch())
 
     async def _fence(self, request: Message) -> Message:
         node = self._named(request, "node", dict(self._config.nodes))
@@ -152,17 +109,14 @@ class Requests:
 
     async def _force(self, request: Message) -> Message:
         service = self._named(request, "service", dict(self._config.services))
+        if self._brain.record.maintains(service):
+            raise InMaintenance(
+                f"{service} is in maintenance: nothing is started.",
+                f"End that first: relevo maintenance off {service}.",
+            )
         record = with_forced(self._brain.record, service, self._me, by=self._me, epoch=self._brain.highest_epoch())
         self._brain.change_record(record)
         return self._done(f"{service} is forced onto {self._me}; its copy of the data counts from now on.")
-
-    async def _cleanup(self, request: Message) -> Message:
-        service = self._named(request, "service", dict(self._config.services))
-        self._executor.clean_up(service)
-        if service in self._brain.record.forced:
-            epoch = self._brain.highest_epoch()
-            self._brain.change_record(with_forced(self._brain.record, service, None, by=self._me, epoch=epoch))
-        return self._done(f"The failures of {service} on {self._me} are forgotten.")
 
     async def _resolve(self, request: Message) -> Message:
         mirror = self._named(request, "mirror", dict(self._config.mirrors))

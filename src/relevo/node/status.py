@@ -29,7 +29,7 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
         "me": me,
         "config_hash": config.hash,
         "alarms": [*alarms, *_outages(services, mirrors)],
-        "risks": _risks(config),
+        "risks": [*_risks(config), *_left_alone(config, brain)],
         "nodes": _nodes(config, me, brain, heartbeat),
         "services": services,
         "mirrors": mirrors,
@@ -75,6 +75,14 @@ def _risks(config: Config) -> list[str]:
     ]
 
 
+def _left_alone(config: Config, brain: Brain) -> list[str]:
+    return [
+        f"Service {name} is in maintenance: nothing is started, stopped or restarted, and nothing fails over."
+        for name in config.services
+        if brain.record.maintains(name)
+    ]
+
+
 def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> Message:
     peers = heartbeat["peers"] if heartbeat is not None else {}
     found: Message = {}
@@ -102,6 +110,9 @@ def _service(config: Config, name: str, brain: Brain, facts: dict[str, NodeFacts
         "reason": decision.reason if decision is not None else "Not decided yet.",
         "remedy": decision.remedy if decision is not None else "",
         "blocked": decision is not None and decision.blocked,
+        "maintenance": brain.record.maintains(name),
+        "moved": brain.record.moved.get(name),
+        "bans": dict(brain.record.bans.get(name, {})),
         "resources": [resource.id for resource in config.services[name].resources],
         "states": {node: (str(told[node].state) if node in told else "unknown") for node in config.nodes},
         "resource_states": {

@@ -1,0 +1,146 @@
+"""`relevo standby`, `online`, `move`, `ban`, `clear`, `maintenance`, `cleanup`, `explain`: where services shall run."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Any
+
+import typer
+
+from relevo.base import units
+from relevo.base.control import call
+from relevo.base.errors import RelevoError
+from relevo.cli.context import EXIT_FAILED, of, print_json
+
+_Service = Annotated[str, typer.Argument(help="The service.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, step by step.")]
+_Stop = Annotated[bool, typer.Option("--stop", help="Although a service would then run nowhere.")]
+
+
+class BadDuration(RelevoError):
+    """An option is not a duration."""
+
+
+class Switch(enum.StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+def _say(ctx: typer.Context, request: str, **arguments: Any) -> None:
+    answer = call(of(ctx).paths.socket("node"), request, **arguments)
+    if not arguments.get("dry_run"):
+        typer.echo(answer["what"])
+        return
+    if answer["refused"]:
+        typer.echo(f"This would be refused: {answer['what']}")
+    _print_steps(answer["steps"])
+    for service, node in answer["after"].items():
+        typer.echo(f"{service} would then run {'on ' + node if node else 'nowhere'}.")
+    if answer["refused"]:
+        raise SystemExit(EXIT_FAILED)
+
+
+def _print_steps(steps: list[dict[str, Any]], indent: str = "") -> None:
+    if not steps:
+        typer.echo(f"{indent}Nothing would be started or stopped.")
+    for number, step in enumerate(steps, 1):
+        typer.echo(f"{indent}{number:3}. {step['node']}: {step['action']} {step['resource']} of {step['service']}")
+
+
+def standby(
+    ctx: typer.Context,
+    node: Annotated[str, typer.Argument(help="The node that shall run nothing.")],
+    *,
+    stop: _Stop = False,
+    dry_run: _DryRun = False,
+) -> None:
+    """Move every service away from a node, in order, and keep it free until `relevo online`."""
+    _say(ctx, "standby", node=node, stop=stop, dry_run=dry_run)
+
+
+def online(
+    ctx: typer.Context,
+    node: Annotated[str, typer.Argument(help="The node that may run services again.")],
+    *,
+    dry_run: _DryRun = False,
+) -> None:
+    """Let a node run services again."""
+    _say(ctx, "online", node=node, dry_run=dry_run)
+
+
+def move(
+    ctx: typer.Context,
+    service: _Service,
+    node: Annotated[str | None, typer.Argument(help="Where to; left out: to the other server.")] = None,
+    *,
+    stop: _Stop = False,
+    dry_run: _DryRun = False,
+) -> None:
+    """Let a service run on a node, and belong there, until `relevo clear`."""
+    _say(ctx, "move", service=service, node=node, stop=stop, dry_run=dry_run)
+
+
+def ban(
+    ctx: typer.Context,
+    service: _Service,
+    node: Annotated[str, typer.Argument(help="The node on which it shall not run.")],
+    *,
+    duration: Annotated[str, typer.Option("--for", help="So long, such as 2h; left out: until `relevo clear`.")] = "",
+    stop: _Stop = False,
+    dry_run: _DryRun = False,
+) -> None:
+    """Keep a service away from a node, whatever happens to the other one."""
+    for_s = 0
+    if duration:
+        for_s = units.parse_duration_ms(duration) // 1000
+        if for_s == 0:
+            raise BadDuration(f"--for {duration} is less than a second.", "Write 1s or more.")
+    _say(ctx, "ban", service=service, node=node, for_s=for_s, stop=stop, dry_run=dry_run)
+
+
+def clear(ctx: typer.Context, service: _Service, *, stop: _Stop = False, dry_run: _DryRun = False) -> None:
+    """Take back the bans and the move of a service."""
+    _say(ctx, "clear", service=service, stop=stop, dry_run=dry_run)
+
+
+def maintenance(
+    ctx: typer.Context,
+    switch: Annotated[Switch, typer.Argument(help="Begin or end it.")],
+    service: Annotated[str | None, typer.Argument(help="One service; left out: all.")] = None,
+    *,
+    stop: _Stop = False,
+    dry_run: _DryRun = False,
+) -> None:
+    """Leave services alone: nothing is started, stopped or restarted; monitors only report."""
+    _say(ctx, "maintenance", on=switch is Switch.ON, service=service, stop=stop, dry_run=dry_run)
+
+
+def cleanup(ctx: typer.Context, service: _Service, *, dry_run: _DryRun = False) -> None:
+    """Forget the failures of a service on every server, and a `force` that was not carried out yet."""
+    _say(ctx, "cleanup", service=service, dry_run=dry_run, stop=True)
+
+
+def explain(
+    ctx: typer.Context,
+    service: _Service,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Say why a service is where it is, why not elsewhere, and what would happen if a server died now."""
+    told = call(of(ctx).paths.socket("node"), "explain", service=service)
+    if as_json:
+        print_json(told)
+        return
+    typer.echo(f"{service} runs {'on ' + told['node'] if told['node'] else 'nowhere'}. {told['reason']}")
+    if told["remedy"]:
+        typer.echo(told["remedy"])
+    for node, why in told["elsewhere"].items():
+        typer.echo(f"{node}: {why}")
+    for node, then in told["if_dies"].items():
+        where = f"it would run on {then['node']}" if then["node"] else "it would run nowhere"
+        fenced = f" after {' and '.join(then['fenced'])} was fenced" if then["fenced"] else ""
+        typer.echo(f"If {node} died now, {where}{fenced}. {then['reason']} {then['remedy']}".rstrip())
+        if then["steps"]:
+            _print_steps(then["steps"], indent="  ")

@@ -1,0 +1,100 @@
+"""People's orders with real processes: what was shown first is what then happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cluster_load import Cluster
+
+from relevo.lab.lab import Lab, Options
+
+DISK_BYTES = 64 << 20
+ADDRESS = "192.168.0.29/24"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    lab = Lab(tmp_path_factory.mktemp("orders") / "lab", Options(disk_bytes=DISK_BYTES))
+    try:
+        lab.up()
+        yield Cluster(lab, lab.shared)
+    finally:
+        lab.erase()
+
+
+def _said(cluster: Cluster, node: str, *words: str, refused: bool = False) -> str:
+    done = cluster.lab.run(node, ["relevo", *words], capture=True)
+    assert done.returncode == (1 if refused else 0), done.stderr.decode()
+    return (done.stderr if refused else done.stdout).decode()
+
+
+def _explained(cluster: Cluster, node: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_said(cluster, node, "explain", "web", "--json"))
+    return found
+
+
+def test_a_move_is_shown_made_and_cleared(cluster: Cluster) -> None:
+    cluster.story.await_service_on("nodo1")
+    shown = _said(cluster, "nodo2", "move", "web", "--dry-run")
+    assert "nodo1: stop address of web" in shown
+    assert shown.index("nodo1: stop mirror") < shown.index("nodo2: start mirror")
+    assert shown.endswith("web would then run on nodo2.\n")
+    cluster.story.await_service_on("nodo1")  # nothing was done
+    with cluster.one_address():
+        _said(cluster, "nodo2", "move", "web")
+        cluster.story.await_service_on("nodo2")
+        assert "a person" not in _explained(cluster, "nodo2")["reason"]
+        assert "nodo1: stop" not in _said(cluster, "nodo1", "clear", "web", "--dry-run")
+        _said(cluster, "nodo1", "clear", "web")
+        cluster.story.await_service_on("nodo1")
+
+
+def test_a_ban_that_would_stop_the_service_is_refused(cluster: Cluster) -> None:
+    cluster.story.await_service_on("nodo1")
+    _said(cluster, "nodo1", "ban", "web", "nodo2")
+    assert "web is banned from nodo2" in _explained(cluster, "nodo1")["elsewhere"]["nodo2"]
+    assert "web would run nowhere" in _said(cluster, "nodo1", "ban", "web", "nodo1", refused=True)
+    assert "lift that first" in _said(cluster, "nodo1", "move", "web", "nodo2", refused=True).lower()
+    assert _explained(cluster, "nodo2")["if_dies"]["nodo1"]["node"] is None
+    _said(cluster, "nodo2", "clear", "web")
+
+
+def test_in_maintenance_a_failure_is_only_reported(cluster: Cluster) -> None:
+    cluster.story.await_service_on("nodo1")
+    _said(cluster, "nodo2", "maintenance", "on", "web")
+    cluster.story.await_status(
+        "maintenance", "nodo1", lambda state: "In maintenance" in state["services"]["web"]["reason"]
+    )
+    cluster.lab.run("nodo1", ["ip", "address", "del", ADDRESS, "dev", "eth0"], check=True)
+    state = cluster.story.await_status(
+        "the address reported missing",
+        "nodo1",
+        lambda state: state["services"]["web"]["resource_states"]["nodo1"]["address"] != "started",
+    )
+    assert state["services"]["web"]["failures"]["nodo1"] == {}
+    assert cluster.holders() == []
+    assert "web" in " ".join(state["risks"])
+    _said(cluster, "nodo2", "maintenance", "off", "web")
+    cluster.story.await_service_on("nodo1")
+    assert cluster.holders() == ["nodo1"]
+
+
+def test_what_is_foretold_of_a_death_is_what_happens(cluster: Cluster) -> None:
+    cluster.story.await_service_on("nodo1")
+    foretold = _explained(cluster, "nodo2")["if_dies"]["nodo1"]
+    assert foretold["node"] == "nodo2"
+    cluster.lab.crash("nodo1")
+    cluster.story.await_service_away_from("nodo1")
+    # The same question again: now nobody is left, and the copy that comes back alone would not serve old files.
+    assert _explained(cluster, "nodo2")["if_dies"]["nodo2"]["node"] is None
+    started = [
+        event["what"]
+        for event in json.loads(_said(cluster, "nodo2", "status", "--json"))["history"]
+        if "take" in event["what"] or "starts on nodo2" in event["what"]
+    ]
+    assert started
+    cluster.lab.boot("nodo1")
+    cluster.story.await_service_on("nodo1")
