@@ -4,12 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd lvm2
 APT_LAB := heartbeat apache2 systemd dbus
+APT_BROWSER := chromium fonts-dejavu-core
 APT_INTEROP := systemd dbus pacemaker corosync pacemaker-cli-utils resource-agents
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
+TUS_VERSION := 4.3.1
+TUS_SHA512 := ZLeYmjrkaU1fUsKbIi8JML52uAocjEZtBx4DKjRrqzrZa0O4MYwT6db+oqePlspV+FxXJAyFBc/L5gwUi2OFsg==
+AXE_VERSION := 4.14.1
+AXE_SHA512 := FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==
+AXE := $(VENV)/axe-$(AXE_VERSION).min.js
+STATIC := src/relevo/files/pages/static/vendor
 
-.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab interop interop-short bench bench-mirror bench-failover torture clean
+.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor interop interop-short bench bench-mirror bench-failover torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +36,7 @@ demo: setup ## the main job: two servers, one address, a power cut, nothing lost
 
 test: setup lint ## everything that must hold (within 20 minutes)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target sim-mirror unit sim-others  # one thread each: two cores
-	@$(MAKE) --no-print-directory lab interop-short
+	@$(MAKE) --no-print-directory lab browser interop-short
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check .
@@ -51,6 +58,24 @@ sim-others: setup
 lab: setup ## real processes in namespaces, power cuts included
 	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab tests with the originals are skipped"
 	@$(BIN)/pytest -q tests/lab
+
+$(VENV)/browser: $(VENV)/ready tests/browser/requirements.lock
+	@tools/install-packages $(APT_BROWSER)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/browser/requirements.lock
+	@touch $@
+
+$(AXE):
+	@tools/npm-file axe-core $(AXE_VERSION) $(AXE_SHA512) axe.min.js $@
+
+browser: setup $(VENV)/browser $(AXE) ## the pages in a real Chromium, a failover in the middle included
+	@RELEVO_AXE=$(AXE) $(BIN)/pytest -q tests/browser
+
+screenshots: setup $(VENV)/browser ## every page in both languages and themes, desk and telephone, into build/screenshots
+	@PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py build/screenshots
+
+vendor: ## fetch and verify what of other projects is shipped with the pages
+	@tools/npm-file tus-js-client $(TUS_VERSION) $(TUS_SHA512) dist/tus.min.js $(STATIC)/tus.min.js LICENSE $(STATIC)/tus.LICENSE
+	@git diff --stat -- $(STATIC)
 
 torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets; stops at the first failure
 	@$(BIN)/python tests/torture/simulation.py

@@ -71,7 +71,7 @@ def test_the_protocol(tmp_path: pathlib.Path) -> None:
     async def story(it: Bench) -> None:
         async with it.http.options(it.url + ".relevo/tus/") as answer:
             assert answer.headers["Tus-Version"] == "1.0.0"
-            assert answer.headers["Tus-Extension"] == "creation,termination,expiration"
+            assert answer.headers["Tus-Extension"] == "creation,creation-with-upload,checksum,termination,expiration"
         async with it.http.post(it.url + ".relevo/tus/", headers={"Upload-Length": "1"}) as answer:
             assert answer.status == 412
         url = await create(it, len(data), path="sub/ñ.bin")
@@ -412,3 +412,47 @@ def test_metadata_of_any_kind(field: str) -> None:
     place, status = outcome(lambda: tus.place_of(tus.parse_metadata(field)))
     assert status in {200, 400, 403, 414}
     assert all(name not in {"", ".", ".."} and "/" not in name for name in place or ())
+
+
+def test_the_first_bytes_come_with_the_creation(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        headers = {**PART, "Upload-Length": "6", "Upload-Metadata": metadata(path="x")}
+        async with it.http.post(it.url + ".relevo/tus/", headers=headers, data=b"abc") as answer:
+            assert (answer.status, answer.headers["Upload-Offset"]) == (201, "3")
+            url = it.url.rstrip("/") + answer.headers["Location"]
+        assert await offset(it, url) == 3
+        assert (await patch(it, url, 3, b"def"))[0] == 204
+        assert (it.root / "x").read_bytes() == b"abcdef"
+        async with it.http.post(it.url + ".relevo/tus/", headers=headers, data=b"ABCDEF") as answer:
+            assert (answer.status, answer.headers["Relevo-Copies"]) == (201, "2")
+        assert (it.root / "x").read_bytes() == b"ABCDEF"
+
+    served(tmp_path, story)
+
+
+def test_bytes_with_a_wrong_checksum_do_not_count(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        url = await create(it, 6, path="x")
+        right = base64.b64encode(hashlib.sha1(b"abc", usedforsecurity=False).digest()).decode()
+        for field, status, reached in (("sha1 AAAA", 460, 0), ("crc9 AAAA", 400, 0), (f"sha1 {right}", 204, 3)):
+            headers = {**PART, "Upload-Offset": "0", "Upload-Checksum": field}
+            async with it.http.patch(url, headers=headers, data=b"abc") as answer:
+                assert answer.status == status
+            assert await offset(it, url) == reached
+        assert (await patch(it, url, 3, b"def"))[0] == 204
+        assert (it.root / "x").read_bytes() == b"abcdef"
+
+    served(tmp_path, story)
+
+
+def test_what_is_there_stays_if_that_is_wanted(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        url = await create(it, 3, path="x", ifexists="refuse")
+        (it.root / "x").write_bytes(b"came meanwhile")
+        assert (await patch(it, url, 0, b"new"))[0] == 409
+        headers = {**TUS, "Upload-Length": "3", "Upload-Metadata": metadata(path="x", ifexists="refuse")}
+        async with it.http.post(it.url + ".relevo/tus/", headers=headers) as answer:
+            assert answer.status == 409
+        assert (it.root / "x").read_bytes() == b"came meanwhile"
+
+    served(tmp_path, story)

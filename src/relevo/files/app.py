@@ -129,7 +129,7 @@ class App:
         if "text/html" in accept:
             nonce = render.new_nonce()
             headers |= render.headers_for(language, nonce) | {"Cache-Control": "no-store"}
-            context = {"status": error.status, "sentence": sentence}
+            context = {"status": error.status, "sentence": sentence, "code": error.code}
             body = pages.document("error.html", language, {}, nonce, **context).encode()
         elif "application/json" in accept:
             headers["Content-Type"], body = (
@@ -158,6 +158,8 @@ def _asset(call: Call) -> web.Response:
         "Cache-Control": "public, max-age=31536000, immutable" if lasting else "no-store",
         "Vary": "Accept-Encoding",
     }
+    if call.place.names[-1] == "sw.js":
+        headers["Service-Worker-Allowed"] = "/"
     if render.takes_gzip(call.request):
         return web.Response(status=200, headers={**headers, "Content-Encoding": "gzip"}, body=asset.packed)
     return web.Response(status=200, headers=headers, body=asset.plain)

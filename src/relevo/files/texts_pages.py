@@ -30,6 +30,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "cancel": ("Cancel", "Cancelar"),
     "upload": ("Upload", "Subir"),
     "upload_label": ("Upload files to this folder", "Subir archivos a esta carpeta"),
+    "upload_folder": ("or a whole folder:", "o una carpeta entera:"),
     "new_folder": ("New folder", "Carpeta nueva"),
     "new_folder_label": ("Name of the new folder", "Nombre de la carpeta nueva"),
     "create": ("Create", "Crear"),

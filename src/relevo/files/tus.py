@@ -1,15 +1,20 @@
-"""The resumable upload protocol tus 1.0: core, creation, termination and expiration (https://tus.io/protocols/).
+"""The resumable upload protocol tus 1.0 (https://tus.io/protocols/).
 
-POST   /.relevo/tus/     Upload-Length, Upload-Metadata: path|relativePath|filename, sha256  -> 201, Location
+Spoken are: core, creation, creation-with-upload, checksum, termination, expiration.
+
+POST   /.relevo/tus/     Upload-Length, Upload-Metadata, perhaps the first bytes -> 201, Location
 HEAD   /.relevo/tus/ID   -> Upload-Offset: what is on stable storage
 PATCH  /.relevo/tus/ID   Upload-Offset, body -> 204, Upload-Offset; the last one gives the file its name
 DELETE /.relevo/tus/ID   -> 204
+
+Upload-Metadata: path|relativePath|filename, sha256, ifexists (`refuse`: a file of this name stays).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 import time
 
@@ -26,7 +31,9 @@ from relevo.files.urls import TUS, check_new, name_in_form, relative_path, url_o
 from relevo.files.volume import Handle, Volume, write_all
 
 VERSION = "1.0.0"
-EXTENSIONS = "creation,termination,expiration"
+EXTENSIONS = "creation,creation-with-upload,checksum,termination,expiration"
+CHECKSUMS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "md5": hashlib.md5}
+"""sha1 is what tus demands; it protects from broken networks, not from anybody."""
 PART_TYPE = "application/offset+octet-stream"
 ENDPOINT = url_of(TUS, folder=True)
 _HEADERS = {**COMMON_HEADERS, "Tus-Resumable": VERSION, "Cache-Control": "no-store"}
@@ -69,6 +76,21 @@ def place_of(metadata: dict[str, str]) -> tuple[str, ...]:
     raise FilesError(400, "tus_metadata")
 
 
+def checksum_of(field: str | None) -> tuple[hashlib._Hash, bytes] | None:
+    """An Upload-Checksum field: a hash to be fed, and what it has to give; None when there is no field.
+
+    Raises:
+        FilesError: 400, another algorithm, or not readable.
+    """
+    if field is None:
+        return None
+    name, _, value = field.strip().partition(" ")
+    try:
+        return CHECKSUMS[name](usedforsecurity=False), base64.b64decode(value.strip(), validate=True)
+    except (KeyError, binascii.Error, ValueError) as error:
+        raise FilesError(400, "bad_digest") from error
+
+
 async def handle(service: Service, call: Call) -> web.Response:
     """Answer a request below `/.relevo/tus/`.
 
@@ -85,7 +107,15 @@ async def handle(service: Service, call: Call) -> web.Response:
 async def _route(service: Service, call: Call) -> web.Response:
     method, names = call.request.method, call.place.names
     if method == "OPTIONS":
-        return empty(204, {**_HEADERS, "Tus-Version": VERSION, "Tus-Extension": EXTENSIONS})
+        return empty(
+            204,
+            {
+                **_HEADERS,
+                "Tus-Version": VERSION,
+                "Tus-Extension": EXTENSIONS,
+                "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
+            },
+        )
     if call.request.headers.get("Tus-Resumable") != VERSION:
         raise FilesError(412, "tus_version", headers={"Tus-Version": VERSION})
     if len(names) == len(TUS):
@@ -128,22 +158,30 @@ async def _create(service: Service, call: Call) -> web.Response:
     sha256 = metadata.get("sha256", "")
     if sha256 and _SHA256.fullmatch(sha256) is None:
         raise FilesError(400, "bad_digest")
-    info = uploads.Info(place_of(metadata), length, field, sha256)
+    info = uploads.Info(place_of(metadata), length, field, sha256, metadata.get("ifexists", "") != "refuse")
+    with_body = call.request.content_type == PART_TYPE and call.request.can_read_body
+    if with_body and (call.request.content_length or 0) > length:
+        raise FilesError(413, "tus_overflow")
+    checksum = checksum_of(headers.get("Upload-Checksum")) if with_body else None
     await service.require_copies()
     upload = await service.run(_create_checked, service.volume, info)
-    result = {**_HEADERS, "Location": ENDPOINT + upload.id, "Upload-Offset": "0"}
-    if upload.complete:  # an empty file has nothing to wait for
+    result = {**_HEADERS, "Location": ENDPOINT + upload.id}
+    if upload.complete or with_body:  # an empty file has nothing to wait for
         async with service.claims.claim(upload.id):
             upload = await _load(service, upload.id)  # housekeeping may have been quicker
-            if not upload.published:
+            if with_body and not upload.complete:
+                await _append_body(service, call, upload, checksum)
+            if upload.complete and not upload.published:
                 result |= await _finish(service, upload)
-    return empty(201, result | _expires(service, upload))
+    return empty(201, result | {"Upload-Offset": str(upload.offset)} | _expires(service, upload))
 
 
 def _create_checked(volume: Volume, info: uploads.Info) -> uploads.Upload:
     present = volume.look(info.names)
     if present is not None and present.is_folder:
         raise FilesError(409, "is_folder")
+    if present is not None and not info.replace:
+        raise FilesError(409, "exists")
     check_room(volume, info.length_bytes)
     return uploads.create(volume, info)
 
@@ -166,6 +204,7 @@ async def _patch(service: Service, call: Call, upload_id: str) -> web.Response:
     if request.content_type != PART_TYPE:
         raise FilesError(415, "tus_type", type=PART_TYPE)
     offset = whole_number(request.headers.get("Upload-Offset"))
+    checksum = checksum_of(request.headers.get("Upload-Checksum"))
     await service.require_copies()
     async with service.claims.claim(upload_id):
         upload = await _load(service, upload_id)
@@ -174,27 +213,46 @@ async def _patch(service: Service, call: Call, upload_id: str) -> web.Response:
         if (request.content_length or 0) > upload.info.length_bytes - offset:
             raise FilesError(413, "tus_overflow")
         if not upload.complete:
-            await _append_body(service, call, upload)
+            await _append_body(service, call, upload, checksum)
         extra = await _finish(service, upload) if upload.complete and not upload.published else {}
     headers = {**_HEADERS, **extra, "Upload-Offset": str(upload.offset)}
     return empty(204, headers | _expires(service, upload))
 
 
-async def _append_body(service: Service, call: Call, upload: uploads.Upload) -> None:
-    """Store what arrives; whatever ends it, what has arrived is brought to stable storage and counted."""
+async def _append_body(
+    service: Service, call: Call, upload: uploads.Upload, checksum: tuple[hashlib._Hash, bytes] | None
+) -> None:
+    """Store what arrives; whatever ends it, what has arrived is brought to stable storage and counted.
+
+    With a checksum all of it counts or nothing does.
+
+    Raises:
+        FilesError: 460, the checksum differs.
+    """
     volume = service.volume
     handle = await service.run(uploads.open_to_append, volume, upload)
+    whole = False
     try:
         await go_on(call.request)
-        await _write_body(service, call, upload, handle)
+        await _write_body(service, call, upload, handle, checksum)
+        if checksum is not None and checksum[0].digest() != checksum[1]:
+            raise FilesError(460, "digest_mismatch")
+        whole = True
     finally:
         try:
-            await service.run(uploads.sync, volume, upload, handle)
+            if whole or checksum is None:
+                await service.run(uploads.sync, volume, upload, handle)
         finally:
             service.later(handle.close)
 
 
-async def _write_body(service: Service, call: Call, upload: uploads.Upload, handle: Handle) -> None:
+async def _write_body(
+    service: Service,
+    call: Call,
+    upload: uploads.Upload,
+    handle: Handle,
+    checksum: tuple[hashlib._Hash, bytes] | None,
+) -> None:
     pieces: list[bytes] = []
     waiting, room, unsynced = 0, upload.info.length_bytes - upload.offset, 0
     try:
@@ -202,12 +260,14 @@ async def _write_body(service: Service, call: Call, upload: uploads.Upload, hand
             if len(piece) > room:
                 raise FilesError(413, "tus_overflow")
             pieces.append(piece)
+            if checksum is not None:
+                checksum[0].update(piece)
             waiting, room = waiting + len(piece), room - len(piece)
             if waiting >= limits.CHUNK_BYTES:
                 full, pieces = pieces, []
                 await service.run(write_all, handle.fd, full)
                 waiting, unsynced = 0, unsynced + waiting
-            if unsynced >= limits.SYNC_EVERY_BYTES:
+            if unsynced >= limits.SYNC_EVERY_BYTES and checksum is None:
                 await service.run(uploads.sync, service.volume, upload, handle)
                 unsynced = 0
     finally:

@@ -44,12 +44,14 @@ class Info(msgspec.Struct, frozen=True):
         length_bytes: how long the whole file is.
         metadata: the Upload-Metadata field as the client sent it.
         sha256: the checksum (hexadecimal) that the client announced, or empty.
+        replace: whether a file of this name is replaced.
     """
 
     names: tuple[str, ...]
     length_bytes: int
     metadata: str = ""
     sha256: str = ""
+    replace: bool = True
 
 
 class Upload:
@@ -206,7 +208,12 @@ def finish(volume: Volume, upload: Upload, handle: Handle) -> Entry:
         FilesError: its place is taken by a folder, …; the upload stays.
     """
     sync_fd(handle.fd)
-    entry, _ = volume.publish(handle, upload.info.names, area="uploads")
+
+    def expected(present: Entry | None) -> None:
+        if present is not None and not upload.info.replace:
+            raise FilesError(409, "exists")
+
+    entry, _ = volume.publish(handle, upload.info.names, expected, area="uploads")
     sync_fd(volume.uploads_folder())
     upload.published = True
     return entry

@@ -14,7 +14,7 @@ import pathlib
 
 import msgspec
 
-from relevo.files.texts import LANGUAGES, text
+from relevo.files.texts import LANGUAGES
 from relevo.files.texts_script import SCRIPT
 from relevo.files.urls import WORK_FOLDER
 
@@ -49,7 +49,7 @@ def pack(data: bytes, level: int = 9) -> bytes:
 
 
 def _sentences(language: str) -> bytes:
-    words = {code: text(language, code) for code in SCRIPT}
+    words = {code: pair[LANGUAGES.index(language)] for code, pair in SCRIPT.items()}
     return b"export default " + msgspec.json.encode(words) + b";\n"
 
 

@@ -133,6 +133,7 @@ def headers_for(language: str, nonce: str) -> dict[str, str]:
         "Content-Type": "text/html; charset=utf-8",
         "Content-Security-Policy": policy(nonce),
         "Content-Language": language,
+        "Referrer-Policy": "same-origin",  # with no-referrer a form without script is sent with `Origin: null`
         "Cache-Control": "no-cache",
         "Vary": "Accept, Accept-Language, Accept-Encoding",
     }

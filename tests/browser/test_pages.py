@@ -1,0 +1,177 @@
+"""What a person does in the browser, with and without JavaScript, in both languages."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+from site_thread import Site, fill
+
+OpenPage = Callable[..., Page]
+BIG_BYTES = 12 << 20
+DROP = """([names, bytes]) => {
+    const carried = new DataTransfer();
+    for (const name of names) carried.items.add(new File([new Uint8Array(bytes).fill(7)], name));
+    for (const kind of ["dragenter", "dragover", "drop"])
+        document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true, cancelable: true}));
+}"""
+PAGES = (
+    "",
+    "Fotos%20de%20la%20playa/",
+    "LEEME.md?about=1",
+    "LEEME.md?delete=ask",
+    "Notas%20de%20la%20reuni%C3%B3n.txt?preview=1",
+    "Playa%20al%20atardecer.svg?preview=1",
+    "?search=foto",
+    ".relevo/bin/",
+    "none",
+)
+RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice']}"
+TELEPHONE = {"width": 390, "height": 800}
+
+
+def test_files_are_dropped_and_listed(place: Site, open_page: OpenPage) -> None:
+    page = open_page(place.url)
+    page.evaluate(DROP, [["one.bin", "two ñ.bin"], BIG_BYTES])
+    expect(page.locator("#transfers li.done")).to_have_count(2)
+    expect(page.get_by_role("link", name="two ñ.bin", exact=True)).to_be_visible()
+    assert (place.root / "two ñ.bin").read_bytes() == b"\x07" * BIG_BYTES
+    page.evaluate(DROP, [["one.bin"], 10])
+    page.get_by_role("button", name="Keep both").click()
+    expect(page.get_by_role("link", name="one (2).bin", exact=True)).to_be_visible()
+    assert (place.root / "one.bin").stat().st_size == BIG_BYTES
+    page.evaluate(DROP, [["one.bin"], 11])
+    page.get_by_role("button", name="Replace it").click()
+    expect(page.locator("#transfers li.done")).to_have_count(4)
+    assert (place.root / "one.bin").stat().st_size == 11
+
+
+def test_an_upload_waits_and_goes_on(place: Site, open_page: OpenPage) -> None:
+    """The volume goes away in the middle of an upload, and comes back: no error, no byte lost, no click lost."""
+    page = open_page(place.url, locale="es-ES")
+    place.order(place.service.close())
+    page.evaluate(DROP, [["uno.bin"], BIG_BYTES])
+    expect(page.locator("#switching")).to_have_text("Cambiando de servidor…")
+    page.locator("summary", has_text="Carpeta nueva").click()
+    page.fill("#name", "hecha después")
+    page.keyboard.press("Enter")
+    place.order(place.service.open())
+    expect(page.get_by_role("link", name="hecha después", exact=True)).to_be_visible()
+    expect(page.locator("#transfers li.done")).to_have_count(1)
+    expect(page.locator("#switching")).to_be_empty()
+    assert (place.root / "uno.bin").stat().st_size == BIG_BYTES
+
+
+def test_an_upload_is_paused_and_resumed(place: Site, open_page: OpenPage) -> None:
+    page = open_page(place.url)
+    place.order(place.service.close())
+    page.evaluate(DROP, [["x.bin"], BIG_BYTES])
+    page.get_by_role("button", name="Pause: x.bin").click()
+    place.order(place.service.open())
+    expect(page.locator("#transfers li")).to_have_class("paused")
+    page.get_by_role("button", name="Resume: x.bin").click()
+    expect(page.locator("#transfers li.done")).to_have_count(1)
+    assert (place.root / "x.bin").stat().st_size == BIG_BYTES
+
+
+def test_several_are_chosen_deleted_and_restored(place: Site, open_page: OpenPage) -> None:
+    fill(place.root)
+    page = open_page(place.url)
+    expect(page.locator("#chosen-tools")).to_be_hidden()
+    page.get_by_label("Select LEEME.md").check()
+    page.get_by_label("Select Proyectos").check()
+    expect(page.locator("#chosen-count")).to_have_text("2 selected")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator(".notice")).to_have_text("Moved to the bin.")
+    assert not (place.root / "LEEME.md").exists()
+    page.get_by_role("link", name="Bin", exact=True).click()
+    page.get_by_label("Select LEEME.md").check()
+    page.get_by_role("button", name="Restore").click()
+    expect(page.locator(".notice")).to_have_text("Put back in its place.")
+    assert (place.root / "LEEME.md").exists()
+
+
+def test_a_download_is_whole(place: Site, open_page: OpenPage, tmp_path: pathlib.Path) -> None:
+    data = os.urandom(BIG_BYTES)
+    (place.root / "año.bin").write_bytes(data)
+    page = open_page(place.url)
+    with page.expect_download() as coming:
+        page.get_by_role("link", name="año.bin", exact=True).click()
+    coming.value.save_as(tmp_path / "got")
+    assert coming.value.suggested_filename == "año.bin"
+    assert (tmp_path / "got").read_bytes() == data
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_without_javascript(place: Site, open_page: OpenPage, language: str) -> None:
+    fill(place.root)
+    words = {"en": ("Upload", "New folder", "Create"), "es": ("Subir", "Carpeta nueva", "Crear")}[language]
+    page = open_page(place.url, locale=language, java_script_enabled=False)
+    page.locator("summary", has_text=words[0]).click()
+    page.set_input_files("#file", [{"name": "x.txt", "mimeType": "text/plain", "buffer": b"hola"}])
+    page.locator(".pop").get_by_role("button", name=words[0], exact=True).click()
+    expect(page.locator(".notice")).to_be_visible()
+    assert (place.root / "x.txt").read_bytes() == b"hola"
+    page.locator("summary", has_text=words[1]).click()
+    page.fill("#name", "nueva")
+    page.get_by_role("button", name=words[2], exact=True).click()
+    expect(page.get_by_role("link", name="nueva", exact=True)).to_be_visible()
+    assert (place.root / "nueva").is_dir()
+    page.goto(place.url + "x.txt?about=1")
+    page.fill("#name", "y.txt")
+    page.locator("form[action*=rename] button").click()
+    expect(page.locator(".notice")).to_be_visible()
+    page.goto(place.url + "y.txt?about=1")
+    page.fill("#to", "/nueva")
+    page.locator("button[formaction*=copy]").click()
+    expect(page.locator(".notice")).to_be_visible()
+    page.goto(place.url + "y.txt?delete=ask")
+    page.locator("button.danger").click()
+    expect(page.locator(".notice")).to_be_visible()
+    assert (place.root / "nueva/y.txt").read_bytes() == b"hola"
+    assert not (place.root / "y.txt").exists()
+
+
+def test_with_the_keyboard(place: Site, open_page: OpenPage) -> None:
+    fill(place.root)
+    page = open_page(place.url)
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("/")
+    page.keyboard.type("foto 10")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="foto 10.svg Fotos de la playa")).to_be_visible()
+    expect(page.locator("#content")).to_be_focused()
+
+
+def test_the_first_page_is_small(place: Site, open_page: OpenPage) -> None:
+    for number in range(300):
+        (place.root / f"a file with a longer name, number {number}.txt").write_bytes(b"")
+    page = open_page(place.url)
+    fetched = page.evaluate(
+        "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
+        ".reduce((sum, one) => sum + one.transferSize, 0)"
+    )
+    assert 10_000 < fetched < 100_000
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(place: Site, open_page: OpenPage, language: str, scheme: str) -> None:
+    axe = os.environ.get("RELEVO_AXE")
+    if axe is None:
+        pytest.skip("make browser fetches axe-core")
+    fill(place.root)
+    page = open_page(place.url, locale=language, color_scheme=scheme, viewport=TELEPHONE, bypass_csp=True)
+    page.evaluate(DROP, [["x.bin"], 1000])
+    expect(page.locator("#transfers li.done")).to_have_count(1)
+    for path in PAGES:
+        if path:
+            page.goto(place.url + path)
+        page.add_script_tag(path=axe)
+        found = page.evaluate(f"axe.run(document, {RULES})")
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == [], path
