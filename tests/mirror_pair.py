@@ -25,7 +25,7 @@ from relevo.base.control import Message, Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.device import loop as loops
-from relevo.device.mount import abort_connection, umount
+from relevo.device.mount import abort_connection, connection_minor, umount
 from relevo.mirror.create import create_metadata, read_superblock
 
 ADDRESSES = {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}
@@ -45,12 +45,14 @@ sys.exit(daemon.run(find_site(paths, sys.argv[1], "r0"), paths))
 """
 WATCHDOG = """
 import pathlib, sys, threading, time
-from relevo.device.mount import abort_connection
+from relevo.device.mount import abort_connection, connection_minor
 done = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
 if not done.wait(float(sys.argv[1])):
-    for note in pathlib.Path(sys.argv[2]).glob("*/run/mirror/*/connection"):
-        abort_connection(int(note.read_text()))
+    for note in pathlib.Path(sys.argv[2]).resolve().glob("*/run/mirror/*/connection"):
+        minor = connection_minor(note.with_name("disk"))
+        if minor is not None:
+            abort_connection(minor)
     sys.exit(1)
 """
 
@@ -150,11 +152,15 @@ class Side:
         return status
 
     def clean(self) -> None:
-        """Take away what a killed daemon has left."""
-        note = self.paths.run / "mirror" / "r0" / "connection"
-        with contextlib.suppress(OSError, ValueError):
-            abort_connection(int(note.read_text()))
-        umount(self.paths.run / "mirror" / "r0" / "disk", lazy=True)
+        """Take away what a killed daemon has left.
+
+        By the mount table, not by the number that it noted: that may name somebody else's connection by now.
+        """
+        disk = self.paths.run.resolve() / "mirror" / "r0" / "disk"
+        minor = connection_minor(disk)
+        if minor is not None:
+            abort_connection(minor)
+        umount(disk, lazy=True)
 
     def data_bytes(self) -> bytes:
         """The whole data area of the backing disk."""

@@ -11,11 +11,20 @@ import stat
 import pytest
 from device_tools import DISK_BYTES, LIMIT_S, mounts_below, served, sh, wait_for
 
+from mirror_pair import Side
 from relevo.device import loop
 from relevo.device.backing import BackingInUse, discard, open_backing
 from relevo.device.buffers import BufferPool
 from relevo.device.frontend import DiscardKind
-from relevo.device.mount import MountFailed, abort_connection, connection_minor, list_connections, mount_fuse_file
+from relevo.device.fuse import FuseFile
+from relevo.device.mount import (
+    MountFailed,
+    abort_connection,
+    connection_minor,
+    list_connections,
+    mount_fuse_file,
+    umount,
+)
 
 MIB = 1 << 20
 NAME = f"relevo-test:{os.getpid()}:served"
@@ -213,3 +222,27 @@ def test_mounting_nothing_is_an_error(tmp_path: pathlib.Path) -> None:
     with pathlib.Path(os.devnull).open() as nothing, pytest.raises(MountFailed, match="cannot be mounted"):
         mount_fuse_file(nothing.fileno(), tmp_path / "file")
     assert mounts_below(tmp_path) == []
+
+
+def test_cleaning_up_after_a_dead_side_ends_nobody_elses_connection(tmp_path: pathlib.Path) -> None:
+    """The number that it noted is given to the next connection as soon as its own is unmounted."""
+    side = Side(tmp_path, "nodo1", "")
+    folder = side.paths.run / "mirror" / "r0"
+    folder.mkdir(parents=True)
+    own, other = FuseFile(4096), FuseFile(4096)
+    try:
+        mount_fuse_file(own.fileno(), folder / "disk")
+        (folder / "connection").write_text(f"{connection_minor(folder / 'disk')}\n")
+        side.clean()
+        own.receive()
+        assert own.closed
+        mount_fuse_file(other.fileno(), tmp_path / "other")
+        (folder / "connection").write_text(f"{connection_minor(tmp_path / 'other')}\n")
+        side.clean()
+        other.receive()  # INIT
+        assert not other.closed
+    finally:
+        umount(folder / "disk", lazy=True)
+        umount(tmp_path / "other", lazy=True)
+        own.close()
+        other.close()

@@ -32,7 +32,6 @@ class Held:
         command = [sys.executable, str(pathlib.Path(__file__).with_name("held_disk.py")), str(path)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._read_until("ready")
-        self._minor = connection_minor(path)
 
     def _read_until(self, line: str) -> None:
         assert self._process.stdout is not None
@@ -58,9 +57,10 @@ class Held:
             return
         with contextlib.suppress(OSError, AssertionError):
             self.order("release")
+        minor = connection_minor(self.path)
+        if minor is not None:  # while it is mounted: afterwards the number may be somebody else's
+            abort_connection(minor)
         umount(self.path, lazy=True)
-        if self._minor is not None:
-            abort_connection(self._minor)
         with self._process:  # closes its pipes and waits for its end
             pass
 
