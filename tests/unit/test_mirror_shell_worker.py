@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,11 +20,12 @@ from relevo.base.paths import Paths
 from relevo.cli.mirror import _sentence
 from relevo.config.model import Config, Mirror
 from relevo.config.site import site_of
+from relevo.device.aio import AioUnavailable
 from relevo.device.fuse import FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
 from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, KeeperReply, Run, decode_order, encode
 from relevo.mirror import events as ev
-from relevo.mirror import shell, shell_device
+from relevo.mirror import reattach, shell, shell_device
 from relevo.mirror.create import create_metadata
 from relevo.mirror.loop import now_ms
 from relevo.mirror.parted import Parted
@@ -53,12 +55,19 @@ class Rig:
         self.keeper, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.to_keeper = KeeperClient(ours.detach())
         self.worker = shell.Worker(site_of(config(self.disk), "nodo1", "r0"), self.paths, self.to_keeper)
-        self.client = socket.socket(socket.AF_UNIX)
-        self.client.connect(str(self.paths.socket("mirror-r0")))
-        self.client.settimeout(0)
+        self.clients: list[socket.socket] = []
+        self.client = self.connect()
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(self.paths.socket("mirror-r0")))
+        client.settimeout(0)
+        self.clients.append(client)
+        return client
 
     def close(self) -> None:
-        self.client.close()
+        for client in self.clients:
+            client.close()
         self.keeper.close()
         self.to_keeper.close()
         self.worker._control.close()
@@ -75,11 +84,14 @@ class Rig:
 
     def ask(self, do: str, **arguments: object) -> Message:
         self.client.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        return self.answer(self.client)
+
+    def answer(self, client: socket.socket) -> Message:
         got = bytearray()
 
         def whole() -> bool:
             try:
-                got.extend(self.client.recv(65536))
+                got.extend(client.recv(65536))
             except BlockingIOError:
                 return False
             return got.endswith(b"\n")
@@ -88,10 +100,14 @@ class Rig:
         answer: Message = json.loads(got)
         return answer
 
-    def attach(self) -> None:
-        with self.disk.open("wb") as file:
+    def make_disk(self, path: pathlib.Path | None = None) -> None:
+        path = self.disk if path is None else path
+        with path.open("wb") as file:
             file.truncate(DISK_BYTES)
-        create_metadata(self.disk, zeroed=True)
+        create_metadata(path, zeroed=True)
+
+    def attach(self) -> None:
+        self.make_disk()
         self.worker._attach()
         self.turn(lambda: self.ask("status")["connection"] == "WFConnection")
 
@@ -132,6 +148,80 @@ def test_without_the_highest_vote_nothing_is_served(rig: Rig) -> None:
     note.write_text("7\n")
     rig.attach()
     assert rig.ask("primary", epoch=6)["error"] == "AlreadyDenied"
+
+
+def test_a_disk_whose_queue_cannot_be_made_is_given_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> Any:
+        raise AioUnavailable("io_setup(256) failed.", "Raise the sysctl fs.aio-max-nr.")
+
+    plain = shell.ShellDisk
+    rig.make_disk()
+    monkeypatch.setattr(shell, "ShellDisk", none_left)
+    for _ in range(2):
+        rig.worker._attach()
+        assert "aio-max-nr" in rig.ask("status")["problem"], "and not: the disk is in use"
+    monkeypatch.setattr(shell, "ShellDisk", plain)
+    rig.attach()
+
+
+def attach_later(rig: Rig) -> socket.socket:
+    """Ask for the disk on a connection of its own."""
+    client = rig.connect()
+    client.sendall(b'{"do": "attach"}\n')
+    return client
+
+
+def test_a_disk_that_hangs_while_it_is_attached_holds_up_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, asked, plain = threading.Event(), threading.Event(), shell.open_copy
+
+    def hanging(*arguments: Any) -> Any:
+        asked.set()
+        assert answers.wait(LIMIT_MS / 1000)
+        return plain(*arguments)
+
+    monkeypatch.setattr(shell, "open_copy", hanging)
+    monkeypatch.setattr(reattach, "ATTACH_LIMIT_MS", 400)
+    answers.set()
+    rig.attach()
+    assert rig.ask("detach")["ok"]
+    answers.clear()
+    asked.clear()
+    first = attach_later(rig)
+    rig.turn(asked.is_set)
+    assert rig.ask("status")["disk"] == "Diskless", "it answers meanwhile"
+    assert rig.answer(attach_later(rig))["error"] == "CommandInProgress"
+    refused = rig.answer(first)
+    assert (refused["error"], refused["ok"]) == ("DiskDoesNotAnswer", False)
+    assert rig.answer(attach_later(rig))["error"] == "DiskDoesNotAnswer", "the thread is still with the disk"
+    answers.set()
+    rig.turn(lambda: not rig.worker._reattach._reading)
+    assert rig.answer(attach_later(rig))["ok"], "what came too late was closed again"
+    assert rig.ask("status")["disk"] != "Diskless"
+
+
+def test_a_disk_that_never_answers_leaves_its_place_to_another(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reattach, "ATTACH_LIMIT_MS", 400)
+    rig.attach()
+    hung = rig.worker._disk
+    assert hung is not None
+    busy = [True]
+    plain = shell.ShellDisk.busy.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(shell.ShellDisk, "busy", property(lambda disk: plain(disk) or (disk is hung and busy[0])))
+    hung.abandon()
+    rig.ask("detach")
+    rig.turn(lambda: rig.ask("status")["disk"] == "Diskless")
+    refused = rig.answer(attach_later(rig))
+    assert refused["error"] == "DiskDoesNotAnswer"
+    assert "under way" in refused["what"]
+    other = rig.disk.with_name("other")
+    rig.make_disk(other)
+    other.replace(rig.disk)
+    assert rig.answer(attach_later(rig))["ok"], "while the first still hangs"
+    assert rig.worker._given_up == [hung]
+    busy.clear()
+    busy.append(False)
+    rig.ask("status")
+    assert not rig.worker._given_up
 
 
 def test_without_fuse_a_promotion_is_refused_and_the_mirror_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

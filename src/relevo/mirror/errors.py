@@ -77,10 +77,20 @@ class StillPrimary(MirrorRefused):
 
 
 class CommandInProgress(MirrorRefused):
-    """Another change of role is under way."""
+    """Another command is under way, which has to end first."""
 
-    def __init__(self) -> None:
-        super().__init__("Another change of role is under way.", "Wait for it and try again.")
+    def __init__(self, what: str = "Another change of role is under way.") -> None:
+        super().__init__(what, "Wait for it and try again.")
+
+
+class DiskDoesNotAnswer(MirrorRefused):
+    """The disk that is to be attached hangs, or the one before it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            what,
+            "Look into the kernel's log: it can be attached when it answers, and so can another disk in its place.",
+        )
 
 
 class PeerLost(MirrorRefused):

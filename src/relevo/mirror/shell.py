@@ -5,6 +5,7 @@ It never opens, mounts or looks at the device that it serves.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -31,7 +32,7 @@ from relevo.mirror import events as ev
 from relevo.mirror.adjusting import Adjuster
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
-from relevo.mirror.disk_content import open_copy
+from relevo.mirror.disk_content import OpenCopy, open_copy
 from relevo.mirror.disk_note import DiskNote
 from relevo.mirror.epoch_store import EpochStore
 from relevo.mirror.errors import CannotResume
@@ -39,6 +40,7 @@ from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.packets import Barrier, Packet
 from relevo.mirror.parted import Parted
+from relevo.mirror.reattach import Reattach
 from relevo.mirror.shell_device import ShellDevice
 from relevo.mirror.shell_disk import ShellDisk
 from relevo.mirror.shell_errands import ShellErrands
@@ -122,6 +124,15 @@ class Worker:
         )
         self._effects = self._effect_table()
         self._when_idle: Callable[[], None] | None = None
+        self._given_up: list[ShellDisk] = []
+        self._reattach = Reattach(
+            self._loop,
+            self._read_disk,
+            self._use_disk,
+            lambda token, error: token[0].refuse(error),
+            lambda: self._disk is not None,
+            lambda: len(self._given_up),
+        )
 
     def run(self) -> None:
         """Until told to stop."""
@@ -158,12 +169,27 @@ class Worker:
         Raises:
             RelevoError, OSError: it cannot be used.
         """
-        epoch = self._epochs.read()
-        copy = open_copy(self._disk_path, self._meta_place, self._disk_note)
-        self._problem = ""
+        self._use_disk(self._read_disk(), token)
+
+    def _read_disk(self) -> OpenCopy:
+        self._epochs.read()  # without it no disk is of use: said before one is opened
+        return open_copy(self._disk_path, self._meta_place, self._disk_note)
+
+    def _use_disk(self, copy: OpenCopy, token: ev.Token | None) -> None:
+        """Give an open disk to the core; it is closed when that cannot be.
+
+        Raises:
+            RelevoError, OSError: it cannot be used.
+        """
         loop, content = self._loop, copy.content
-        self._disk = ShellDisk(loop, copy, self._disk_done)
-        self._watch_disk(self._disk)
+        with contextlib.ExitStack() as otherwise:
+            otherwise.callback(copy.close)
+            epoch, stale = self._epochs.read(), self._stale.read()
+            disk = ShellDisk(loop, copy, self._disk_done)
+            otherwise.pop_all()
+        self._problem = ""
+        self._disk = disk
+        self._watch_disk(disk)
         self._device.block_bytes = copy.data.block_bytes
         self._errands.data_bytes = content.layout.data_bytes
         if self._core is None:
@@ -182,7 +208,7 @@ class Worker:
                 _random(RANDOM_NUMBERS),
                 resume_bytes=self._resume[0].size if self._resume is not None else 0,
                 token=token,
-                stale=self._stale.read(),
+                stale=stale,
             )
         )
         self._changed()
@@ -204,6 +230,7 @@ class Worker:
         Raises:
             AlreadySet: there is one in use.
             CommandInProgress: one is being attached.
+            DiskDoesNotAnswer: the one that was to be attached before hangs.
             RelevoError, OSError: it cannot be used.
         """
         if self._core is None:
@@ -212,20 +239,9 @@ class Worker:
         status = self._core.status()
         if status["disk"] != diskless.STATUS["disk"]:
             raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
-        closed = self._when_idle
-        if self._disk is None:
-            self._open_disk(token)
-        elif closed is not None:
-            self._when_idle = lambda: self._open_after(closed, token)
-        else:
-            raise errors.CommandInProgress
-
-    def _open_after(self, closed: Callable[[], None], token: ev.Token) -> None:
-        closed()
-        try:
-            self._open_disk(token)
-        except (RelevoError, OSError) as error:
-            token[0].refuse(error)
+        if self._disk is not None and self._when_idle is None:
+            raise errors.CommandInProgress("A disk is being attached.")
+        self._reattach.begin(token)
 
     def _close_disk(self, effect: ev.CloseDisk) -> None:
         self._when_idle = lambda: self.step(ev.DiskDone(self._loop.now_ms, effect.token))
@@ -245,14 +261,30 @@ class Worker:
         disk.meta.measure(effect, measured)
 
     def _close_when_idle(self, disk: ShellDisk, then: Callable[[], None]) -> None:
-        """The end of a round in which nothing more is under way on a disk that is to be closed."""
+        """The end of a round in which nothing more is under way on a disk that is to be closed.
+
+        One that does not answer is left behind, and closed when it has answered: another one may take its place.
+        """
         if disk.busy:
-            return
+            if not disk.abandoned:
+                return
+            self._given_up.append(disk)
+        else:
+            disk.close()
         self._when_idle = None
-        disk.close()
         self._disk = None
         self._effects = self._effect_table()
         then()
+
+    def _look_at_given_up(self) -> None:
+        """The end of a round: close what has answered at last; whoever waits for that goes on."""
+        for disk in tuple(self._given_up):
+            disk.submit()
+            if not disk.busy:
+                self._given_up.remove(disk)
+                disk.close()
+                _log.info("disk_answered_at_last", disk=str(self._disk_path))
+        self._reattach.go_on()
 
     def _no_disk(self, effect: Any) -> None:
         self._done(effect.token, errno.ENODEV)
@@ -316,6 +348,8 @@ class Worker:
             self._disk.submit()
             if self._when_idle is not None:
                 self._close_when_idle(self._disk, self._when_idle)
+        if self._given_up or self._reattach.waiting:
+            self._look_at_given_up()
         if self._status_changed:
             self._status_changed = False
             status = self._core_status()

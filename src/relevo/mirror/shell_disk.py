@@ -75,6 +75,8 @@ class ShellDisk:
         self._odd = OddIo(copy.data.block_bytes, self._read_view, self._write_view, self._discard_range)
         self._digests: dict[str, Digest] = {}
         self._closed = False
+        self.abandoned = False
+        """It did not answer: nothing more is asked of it."""
         loop.add(self._aio.fileno(), READ | EDGE, self._ready)
 
     @property
@@ -103,6 +105,7 @@ class ShellDisk:
 
         It stays `busy` as long as the kernel has something: until then nobody else may use the disk.
         """
+        self.abandoned = True
         waiting, self._waiting_reads = list(self._waiting_reads), deque()
         for operation in abandon(self._aio, _heir):
             operation.finish(operation, -errno.ETIMEDOUT)
@@ -118,8 +121,12 @@ class ShellDisk:
             self._odd.read(effect.offset, effect.length, lambda number, buffer: self._done(token, number, buffer))
             return
         buffer = effect.buffer if effect.buffer is not None else self._reads.take(effect.length)
-        if buffer is None:
+        if buffer is None and not self.abandoned:
             self._waiting_reads.append(effect)
+            return
+        if buffer is None:  # the kernel may keep all of it for ever, and it would not be used
+            refused = Harmless(self._read_done, effect.token, effect.length, None)
+            self._aio.read(self._fd, memoryview(b""), effect.offset, refused)
             return
         operation = Harmless(self._read_done, effect.token, effect.length, buffer)
         self._aio.read(self._fd, buffer.view, effect.offset, operation)
