@@ -16,7 +16,7 @@ AXE_SHA512 := FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFN
 AXE := $(VENV)/axe-$(AXE_VERSION).min.js
 STATIC := src/relevo/files/pages/static/vendor
 
-.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor interop interop-short bench bench-mirror bench-failover torture clean
+.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor interop interop-short bench bench-mirror bench-failover bench-listing torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,7 +92,7 @@ interop: setup ## the kernel's drbd, systemd, Pacemaker, every case; prints thei
 interop-short: setup ## the same in a short form
 	@$(BIN)/pytest -q tests/interop -m short
 
-bench: bench-mirror bench-failover ## every measurement, written to bench/results
+bench: bench-mirror bench-failover bench-listing ## every measurement, written to bench/results
 
 bench-mirror: setup ## the mirror beside plain disks, qemu and GlusterFS; its growth; its resync
 	@tools/install-packages $(APT_BENCH)
@@ -100,6 +100,9 @@ bench-mirror: setup ## the mirror beside plain disks, qemu and GlusterFS; its gr
 
 bench-failover: setup ## how long the service is away
 	@PYTHONPATH=tests $(BIN)/python -m bench failover
+
+bench-listing: setup ## the first page of a folder of 100,000 entries
+	@PYTHONPATH=tests $(BIN)/python bench/listing.py
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -106,6 +106,23 @@ def test_a_download_is_whole(place: Site, open_page: OpenPage, tmp_path: pathlib
     assert (tmp_path / "got").read_bytes() == data
 
 
+def test_the_service_worker_goes_on(place: Site, open_page: OpenPage, tmp_path: pathlib.Path) -> None:
+    """Where the connection is trusted the browser's own download is made of ranges: the volume goes and comes back."""
+    data = os.urandom(1 << 20) * 128
+    (place.root / "a.bin").write_bytes(data)
+    page = open_page(place.url)
+    page.wait_for_function("() => navigator.serviceWorker.controller")
+    with page.expect_download() as coming:
+        page.get_by_role("link", name="a.bin", exact=True).click()
+    assert place.service.traffic.active, "it is in the middle"
+    for _ in range(2):
+        place.order(place.service.close())
+        place.order(place.service.open())
+    coming.value.save_as(tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == data
+    expect(page.locator("#transfers li")).to_have_count(0)  # it was not the page that fetched it
+
+
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_without_javascript(place: Site, open_page: OpenPage, language: str) -> None:
     fill(place.root)

@@ -14,9 +14,9 @@ import pytest
 
 from files_bench import Bench, bench, until
 from relevo.files import bin as rubbish
-from relevo.files import limits, previews, tree
+from relevo.files import limits, order, previews, tree
 from relevo.files.errors import FilesError
-from relevo.files.volume import names_in
+from relevo.files.volume import Volume, names_in
 
 JSON = {"Accept": "application/json"}
 
@@ -274,3 +274,36 @@ def test_nothing_is_replaced_that_came_a_moment_ago(tmp_path: pathlib.Path) -> N
         os.close(inside)
     finally:
         os.close(fd)
+
+
+def test_pages_of_a_large_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remembered order is forgotten with the first name that comes or goes; folders first, in both directions."""
+    monkeypatch.setattr(order, "ORDERS_MIN_NAMES", 1)
+    monkeypatch.setattr(order, "SETTLED_NS", -1)
+    for name in ("b10", "B2", "ána 1", "c"):
+        (tmp_path / name).touch()
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("c")
+    volume = Volume(tmp_path)
+    volume.open()
+    orders = order.Orders()
+
+    def names(first: int, count: int, *, descending: bool = False) -> list[str]:
+        return [entry.name for entry in orders.page(volume, (), first, count, descending=descending)[0]]
+
+    try:
+        assert names(0, 9) == ["x", "y", "ána 1", "B2", "b10", "c"]
+        assert names(1, 2) == ["y", "ána 1"]
+        assert names(3, 2) == ["B2", "b10"]
+        assert names(0, 9, descending=True) == ["y", "x", "c", "b10", "B2", "ána 1"]
+        assert names(99, 9) == ["c"]
+        (tmp_path / "a").touch()
+        assert names(2, 1) == ["a"]
+    finally:
+        volume.close()
+
+
+@pytest.mark.parametrize("names", [["a1", "a02", "a10", "a b", "ab"], ["1", "2", "10", " ", "a"], ["m", "Ñ", "o"]])
+def test_natural_order(names: list[str]) -> None:
+    assert sorted(set(names), key=order.natural_key) == names

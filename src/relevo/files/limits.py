@@ -59,6 +59,12 @@ SENDFILE_PATIENCE_MS = 20
 LISTED_MAX = 200
 """Entries on one page of a listing for people; programs get all."""
 
+ORDERS_MIN_NAMES = 1000
+"""The order of a folder with fewer names is not worth remembering."""
+ORDERS_MAX_NAMES = 500_000
+"""Names whose order is remembered, over all folders."""
+SETTLED_NS = 100_000_000
+"""A folder that was changed more recently may change again without its modification time telling (a kernel's tick)."""
 COPY_SLICE_BYTES = 32 << 20
 """A thread copies at most this much of a file before others get their turn."""
 SAME_NAME_MAX = 100

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import unicodedata
 from typing import Any
 
 import msgspec
@@ -13,24 +12,14 @@ from aiohttp import web
 from relevo.files import limits, pages
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
+from relevo.files.order import natural_key
 from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.urls import quote, shown
 from relevo.files.volume import Entry, Volume
 
 SORTS = ("name", "size", "date")
-_DIGITS = re.compile(r"(\d+)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """How people sort names: without regard to case and accents, numbers by their value."""
-    plain = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char)).casefold()
-    return tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
-        for part in _DIGITS.split(plain)
-        if part
-    )
 
 
 def sort(entries: list[Entry], by: str, *, descending: bool) -> list[Entry]:
@@ -71,24 +60,32 @@ async def answer(service: Service, call: Call) -> web.Response:
         body = await service.run(_as_json, service.volume, call, by, descending=descending)
         headers = {**COMMON_HEADERS, "Vary": "Accept", "Cache-Control": "no-cache", "Content-Type": "application/json"}
         return web.Response(status=200, headers=headers, body=body)
-    return await service.run(_as_page, service.volume, call, by, descending=descending)
+    return await service.run(_as_page, service, call, by, descending=descending)
 
 
 def _as_json(volume: Volume, call: Call, by: str, *, descending: bool) -> bytes:
     return as_json(call.place.folder_url(), sort(volume.entries(call.place.names), by, descending=descending))
 
 
-def _as_page(volume: Volume, call: Call, by: str, *, descending: bool) -> web.Response:
+def _as_page(service: Service, call: Call, by: str, *, descending: bool) -> web.Response:
     """In a thread: reading, sorting and writing a large folder takes a while."""
-    entries = sort(volume.entries(call.place.names), by, descending=descending)
+    volume, names, count = service.volume, call.place.names, limits.LISTED_MAX
     first = int(call.query["from"]) if _NUMBER.fullmatch(call.query.get("from", "")) else 0
-    first = min(first, max(0, len(entries) - 1))
+    if by == "name":
+        shown_now, known = service.orders.page(volume, names, first, count, descending=descending)
+        total, folders = known.total, len(known.folders)
+        first = min(first, max(0, total - 1))
+    else:
+        entries = sort(volume.entries(names), by, descending=descending)
+        total, folders = len(entries), sum(entry.is_folder for entry in entries)
+        first = min(first, max(0, total - 1))
+        shown_now = entries[first : first + count]
     view = views.View(
-        names=call.place.names,
-        entries=entries[first : first + limits.LISTED_MAX],
+        names=names,
+        entries=shown_now,
         first=first,
-        total=len(entries),
-        folders=sum(entry.is_folder for entry in entries),
+        total=total,
+        folders=folders,
         by=by,
         descending=descending,
         language=call.language,

@@ -23,6 +23,7 @@ from relevo.files import bin as rubbish
 from relevo.files import copies, limits, uploads
 from relevo.files.claims import Claims
 from relevo.files.errors import FilesError, VolumeFault, unavailable
+from relevo.files.order import Orders
 from relevo.files.pool import Pool
 from relevo.files.traffic import Traffic
 from relevo.files.volume import Entry, Volume, digest_slice
@@ -75,6 +76,7 @@ class Service:
         self.problem = ""
         self.traffic = Traffic()
         self.claims = Claims()
+        self.orders = Orders()
         self._mirror_socket = mirror_socket
         self._mountpoint = mountpoint
         self._pool = pool or Pool()

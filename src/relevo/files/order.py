@@ -1,0 +1,132 @@
+"""The names of a folder in the order of people, quickly: only the page that is shown is looked at closely.
+
+The order of large folders is remembered for as long as the folder's modification time stands still: every name that
+comes or goes changes it.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import re
+import threading
+import time
+import unicodedata
+
+from relevo.files.errors import FilesError
+from relevo.files.limits import ORDERS_MAX_NAMES, ORDERS_MIN_NAMES, SETTLED_NS
+from relevo.files.urls import HIDDEN_AT_ROOT
+from relevo.files.volume import Entry, Volume
+
+_DIGITS = re.compile(r"\d+")
+_LENGTH_MAX = 0x1F
+"""Numbers are preceded by their length, as a character below every printable one."""
+
+
+class _Bases(dict[int, str]):
+    """Character -> what it is compared as: without accents; filled as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        parts = unicodedata.normalize("NFKD", chr(code))
+        found = self[code] = "".join(part for part in parts if not unicodedata.combining(part)).casefold()
+        return found
+
+
+_BASES = _Bases()
+
+
+def _number(match: re.Match[str]) -> str:
+    digits = match[0].lstrip("0") or "0"
+    return chr(min(len(digits), _LENGTH_MAX)) + digits
+
+
+def natural_key(name: str) -> str:
+    """How people sort names: without regard to case and accents, numbers by their value."""
+    plain = name.lower() if name.isascii() else name.translate(_BASES)
+    return _DIGITS.sub(_number, plain)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Names:
+    """The names in a folder, sorted: those of folders and those of files."""
+
+    folders: list[str]
+    files: list[str]
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return len(self.folders) + len(self.files)
+
+    def part(self, first: int, count: int, *, descending: bool) -> list[str]:
+        """A page of them, folders first."""
+        step = -1 if descending else 1
+        folders = self.folders[::step]
+        if first + count <= len(folders):
+            return folders[first : first + count]
+        before = max(0, first - len(folders))
+        left = first + count - max(first, len(folders))
+        return folders[first:] + self.files[::step][before : before + left]
+
+
+def _sorted(names: list[str]) -> list[str]:
+    names.sort()
+    names.sort(key=natural_key)
+    return names
+
+
+def _scan(fd: int, *, root: bool) -> Names:
+    folders, files = [], []
+    with os.scandir(fd) as found:
+        for item in found:
+            if item.is_file(follow_symlinks=False):
+                files.append(item.name)
+            elif item.is_dir(follow_symlinks=False) and not (root and item.name in HIDDEN_AT_ROOT):
+                folders.append(item.name)
+    return Names(_sorted(folders), _sorted(files))
+
+
+class Orders:
+    """What is remembered of large folders; used by threads."""
+
+    def __init__(self) -> None:
+        self._known: collections.OrderedDict[tuple[int, int, int], Names] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def page(
+        self, volume: Volume, names: tuple[str, ...], first: int, count: int, *, descending: bool
+    ) -> tuple[list[Entry], Names]:
+        """The entries of a page of a folder, by name, and all its names.
+
+        Raises:
+            OSError: as the system calls do.
+        """
+        with volume.folder(names) as fd:
+            found = self._names(fd, root=not names)
+            first = min(first, max(0, found.total - 1))
+            shown = [_entry(fd, name) for name in found.part(first, count, descending=descending)]
+        return [entry for entry in shown if entry is not None], found
+
+    def _names(self, fd: int, *, root: bool) -> Names:
+        about = os.fstat(fd)
+        key = (about.st_dev, about.st_ino, about.st_mtime_ns)
+        with self._lock:
+            if (known := self._known.get(key)) is not None:
+                self._known.move_to_end(key)
+                return known
+        found = _scan(fd, root=root)
+        settled = os.fstat(fd).st_mtime_ns == about.st_mtime_ns and time.time_ns() - about.st_mtime_ns > SETTLED_NS
+        if settled and found.total >= ORDERS_MIN_NAMES:
+            with self._lock:
+                self._known[key] = found
+                while sum(one.total for one in self._known.values()) > ORDERS_MAX_NAMES and len(self._known) > 1:
+                    self._known.popitem(last=False)
+        return found
+
+
+def _entry(fd: int, name: str) -> Entry | None:
+    try:
+        return Volume.look_in(fd, name)
+    except FilesError:  # it has become something else meanwhile
+        return None
