@@ -90,11 +90,12 @@ def test_what_is_foretold_of_a_death_is_what_happens(cluster: Cluster) -> None:
     cluster.story.await_service_away_from("nodo1")
     # The same question again: now nobody is left, and the copy that comes back alone would not serve old files.
     assert _explained(cluster, "nodo2")["if_dies"]["nodo2"]["node"] is None
-    started = [
-        event["what"]
-        for event in json.loads(_said(cluster, "nodo2", "status", "--json"))["history"]
-        if "take" in event["what"] or "starts on nodo2" in event["what"]
-    ]
-    assert started
+    told = [(event["node"], event["what"]) for event in json.loads(_said(cluster, "nodo2", "history", "--json"))]
+    assert ("nodo1", "nodo1 is dead.") in told
+    assert ("nodo2", "web is started on nodo2.") in told
+    cluster.lab.crash("nodo2")
+    cluster.lab.boot("nodo2")
+    kept = [(event["node"], event["what"]) for event in json.loads(_said(cluster, "nodo2", "history", "--json"))]
+    assert kept[: len(told)] == told
     cluster.lab.boot("nodo1")
     cluster.story.await_service_on("nodo1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import pathlib
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
+from relevo.cli.history import BadSince, begin_of
 from relevo.config.load import load
 from relevo.lab.scene import Options, configuration
 from relevo.manager.executor import Executor
@@ -18,7 +20,7 @@ from relevo.node import views
 from relevo.node.brain import Brain, NotStored
 from relevo.node.daemon import Daemon, Failures, now_ms
 from relevo.node.fencer import Fencer
-from relevo.node.history import MAX_EVENTS, History
+from relevo.node.history import MAX_EVENTS, History, read_history
 from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
 from relevo.node.publisher import Publisher
@@ -117,6 +119,65 @@ def test_history_is_bounded_and_says_a_thing_once() -> None:
     for number in range(2 * MAX_EVENTS):
         history.add(str(number))
     assert len(history.events()) == MAX_EVENTS
+
+
+def _kept(path: pathlib.Path) -> list[str]:
+    return [event.what for event in read_history(path)]
+
+
+def test_the_history_on_disk_survives_a_restart_a_torn_line_and_a_full_disk(tmp_path: pathlib.Path) -> None:
+    async def story() -> None:
+        path = tmp_path / "node" / "history.jsonl"
+        first = History("nodo1", path)
+        task = asyncio.create_task(first.run())
+        await asyncio.sleep(0)
+        first.add_changed("web", "It runs on nodo1.", node="nodo1")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with path.open("ab") as file:
+            file.write(b'{"at": "2026-')
+        second = History("nodo1", path)
+        second.add_changed("web", "It runs on nodo1.")  # known already
+        second.add("Something else.")
+        assert second.write()
+        assert _kept(path) == ["It runs on nodo1.", "Something else."]
+        path.unlink()
+        path.mkdir()  # it cannot be written
+        second.add("Later.")
+        assert not second.write()
+        path.rmdir()
+        assert second.write()
+        assert _kept(path) == ["Later."]
+
+    asyncio.run(story())
+
+
+def test_the_history_on_disk_is_bounded(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relevo.node.history.MAX_FILE_EVENTS", 10)
+    history = History("nodo1", tmp_path / "history.jsonl")
+    for number in range(57):
+        history.add(str(number))
+        assert history.write()
+        assert len(_kept(tmp_path / "history.jsonl")) <= 10
+    assert _kept(tmp_path / "history.jsonl")[-5:] == ["52", "53", "54", "55", "56"]
+
+
+@pytest.mark.parametrize(
+    ("since", "begin"),
+    [
+        ("2h", "2026-05-04T10:00:00+02:00"),
+        ("2026-05-03", "2026-05-03T00:00:00+02:00"),
+        ("x", ""),
+        ("99999999999 d", ""),
+    ],
+)
+def test_since_is_a_duration_or_a_date(since: str, begin: str) -> None:
+    now = dt.datetime.fromisoformat("2026-05-04T12:00:00+02:00")
+    if begin:
+        assert begin_of(since, now).isoformat() == begin
+    else:
+        with pytest.raises(BadSince):
+            begin_of(since, now)
 
 
 def _brain(etc: pathlib.Path) -> Brain:

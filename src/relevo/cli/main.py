@@ -9,7 +9,21 @@ import typer
 
 from relevo import __version__
 from relevo.base.paths import Paths
-from relevo.cli import check, cluster, daemons, demo, import_ha, lab, mirror, ocf, orders, transfer, units, volume
+from relevo.cli import (
+    check,
+    cluster,
+    daemons,
+    demo,
+    history,
+    import_ha,
+    lab,
+    mirror,
+    ocf,
+    orders,
+    transfer,
+    units,
+    volume,
+)
 from relevo.cli.context import context, errors_as_sentences
 
 _DEFAULT = Paths()
@@ -60,6 +74,7 @@ app.command("ban")(orders.ban)
 app.command("clear")(orders.clear)
 app.command("maintenance")(orders.maintenance)
 app.command("explain")(orders.explain)
+app.command("history")(history.history)
 app.command("leave")(cluster.leave)
 app.command("force")(cluster.force)
 app.command("fence")(cluster.fence)

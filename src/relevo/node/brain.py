@@ -62,6 +62,9 @@ from relevo.node.store import Store
 from relevo.node.witness import WitnessFeed
 
 _log = structlog.get_logger()
+AT_REST = frozenset({ServiceState.STARTED, ServiceState.STOPPED, ServiceState.FAILED})
+"""States of a service that are worth an event."""
+
 MAX_PASSES = 4
 """Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
 
@@ -355,8 +358,16 @@ class Brain:
 
     def _tell(self) -> None:
         for name, decision in self.plan.decisions.items():
-            self._history.add_changed(name, f"{name}: {decision.reason}")
+            self._history.add_changed(name, f"{name}: {decision.reason}", node=decision.target or self._me)
         self._history.add_changed("alarms", " ".join(self.alarms) or "No alarms.")
         for name, view in self.nodes.items():
             if name != self._me:
-                self._history.add_changed(f"node {name}", f"{name} is {view.alive}.")
+                self._history.add_changed(f"node {name}", f"{name} is {view.alive}.", node=name)
+            if view.facts is not None and view.alive is Alive.ALIVE:
+                self._tell_states(name, view.facts)
+
+    def _tell_states(self, node: str, facts: NodeFacts) -> None:
+        for name, told in facts.services.items():
+            if told.state in AT_REST:
+                why = f": {told.reason}" if told.reason else "."
+                self._history.add_changed(f"{name} on {node}", f"{name} is {told.state} on {node}{why}", node=node)

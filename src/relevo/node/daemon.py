@@ -27,7 +27,7 @@ from relevo.manager.standing import mirrors_of
 from relevo.node import views
 from relevo.node.brain import Brain
 from relevo.node.fencer import Fencer
-from relevo.node.history import History
+from relevo.node.history import History, history_path
 from relevo.node.inputs import Feed
 from relevo.node.orders import Orders
 from relevo.node.publisher import Publisher
@@ -76,7 +76,7 @@ class Daemon:
         self._me = me
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
-        self._history = History()
+        self._history = History(me, history_path(paths))
         self._heartbeat = Feed(paths.socket("heartbeat"), self._changed)
         self._mirrors = {
             name: Feed(paths.socket(f"mirror-{name}"), self._changed, Pause(paths.device_folder(name)))
@@ -140,6 +140,7 @@ class Daemon:
                 for feed in (self._heartbeat, *self._mirrors.values()):
                     tasks.create_task(feed.run())
                 tasks.create_task(self._publisher.run())
+                tasks.create_task(self._history.run())
                 if self._witness is not None:
                     tasks.create_task(self._witness.run())
                 tasks.create_task(self._executor.run())
