@@ -28,6 +28,18 @@ MAKE = """async (size) => {
 }"""
 
 
+CHANGES = f"""
+post() {{ curl -sf -o /dev/null -H 'Accept: application/json' "$@"; }}
+for name in one two three four; do echo $name | curl -sf -T - {URL}$name; done
+post -d name=folder '{URL}?action=folder'
+post -d 'item=one&name=renamed' '{URL}?action=rename'
+post -d 'item=two&to=/folder' '{URL}?action=move'
+post -d 'item=three&to=/folder' '{URL}?action=copy'
+post -d 'item=four' '{URL}?action=delete'
+"""
+"""Answered right before the power goes; what they did has to be there afterwards."""
+
+
 @pytest.fixture
 def lab(make_lab: LabMaker) -> Lab:
     made = make_lab(limit_s=170.0, disk_bytes=512 << 20)
@@ -63,6 +75,7 @@ def test_upload_and_download_outlive_a_power_cut(lab: Lab, client_browser: Brows
         for line in ("subido.bin", "bajado.bin"):  # both are in the middle
             bar = page.locator("#transfers li", has_text=line).locator("progress")
             page.wait_for_function("([bar]) => bar.value > 8e6", arg=[bar.element_handle()])
+        lab.run("client", ["sh", "-ec", CHANGES], check=True)
         lab.crash("nodo1")
         expect(page.locator("#switching")).to_have_text("Cambiando de servidor…", timeout=FAILOVER_MS)
         page.get_by_role("link", name="Papelera").click()  # a click meanwhile is not lost
@@ -74,3 +87,9 @@ def test_upload_and_download_outlive_a_power_cut(lab: Lab, client_browser: Brows
     Story(lab).await_service_away_from("nodo1")
     told = lab.run("client", ["sh", "-c", f"curl -sf {URL}subido.bin | sha256sum"], check=True, capture=True)
     assert told.stdout.split()[0].decode() == hashlib.sha256(b"\x09" * SIZE_BYTES).hexdigest()
+    look = (
+        f"curl -sf {URL}renamed {URL}folder/two {URL}folder/three {URL}three; curl -sf '{URL}.relevo/bin/?format=json'"
+    )
+    told = lab.run("client", ["sh", "-c", look], check=True, capture=True)
+    assert told.stdout.decode().startswith("one\ntwo\nthree\nthree\n{")
+    assert b'"path":"/four"' in told.stdout

@@ -165,6 +165,20 @@ def test_with_the_keyboard(place: Site, open_page: OpenPage) -> None:
     expect(page.locator("#content")).to_be_focused()
 
 
+def test_from_one_picture_to_the_next(place: Site, open_page: OpenPage) -> None:
+    fill(place.root)
+    page = open_page(place.url + "Fotos%20de%20la%20playa/")
+    page.get_by_role("link", name="foto 3.svg", exact=True).click()
+    expect(page.get_by_role("heading", name="foto 3.svg")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("heading", name="foto 10.svg")).to_be_visible()
+    assert page.evaluate("document.querySelector('.show img').naturalWidth") == 900
+    page.get_by_role("link", name="Previous").click()
+    expect(page.get_by_role("heading", name="foto 3.svg")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="foto 10.svg")).to_be_visible()
+
+
 def test_the_first_page_is_small(place: Site, open_page: OpenPage) -> None:
     for number in range(300):
         (place.root / f"a file with a longer name, number {number}.txt").write_bytes(b"")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 SCRIPT: dict[str, tuple[str, str]] = {
     "switching": ("Switching servers…", "Cambiando de servidor…"),
+    "next": ("Next", "Siguiente"),
+    "prev": ("Previous", "Anterior"),
     "select_all": ("Select all on this page", "Seleccionar todo en esta página"),
     "chosen_one": ("1 selected", "1 seleccionado"),
     "chosen_many": ("{n} selected", "{n} seleccionados"),

@@ -107,6 +107,8 @@ document.addEventListener("keydown", (event) => {
 // --- choosing several ------------------------------------------------------------------------------------------------
 
 function dress() {
+  previews();
+  places();
   const form = document.getElementById("things"), tools = document.getElementById("chosen-tools");
   const folder = document.getElementById("folder-input");
   if (folder) folder.hidden = false;
@@ -139,6 +141,51 @@ function dress() {
   });
   tools.classList.add("float");
   count();
+}
+
+// --- from one preview to the next, and where to move things -----------------------------------------------------------
+
+let neighbours = []; // the addresses of the previews in the listing that was left last
+
+function previews() {
+  const here = location.pathname + location.search;
+  const at = neighbours.indexOf(here), tools = document.querySelector(".show") && document.querySelector(".tools");
+  if (!tools) {
+    neighbours = [...document.querySelectorAll(".list td.name > a")].map((link) => link.getAttribute("href")).filter((href) => href.includes("preview=1"));
+  } else if (at >= 0) {
+    for (const [step, rel] of [[1, "next"], [-1, "prev"]]) {
+      if (!neighbours[at + step]) continue;
+      const link = Object.assign(document.createElement("a"), { className: "button", href: neighbours[at + step], rel, textContent: say(rel) });
+      tools.prepend(link);
+    }
+  }
+}
+
+document.addEventListener("keydown", (event) => {
+  const rel = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+  if (rel && !event.altKey && !event.ctrlKey && !event.target.closest("input, textarea, select, audio, video")) {
+    document.querySelector(`.tools a[rel=${rel}]`)?.click();
+  }
+});
+
+function places() { // the folders below what is typed so far
+  const field = document.getElementById("to");
+  if (!field) return;
+  const list = Object.assign(document.createElement("datalist"), { id: "places" });
+  field.after(list);
+  field.setAttribute("list", "places");
+  let shown = null;
+  const fill = async () => {
+    const parent = field.value.replace(/[^/]*$/, "").replace(/^\/?/, "/");
+    if (parent === shown) return;
+    shown = parent;
+    const { answer } = await ask(parent.split("/").map(encodeURIComponent).join("/"), { headers: { Accept: "application/json" } });
+    const found = answer.ok ? (await answer.json()).entries : [];
+    if (parent !== shown) return;
+    list.replaceChildren(...found.filter((one) => one.type === "folder").map((one) => new Option("", parent + one.name)));
+  };
+  field.addEventListener("input", fill);
+  field.addEventListener("focus", fill);
 }
 
 const own = document.getElementById("script");
