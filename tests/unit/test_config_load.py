@@ -17,6 +17,7 @@ from relevo.config.model import (
     FilesystemResource,
     HeartbeatTimings,
     MirrorResource,
+    Window,
     Witness,
 )
 from relevo.lab.scene import Options, configuration, new_secrets
@@ -121,6 +122,14 @@ def test_everything_is_understood(tmp_path: pathlib.Path) -> None:
     ]
     assert address.address == IPv4Interface("192.168.0.29/24")
     assert config.peers_of("nodo1") == (config.nodes["nodo2"],)
+
+
+def test_when_a_service_goes_back(tmp_path: pathlib.Path) -> None:
+    options = 'prefer = "nodo1"\nfailback_delay = "10 min"\nfailback_window = "22:00-5:30"'
+    service = load(written(tmp_path, RIGHT.replace('prefer = "nodo1"', options))).services["web"]
+    assert service.failback_delay_ms == 600_000
+    assert service.failback_window == Window(begin=22 * 60, end=5 * 60 + 30)
+    assert service.failback_window.text == "22:00-05:30"
 
 
 def test_profiles(tmp_path: pathlib.Path) -> None:
@@ -241,6 +250,10 @@ WRONG = {
                      "resources is missing", "Add resources"),
     "duplicate id": ('stop_timeout = "5 s"', 'id = "mirror"', 'id = "mirror"', "already a resource 'mirror'", "id ="),
     "interface": ('"eth1"', '"a-very-long-interface"', "interface", "no network card", "ip link"),
+    "no window": ('prefer = "nodo1"', 'prefer = "nodo1"\nfailback_window = "22:00-24:00"', "failback_window",
+                  "no part of a day", '"22:00-05:00"'),
+    "window without failback": ('prefer = "nodo1"', 'prefer = "nodo1"\nauto_failback = false\nfailback_delay = "5 min"',
+                                "auto_failback", "has no effect", "Remove"),
     "upper case key": ("[links.cross]", '[links."cr oss"]', '[links."cr oss"]', "is not a name", "letters"),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from relevo.config.model import Window
 from relevo.manager.model import (
     RECORD_FORMAT,
     Alive,
@@ -38,6 +39,7 @@ STARTED = dict.fromkeys(PARTS, ResourceState.STARTED)
 SETTLED = MirrorFacts(connection="Connected", disk="UpToDate", peer_disk="UpToDate", peer_role="Secondary")
 YES = Permission(verdict=Verdict.YES, reason="Yes.", epoch=5)
 WAIT = Permission(verdict=Verdict.WAIT, reason="Not yet.")
+NIGHT = Window(begin=22 * 60, end=5 * 60)
 NO = Permission(verdict=Verdict.NO, reason="No.", remedy="Do something.")
 
 
@@ -82,7 +84,7 @@ def dead() -> Side:
 
 
 def seen(
-    me: str, nodo1: Side, nodo2: Side, *, now_ms: int = 0, record: Record | None = None, utc_s: int = 0, **more: Any
+    me: str, nodo1: Side, nodo2: Side, *, now_ms: int = 0, record: Record | None = None, facts: Any = None, **more: Any
 ) -> Plan:
     sides = dict(zip(NODES, (nodo1, nodo2), strict=True))
     return plan(
@@ -95,7 +97,7 @@ def seen(
             nodes={name: side.view() for name, side in sides.items()},
             permissions={"r0": sides[me].word},
             record=record or Record(),
-            utc_s=utc_s,
+            **(facts or {}),
         )
     )
 
@@ -322,7 +324,7 @@ def test_a_ban_moves_it_or_stops_it_and_ends_by_itself() -> None:
     assert target(alone) is None
     assert "relevo clear web" in alone.decisions["web"].remedy
     assert "banned from nodo1 until 1970-01-01 00:01 UTC" in alone.decisions["web"].reason
-    assert target(seen("nodo1", home, there, record=record, utc_s=100)) == "nodo1"
+    assert target(seen("nodo1", home, there, record=record, facts={"utc_s": 100})) == "nodo1"
 
 
 def test_a_moved_service_goes_there_and_belongs_there_even_without_failback() -> None:
@@ -367,3 +369,41 @@ def test_a_node_that_goes_or_has_lost_stops_even_in_maintenance() -> None:
     assert steps(seen("nodo1", running(leaving=True), Side(), record=record))
     lost = Permission(verdict=Verdict.NO, rule="outvoted", reason="Lost.")
     assert steps(seen("nodo1", running(word=lost), dead(), record=record))
+
+
+@pytest.mark.parametrize(
+    ("options", "facts", "goes"),
+    [
+        ({"failback_delay_ms": 5000}, {"ready_ms": {"nodo1": 4999}}, False),
+        ({"failback_delay_ms": 5000}, {}, False),
+        ({"failback_delay_ms": 5000}, {"ready_ms": {"nodo1": 5000}}, True),
+        ({"failback_window": NIGHT}, {"local_minute": 12 * 60}, False),
+        ({"failback_window": NIGHT}, {"local_minute": 5 * 60}, False),
+        ({"failback_window": NIGHT}, {"local_minute": 22 * 60}, True),
+        ({"failback_window": NIGHT}, {"local_minute": 4 * 60 + 59}, True),
+    ],
+)
+def test_it_goes_back_after_a_delay_or_in_a_part_of_the_day(options: Any, facts: Any, *, goes: bool) -> None:
+    result = seen("nodo2", Side(), running(), facts=facts, **options)
+    assert target(result) == ("nodo1" if goes else "nodo2")
+    # What has begun goes on, and a person need not wait.
+    assert target(seen("nodo2", Side(), running(state=ServiceState.STOPPING), facts=facts, **options)) == "nodo1"
+    moved = with_moved(Record(), "web", "nodo1", by="nodo1")
+    assert target(seen("nodo2", Side(), running(), record=moved, facts=facts, **options)) == "nodo1"
+
+
+def test_where_a_stop_failed_the_node_is_fenced_by_one_that_can_take_over_or_it_is_said() -> None:
+    stuck = {**STARTED, "filesystem": ResourceState.BLOCKED}
+    there = running(resources=stuck, state=ServiceState.FAILED)
+    can = {"fenceable": frozenset({"nodo1"})}
+    result = seen("nodo2", there, Side(), facts=can)
+    assert list(result.fence) == ["nodo1"]
+    assert "filesystem of web could not be stopped on nodo1" in " ".join(result.alarms)
+    unable = seen("nodo2", there, Side(), facts={})
+    assert unable.fence == {}
+    assert "nothing can switch nodo1 off" in " ".join(unable.alarms)
+    behind = Side(mirror=msgspec.structs.replace(SETTLED, disk="Inconsistent"))
+    left_alone = with_maintenance(Record(), "web", ("web",), on=True, by="nodo1")
+    assert seen("nodo2", there, behind, facts=can).fence == {}
+    assert seen("nodo2", there, Side(), record=left_alone, facts=can).fence == {}
+    assert seen("nodo1", there, Side(), facts=can).fence == {}

@@ -30,6 +30,7 @@ from relevo.config.model import (
     Service,
     Side,
     SystemdResource,
+    Window,
     Witness,
 )
 from relevo.config.names import is_name
@@ -208,6 +209,22 @@ def _mirror(table: Table, name: str, draft: Draft) -> None:
         draft.mirrors[name] = found
 
 
+_WINDOW = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])-([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_WINDOW_EXAMPLE = '"22:00-05:00"'
+
+
+def _window(table: Table, key: str) -> Window | None:
+    if not table.has(key):
+        return None
+    text = table.text(key, None, _WINDOW_EXAMPLE)
+    match = _WINDOW.fullmatch(text)
+    begin, end = (int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])) if match else (0, 0)
+    if begin == end:
+        table.wrong(key, f"is no part of a day: {text!r}.", f"Write begin and end, such as {_WINDOW_EXAMPLE}.")
+        return None
+    return Window(begin=begin, end=end)
+
+
 def _service(table: Table, name: str, draft: Draft) -> None:
     prefer = table.name("prefer", example='"nodo1"')
     entries = table.tables("resources")
@@ -219,7 +236,11 @@ def _service(table: Table, name: str, draft: Draft) -> None:
         auto_failback=table.boolean("auto_failback", default=True),
         migration_threshold=table.integer("migration_threshold", 3, 1, MAX_MIGRATION_THRESHOLD),
         failure_timeout_ms=table.duration_ms("failure_timeout", 600_000),
+        failback_delay_ms=table.duration_ms("failback_delay", 0, zero=True),
+        failback_window=_window(table, "failback_window"),
     )
+    if table.sound and not service.auto_failback and (service.failback_delay_ms or service.failback_window):
+        table.wrong("auto_failback", "is false: a delay or window has no effect.", "Remove one of the two.")
     table.finish()
     if table.sound and len(resources) == len(entries):
         draft.services[name] = service

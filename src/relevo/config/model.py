@@ -331,6 +331,28 @@ Resource = (
 )
 
 
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of each day, in local time; one that ends before it begins goes through midnight.
+
+    Attributes:
+        begin, end: minutes of the day, 0 to 1439; the end is not part of it.
+    """
+
+    begin: int
+    end: int
+
+    def contains(self, minute: int) -> bool:
+        """Whether a minute of the day is in it."""
+        if self.begin <= self.end:
+            return self.begin <= minute < self.end
+        return minute >= self.begin or minute < self.end
+
+    @property
+    def text(self) -> str:
+        """As it is written in relevo.toml."""
+        return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in (self.begin, self.end))
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """An ordered group of resources that run together on one node: started in order, stopped in reverse.
 
@@ -339,6 +361,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         auto_failback: go back there when that node has returned and its data is up to date.
         migration_threshold: failures of a resource on a node after which the service moves.
         failure_timeout_ms: age at which a failure is forgotten.
+        failback_delay_ms: it goes back only when that node has been there and ready so long.
+        failback_window: it goes back only in this part of the day; None: at any time.
     """
 
     name: str
@@ -347,6 +371,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     auto_failback: bool = True
     migration_threshold: int = 3
     failure_timeout_ms: int = 600_000
+    failback_delay_ms: int = 0
+    failback_window: Window | None = None
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):

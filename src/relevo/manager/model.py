@@ -276,6 +276,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         permissions: mirror -> the arbiter's word on this node.
         record: the record as this node knows it.
         utc_s: the time of day, seconds since 1970; bans end by it. Servers' clocks may differ.
+        local_minute: of this node's day, 0 to 1439; windows of failback are in local time.
+        ready_ms: node -> how long it has been there and ready, without a break, as far as this node has seen.
+        fenceable: nodes that can be switched off from here.
     """
 
     me: str
@@ -287,6 +290,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     permissions: dict[str, Permission] = {}
     record: Record = Record()
     utc_s: int = 0
+    local_minute: int = 0
+    ready_ms: dict[str, int] = {}
+    fenceable: frozenset[str] = frozenset()
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -340,6 +346,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         record: the newest record there is; when it differs from the snapshot's, store it safely and publish it.
         alarms: sentences about the cluster as a whole (configurations that differ, …).
         maintained: services that are left alone.
+        fence: node to be switched off -> why: a stop failed there, and this node can take over.
     """
 
     steps: tuple[Step, ...] = ()
@@ -348,6 +355,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     record: Record = Record()
     alarms: tuple[str, ...] = ()
     maintained: frozenset[str] = frozenset()
+    fence: dict[str, str] = {}
 
 
 def encode_record(record: Record) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from relevo.base.units import format_duration_ms
 from relevo.config.model import MirrorResource, Service
 from relevo.manager.model import (
     UP_TO_DATE,
@@ -36,6 +37,7 @@ def plan(snapshot: Snapshot) -> Plan:
     decisions: dict[str, Decision] = {}
     steps: list[Step] = []
     wanted: set[str] = set()
+    fence: dict[str, str] = {}
     for name, service in sorted(snapshot.services.items()):
         if snapshot.me not in snapshot.hosts[name]:
             continue
@@ -43,6 +45,7 @@ def plan(snapshot: Snapshot) -> Plan:
         decision = _decide(snapshot, service, standings)
         work = _work(snapshot, service, standings, decision)
         decisions[name] = _explained(decision, work)
+        fence |= _fences(snapshot, service, standings)
         steps += work.steps
         if decision.target == snapshot.me and not snapshot.record.maintains(name):
             wanted |= _wanted(service, standings[snapshot.me])
@@ -53,6 +56,7 @@ def plan(snapshot: Snapshot) -> Plan:
         wanted=frozenset(wanted),
         record=record,
         alarms=_alarms(snapshot, record),
+        fence=fence,
         maintained=frozenset(name for name in snapshot.services if snapshot.record.maintains(name)),
     )
 
@@ -119,6 +123,19 @@ def obstacles(snapshot: Snapshot, service: Service) -> dict[str, str]:
     return {one.node: one.absence or one.reluctance or one.unready_data for one in standings}
 
 
+def _fences(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> dict[str, str]:
+    """The nodes on which a stop of the service failed, if this one can have it once they are off."""
+    mine = standings[snapshot.me]
+    able = mine.known and not mine.active and not (mine.absence or mine.reluctance or mine.unready_data)
+    if not able or snapshot.record.maintains(service.name):
+        return {}
+    return {
+        one.node: f"{one.blocked} of {service.name} could not be stopped there."
+        for one in standings.values()
+        if one.blocked and one.alive is Alive.ALIVE and one.node in snapshot.fenceable
+    }
+
+
 def _is_vain(chosen: Standing, standings: dict[str, Standing]) -> bool:
     """Whether a forced move would only stop what runs: the chosen node may not use its copy, force or not."""
     elsewhere = any(standing.active for standing in standings.values() if standing is not chosen)
@@ -166,7 +183,8 @@ def _home(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) 
 
 
 def _failback_obstacle(snapshot: Snapshot, service: Service, holder: Standing, home: Standing) -> str:
-    if not service.auto_failback and not _is_moved(snapshot, service):
+    moved = _is_moved(snapshot, service)
+    if not service.auto_failback and not moved:
         return "it goes back only by hand"
     if home.absence or home.reluctance or home.unready_data:
         return home.absence or home.reluctance or home.unready_data
@@ -177,6 +195,17 @@ def _failback_obstacle(snapshot: Snapshot, service: Service, holder: Standing, h
     hashes = {standing.facts.config_hash for standing in (holder, home) if standing.facts is not None}
     if hashes != {snapshot.config_hash}:
         return "the configurations of the nodes differ"
+    on_its_way = holder.state is ServiceState.STOPPING
+    return "" if moved or on_its_way else _too_early(snapshot, service, home)
+
+
+def _too_early(snapshot: Snapshot, service: Service, home: Standing) -> str:
+    """Why it is not the time to go back; empty when it is. What has begun is not turned round by the clock."""
+    if snapshot.ready_ms.get(home.node, 0) < service.failback_delay_ms:
+        return f"it goes back once {home.node} has been ready for {format_duration_ms(service.failback_delay_ms)}"
+    window = service.failback_window
+    if window is not None and not window.contains(snapshot.local_minute):
+        return f"it goes back between {window.text.replace('-', ' and ')} only"
     return ""
 
 
@@ -283,6 +312,11 @@ def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
             continue
         if facts.config_hash != snapshot.config_hash:
             alarms.append(f"The configuration of {name} differs from that of {snapshot.me}: services do not go back.")
+        for service, told in sorted(facts.services.items()):
+            if blocked := [part for part, state in sorted(told.resources.items()) if state is ResourceState.BLOCKED]:
+                fenced = f"{name} is fenced where another server can take over." if name in snapshot.fenceable else ""
+                what = fenced or f"No other server starts {service}: nothing can switch {name} off."
+                alarms.append(f"{' and '.join(blocked)} of {service} could not be stopped on {name}. {what}")
         for mirror, state in sorted(facts.mirrors.items()):
             if state is not None and state.split_brain:
                 alarms.append(f"Split brain: {name} holds changes of {mirror} that its peer does not have.")

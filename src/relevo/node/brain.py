@@ -84,6 +84,11 @@ def _not_stored(what: str, store: Store, error: OSError) -> NotStored:
     )
 
 
+def _local_minute() -> int:
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min
+
+
 def _stored_record(store: Store) -> Record:
     told = store.load("record", dict[str, object], {})
     try:
@@ -132,6 +137,7 @@ class Brain:
         self.leaving = False
         self._unstored: State | None = None
         self._seen: Snapshot | None = None
+        self._ready_since: dict[str, tuple[str, int]] = {}
         self._troubles: dict[str, str] = {}
 
     @property
@@ -194,6 +200,8 @@ class Brain:
                 self._try_to_keep(self.plan.record)
             elif self.plan.wanted == wanted:
                 break
+        for node, because in self.plan.fence.items():
+            self._fencer.begin(node, because=because)
         self._resolve(services)
         self._tell()
         return self.plan
@@ -285,8 +293,22 @@ class Brain:
             permissions=self._permissions(),
             record=self.record,
             utc_s=int(time.time()),
+            local_minute=_local_minute(),
+            ready_ms=self._ready_ms(now_ms, peers),
+            fenceable=frozenset(name for name, node in self._config.nodes.items() if node.fencing) - {self._me},
         )
         return self._seen
+
+    def _ready_ms(self, now_ms: int, peers: dict[str, NodeView]) -> dict[str, int]:
+        """How long each peer has been there and ready in one boot."""
+        for name, view in peers.items():
+            ready = view.alive is Alive.ALIVE and view.facts is not None and view.facts.ready
+            boot_id = view.facts.boot_id if ready and view.facts is not None else ""
+            if not boot_id:
+                self._ready_since.pop(name, None)
+            elif self._ready_since.get(name, ("", 0))[0] != boot_id:
+                self._ready_since[name] = (boot_id, now_ms)
+        return {name: now_ms - since_ms for name, (_, since_ms) in self._ready_since.items()}
 
     def foresee(self, record: Record | None = None, *, dies: str | None = None) -> Foreseen:
         """What would follow, on a copy of what is known now.
