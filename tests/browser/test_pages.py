@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 
 import pytest
@@ -29,8 +30,9 @@ PAGES = (
     ".relevo/bin/",
     "none",
 )
+SLOW = {"offline": False, "latency": 0, "downloadThroughput": 8 << 20, "uploadThroughput": 4 << 20}
 RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice']}"
-TELEPHONE = {"width": 390, "height": 800}
+SIZES = {"light": {"width": 1200, "height": 800}, "dark": {"width": 390, "height": 800}}
 
 
 def test_files_are_dropped_and_listed(place: Site, open_page: OpenPage) -> None:
@@ -165,6 +167,58 @@ def test_with_the_keyboard(place: Site, open_page: OpenPage) -> None:
     expect(page.locator("#content")).to_be_focused()
 
 
+def test_a_whole_folder_goes_up_and_comes_back_as_a_zip_file(
+    place: Site, open_page: OpenPage, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "viaje/día 1").mkdir(parents=True)
+    (tmp_path / "viaje/día 1/ñ.txt").write_bytes(b"hola")
+    (tmp_path / "viaje/b.bin").write_bytes(b"b" * 3_000_000)
+    page = open_page(place.url)
+    page.locator("summary", has_text="Upload").click()
+    page.set_input_files("#folder-input input", tmp_path / "viaje")
+    page.get_by_label("Select viaje").check()
+    assert (place.root / "viaje/día 1/ñ.txt").read_bytes() == b"hola"
+    with page.expect_download() as coming:
+        page.get_by_role("button", name="Download as ZIP").click()
+    coming.value.save_as(tmp_path / "got.zip")
+    with zipfile.ZipFile(tmp_path / "got.zip") as whole:
+        assert whole.testzip() is None
+        assert {"viaje/día 1/ñ.txt", "viaje/b.bin"} <= set(whole.namelist())
+
+
+def test_what_is_refused_is_told_in_place(place: Site, open_page: OpenPage) -> None:
+    fill(place.root)
+    page = open_page(place.url, locale="es")
+    page.get_by_label("Más: LEEME.md").click()
+    page.fill("#name", "Proyectos")
+    page.get_by_role("button", name="Cambiar nombre").click()
+    expect(page.locator(".notice.risk")).to_have_text("Ya existe algo con este nombre.")
+    page.fill("#name", "Léeme.md")
+    page.get_by_role("button", name="Cambiar nombre").click()
+    expect(page.get_by_role("link", name="Léeme.md", exact=True)).to_be_visible()
+
+
+def test_an_upload_goes_on_after_the_window_was_closed(
+    place: Site, open_page: OpenPage, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "big.bin").write_bytes(os.urandom(BIG_BYTES))
+    page = open_page(place.url)
+    for round_ in range(2):
+        page.locator("summary", has_text="Upload").click()
+        page.set_input_files("#file", tmp_path / "big.bin")
+        if round_ == 0:
+            page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", SLOW)
+        page.locator(".pop button.main").first.click()
+        if round_ == 0:
+            page.wait_for_function("() => document.querySelector('#transfers li.runs progress')?.value > 4e6")
+            page.on("dialog", lambda asked: asked.accept())
+            page.reload()
+            page.wait_for_selector("html[data-ready]")
+    expect(page.locator("#transfers li.done")).to_have_count(1)
+    assert (place.root / "big.bin").read_bytes() == (tmp_path / "big.bin").read_bytes()
+    assert len(list((place.root / ".relevo/uploads").glob("*.info"))) == 1
+
+
 def test_from_one_picture_to_the_next(place: Site, open_page: OpenPage) -> None:
     fill(place.root)
     page = open_page(place.url + "Fotos%20de%20la%20playa/")
@@ -197,9 +251,11 @@ def test_axe_finds_nothing(place: Site, open_page: OpenPage, language: str, sche
     if axe is None:
         pytest.skip("make browser fetches axe-core")
     fill(place.root)
-    page = open_page(place.url, locale=language, color_scheme=scheme, viewport=TELEPHONE, bypass_csp=True)
+    page = open_page(place.url, locale=language, color_scheme=scheme, viewport=SIZES[scheme], bypass_csp=True)
     page.evaluate(DROP, [["x.bin"], 1000])
     expect(page.get_by_role("link", name="x.bin", exact=True)).to_be_visible()
+    page.locator("input[name=item]").first.check()
+    page.locator("summary").first.click()
     for path in PAGES:
         if path:
             page.goto(place.url + path)

@@ -110,6 +110,17 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: p
     served(tmp_path, story)
 
 
+def test_a_form_that_is_sent_again_finishes_its_work(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        make_tree(it.root)
+        assert (await post(it, "a/?action=delete", ("item", "gone"), ("item", "x")))[0] == 201
+        assert (await post(it, "a/?action=move", ("item", "x"), ("item", "deep"), ("to", "/b")))[0] == 201
+        assert names_in(str(it.root / "a")) == ["empty"]
+        assert (await post(it, "a/?action=delete", ("item", "gone"), ("item", "x")))[0] == 404
+
+    served(tmp_path, story)
+
+
 def test_the_bin_gives_back(tmp_path: pathlib.Path) -> None:
     async def story(it: Bench) -> None:
         make_tree(it.root)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
@@ -102,15 +103,35 @@ def _items(given: list[tuple[str, str]]) -> list[str]:
     return items
 
 
+async def _each(steps: list[Callable[[], Awaitable[int]]]) -> int:
+    """Do one thing after the other; the fewest servers that one of them is on.
+
+    Of several some may be gone: a form whose answer a failover lost is sent again, and has done part of its work.
+
+    Raises:
+        FilesError: one cannot be done, and those after it were not begun; or all are gone.
+    """
+    copies, gone = 2, 0
+    for step in steps:
+        try:
+            copies = min(copies, await step())
+        except FilesError as error:
+            gone += 1
+            if error.status != 404 or gone == len(steps):
+                raise
+    return copies
+
+
 async def _delete(service: Service, call: Call, items: list[str], *, for_good: bool) -> web.Response:
     names = call.place.names
     chosen = [(*names, item) for item in items] or [names]
-    copies = 2
-    for one in chosen:
+
+    async def remove(one: tuple[str, ...]) -> int:
         if one and one[0] in HIDDEN_AT_ROOT:
             raise FilesError(403, "reserved")
-        removed = changes.remove(service, one, recursive=True) if for_good else changes.discard(service, one)
-        copies = min(copies, await removed)
+        return await (changes.remove(service, one, recursive=True) if for_good else changes.discard(service, one))
+
+    copies = await _each([functools.partial(remove, one) for one in chosen])
     back = url_of(names if items else names[:-1], folder=True)
     gone = for_good or service.resource.bin_expiry_ms == 0
     return done(call, back, "deleted" if gone else "discarded", copies, *(shown(one[-1]) for one in chosen))
@@ -132,13 +153,15 @@ async def _relocate(
         folder = relative_path(to) if to else ()
         targets = [(*folder, item) for item in items]
     change = changes.copy if action == "copy" else changes.move
-    copies = 2
-    for item, target in zip(items, targets, strict=True):
+
+    async def relocate(item: str, target: tuple[str, ...]) -> int:
         source = (*names, item)
         if source[0] in HIDDEN_AT_ROOT:
             raise FilesError(403, "reserved")
         free = await _free_name(service, target) if conflict == "both" else target
-        copies = min(copies, await change(service, source, free, replace=conflict == "replace"))
+        return await change(service, source, free, replace=conflict == "replace")
+
+    copies = await _each([functools.partial(relocate, *pair) for pair in zip(items, targets, strict=True)])
     return done(call, _here(call), "copied" if action == "copy" else "moved", copies, *map(shown, items))
 
 

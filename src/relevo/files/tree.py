@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from relevo.base.durable import sync_fd
 from relevo.files import limits
 from relevo.files.errors import FilesError
-from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Volume, closing, split
+from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Handle, Volume, closing, split
 
 if TYPE_CHECKING:
     from relevo.files.service import Service
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NOREPLACE = 1
 """RENAME_NOREPLACE of renameat2(2): never over something that came into being a moment ago."""
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -166,36 +165,35 @@ def _work_folder(volume: Volume, way: tuple[str, ...]) -> Iterator[int]:
 
 
 async def _copy_file(service: Service, source: tuple[str, ...], way: tuple[str, ...]) -> None:
-    offset = 0
-    while (step := await service.run(_copy_slice, service.volume, source, way, offset)) > 0:
-        offset += step
-
-
-def _copy_slice(volume: Volume, source: tuple[str, ...], way: tuple[str, ...], offset: int) -> int:
-    """Copy one slice, so that neither other requests nor a hand-over wait for a large file; 0 at its end."""
-    handle = volume.open_file(source)
+    """Copy one file, of which one version is held open: another one may get its name meanwhile."""
+    handle = await service.run(service.volume.open_file, source)
     if isinstance(handle, Entry):
         raise FilesError(409, "is_folder")
     try:
-        with _work_folder(volume, way[:-1]) as parent:
-            flags = _NEW if offset == 0 else os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            with closing(os.open(way[-1], flags, FILE_MODE, dir_fd=parent)) as out:
-                done = 0
-                while done < limits.COPY_SLICE_BYTES:
-                    count = os.copy_file_range(
-                        handle.fd, out, limits.COPY_SLICE_BYTES - done, offset + done, offset + done
-                    )
-                    if count == 0:
-                        break
-                    done += count
-                if done < limits.COPY_SLICE_BYTES:
-                    os.utime(out, ns=(handle.entry.mtime_ns, handle.entry.mtime_ns))
-                    if len(way) == 1:
-                        sync_fd(out)  # of a folder's files all are brought to stable storage at once
-                    return 0
-                return done
+        offset = 0
+        while (step := await service.run(_copy_slice, service.volume, handle, way, offset)) > 0:
+            offset += step
     finally:
-        handle.close()
+        service.later(handle.close)
+
+
+def _copy_slice(volume: Volume, handle: Handle, way: tuple[str, ...], offset: int) -> int:
+    """Copy one slice, so that neither other requests nor a hand-over wait for a large file; 0 at its end."""
+    flags = _NEW if offset == 0 else os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _work_folder(volume, way[:-1]) as parent, closing(os.open(way[-1], flags, FILE_MODE, dir_fd=parent)) as out:
+        done, wanted = 0, limits.COPY_SLICE_BYTES
+        while done < wanted:
+            count = os.copy_file_range(handle.fd, out, wanted - done, offset + done, offset + done)
+            if count == 0:
+                break
+            done += count
+        if done == wanted:
+            os.fdatasync(out)  # what the last flush has to wait for stays bounded
+            return done
+        os.utime(out, ns=(handle.entry.mtime_ns, handle.entry.mtime_ns))
+        if len(way) == 1:
+            sync_fd(out)  # of a folder's files all are brought to stable storage at once
+        return 0
 
 
 def _sync_all(folder: int) -> None:
