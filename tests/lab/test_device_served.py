@@ -13,10 +13,13 @@ from device_tools import DISK_BYTES, LIMIT_S, mounts_below, served, sh, wait_for
 
 from mirror_pair import Side
 from relevo.device import loop
+from relevo.device.alias import Alias
+from relevo.device.attachment import Attachment
 from relevo.device.backing import BackingInUse, discard, open_backing
 from relevo.device.buffers import BufferPool
 from relevo.device.frontend import DiscardKind
 from relevo.device.fuse import FuseFile
+from relevo.device.keeper_orders import Orders
 from relevo.device.mount import (
     MountFailed,
     abort_connection,
@@ -222,6 +225,33 @@ def test_mounting_nothing_is_an_error(tmp_path: pathlib.Path) -> None:
     with pathlib.Path(os.devnull).open() as nothing, pytest.raises(MountFailed, match="cannot be mounted"):
         mount_fuse_file(nothing.fileno(), tmp_path / "file")
     assert mounts_below(tmp_path) == []
+
+
+def test_a_device_is_given_up_whether_it_is_held_or_not(tmp_path: pathlib.Path) -> None:
+    """Its worker may not die before its disk answers: whoever uses the device must not wait for that."""
+    orders = Orders(NAME, tmp_path, Alias(None))
+    disk, other = FuseFile(4096), FuseFile(4096)
+    try:
+        mount_fuse_file(disk.fileno(), tmp_path / "disk")
+        minor = connection_minor(tmp_path / "disk")
+        assert minor is not None
+        orders.attachment = Attachment(tmp_path, minor, 4096, loop.Loop(0, NAME, tmp_path / "device", -1))
+        orders.give_up()
+        disk.receive()
+        assert disk.closed
+        umount(tmp_path / "disk")
+        mount_fuse_file(other.fileno(), tmp_path / "other")
+        found = connection_minor(tmp_path / "other")
+        assert found is not None
+        orders.attachment.minor = found
+        orders.give_up()
+        other.receive()
+        assert not other.closed, "the number is another connection's by now"
+    finally:
+        for name in ("disk", "other"):
+            umount(tmp_path / name, lazy=True)
+        disk.close()
+        other.close()
 
 
 def test_cleaning_up_after_a_dead_side_ends_nobody_elses_connection(tmp_path: pathlib.Path) -> None:

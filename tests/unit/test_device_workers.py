@@ -42,6 +42,25 @@ def test_how_workers_end(tmp_path: pathlib.Path, end: str, status: int, runs: in
     assert len(count.read_text()) == runs
 
 
+def test_a_second_keeper_touches_nothing(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "run"
+    device, count = folder / "device", tmp_path / "count"
+    worker = """
+import pathlib, sys
+from relevo.device.keeper import Keeper, KeeperRuns
+folder = pathlib.Path(sys.argv[2])
+(folder / "device").write_text("of the first")
+try:
+    Keeper("relevo-test", folder).run([sys.executable, "-c", "import os; os._exit(9)"])
+except KeeperRuns as error:
+    sys.exit(0 if f"process {__import__('os').getppid()} has" in str(error) else 78)
+sys.exit(64)
+"""
+    assert Keeper("relevo-test", folder).run([sys.executable, "-c", COUNT + worker, str(count), str(folder)]) == 0
+    assert Keeper("relevo-test", folder).run([sys.executable, "-c", COUNT, str(count)]) == 0, "the first is gone"
+    assert not device.exists()
+
+
 def test_the_worker_learns_its_end_of_the_socketpair(tmp_path: pathlib.Path) -> None:
     worker = """
 import socket, sys

@@ -73,21 +73,21 @@ class Held:
         return True
 
     def drop(self, minor: int | None) -> None:
-        """Let go: the connection (by its number, when it is still known to be this one) fails at once.
+        """Let go: the connection (by its number, when it is still known to be this one) fails at once, held or not.
 
         Aborted first, because a descriptor that is on its way to somebody would keep it alive.
         """
-        if self.fd >= 0:
-            if minor is not None:
-                with contextlib.suppress(OSError):
-                    abort_connection(minor)
-            os.close(self.fd)
-        self.fd = -1
+        if minor is not None:
+            with contextlib.suppress(OSError):
+                abort_connection(minor)
+        fd, self.fd = self.fd, -1
+        lock, self._lock = self._lock, -1
         self.deadline_s = None
-        if self._lock >= 0:
+        if fd >= 0:
+            os.close(fd)
+        if lock >= 0:
             self._path.unlink(missing_ok=True)
-            os.close(self._lock)
-        self._lock = -1
+            os.close(lock)
 
 
 class Pause:

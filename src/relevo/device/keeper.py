@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pathlib
 import select
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
+from relevo.base.errors import RelevoError
 from relevo.device.alias import Alias
 from relevo.device.attachment import clear_folder
 from relevo.device.held import CANNOT_RESUME, STEADY_S
@@ -35,10 +37,16 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 5.0
 MAX_QUICK_FAILURES = 8
 FINAL_STATUSES = frozenset({0, 64, 78})  # done; EX_USAGE, EX_CONFIG: starting again would change nothing
+LOCK = "keeper"
+"""Locked (flock) in the folder as long as its keeper lives; holds its process id, for people."""
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _log = structlog.get_logger()
+
+
+class KeeperRuns(RelevoError):
+    """The device has a keeper already."""
 
 
 def _die_with_parent() -> None:
@@ -84,8 +92,15 @@ class Keeper:
 
         Returns:
             the worker's last exit status (128 + N when signal N ended it).
+
+        Raises:
+            KeeperRuns: another process keeps this device; nothing was touched.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(self._folder):
+            return self._run_alone(worker_argv)
+
+    def _run_alone(self, worker_argv: Sequence[str]) -> int:
         clear_folder(self._folder)
         self._alias.remove()
         with _signals() as wakeup, contextlib.closing(self._runs):
@@ -188,8 +203,8 @@ class Keeper:
             return int(left_s * 1000) + 1
         _log.warning("worker_killed", limit=why)
         worker.kill()
-        if why == "resume":  # at once: the new worker itself may be waiting for memory that the device has to free
-            self._orders.give_up()
+        # At once: it may not die before its disk has answered, or be waiting for memory that the device has to free.
+        self._orders.give_up()
         return None
 
     def _take_order(self, ours: socket.socket) -> bool:
@@ -205,6 +220,25 @@ class Keeper:
         else:
             self._orders.add(Job(order, fd))
         return True
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """A second keeper would remove the device of the first, and its worker would take over the control socket."""
+    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.read(fd, 32).decode("ascii", "replace").strip()
+            raise KeeperRuns(
+                f"It runs already: process {who} has {folder}.", "Nothing is to be done; to start anew, end that first."
+            ) from error
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode("ascii"))
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from relevo.device.alias import Alias
 from relevo.device.attachment import Attachment, attach, clear_folder
 from relevo.device.held import Held
 from relevo.device.keeper_proto import Attach, Detach, DeviceOrder, Grow, Hold, KeeperReply, Serving
-from relevo.device.mount import abort_connection
+from relevo.device.mount import abort_connection, connection_minor
 
 ORDER_GRACE_S = 10.0  # for an order that was under way when the worker died
 ORDER_SETTLE_S = 0.5  # for one that waits for nobody, before the device is given up for it
@@ -163,8 +163,10 @@ class Orders:
 
     def give_up(self) -> None:
         """The device waits no longer: whoever uses it gets errors, and no other worker takes it over."""
-        attachment = self.attachment
-        self.held.drop(attachment.minor if attachment is not None else None)
+        attachment, minor = self.attachment, None
+        if attachment is not None and connection_minor(self._folder / "disk") == attachment.minor:
+            minor = attachment.minor  # unmounted by somebody, the number would be another connection's by now
+        self.held.drop(minor)
 
     def abandon(self) -> bool:
         """The worker is dead: drop what waits, let what runs fail, remove the device. False when an order is stuck."""
@@ -175,6 +177,7 @@ class Orders:
             if self._thread.is_alive() and not self._abort_and_join(self._thread):
                 return False
             self.outcomes()
+        self.give_up()  # what was still running may have held it
         if self.attachment is not None:
             self.attachment.abandon()
             self.attachment = None
