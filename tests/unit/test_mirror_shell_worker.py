@@ -224,6 +224,33 @@ def test_a_disk_that_never_answers_leaves_its_place_to_another(rig: Rig, monkeyp
     assert not rig.worker._given_up
 
 
+def test_two_who_detach_at_the_same_time_both_have_an_answer(rig: Rig) -> None:
+    rig.attach()
+    clients = [rig.connect() for _ in range(3)]
+    for client in clients:
+        client.sendall(b'{"do": "detach"}\n')
+    for client in clients:
+        assert rig.answer(client)["ok"]
+    assert rig.answer(attach_later(rig))["ok"]
+    rig.worker._loop.round(0)
+    assert rig.worker._disk is not None, "it is not closed for one of them"
+
+
+def test_a_forced_detach_does_not_wait_for_the_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.attach()
+    hung = rig.worker._disk
+    assert hung is not None
+    monkeypatch.setattr(hung._aio, "submit", lambda: None)
+    patient = rig.connect()
+    patient.sendall(b'{"do": "detach"}\n')
+    assert rig.ask("status")["disk"] != "Diskless"
+    assert rig.ask("detach", force=True)["ok"]
+    assert rig.ask("status")["disk"] == "Diskless"
+    assert "ok" in rig.answer(patient), "whoever was waiting has an answer too"
+    rig.turn(lambda: rig.worker._disk is None)
+    assert rig.answer(attach_later(rig))["ok"]
+
+
 def test_without_fuse_a_promotion_is_refused_and_the_mirror_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: int) -> Any:
         raise FuseUnavailable("/dev/fuse cannot be opened.", "Load the module fuse.")

@@ -123,7 +123,7 @@ class Worker:
             lambda: self._status()["connection"] != diskless.STATUS["connection"],
         )
         self._effects = self._effect_table()
-        self._when_idle: Callable[[], None] | None = None
+        self._when_idle: list[ev.Token] = []
         self._given_up: list[ShellDisk] = []
         self._reattach = Reattach(
             self._loop,
@@ -239,12 +239,24 @@ class Worker:
         status = self._core.status()
         if status["disk"] != diskless.STATUS["disk"]:
             raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
-        if self._disk is not None and self._when_idle is None:
+        if self._disk is not None and not self._when_idle:
             raise errors.CommandInProgress("A disk is being attached.")
         self._reattach.begin(token)
 
+    def _detach_now(self, core: Mirror, event: ev.Event) -> None:
+        """Without waiting for the disk: what is under way on it has failed. A Primary must be able to do without it."""
+        disk = self._disk
+        if disk is not None and core.status()["role"] == "Secondary":
+            disk.abandon()
+        self.step(event)
+        if disk is not None and core.status()["disk"] == diskless.STATUS["disk"]:
+            disk.abandon()
+
     def _close_disk(self, effect: ev.CloseDisk) -> None:
-        self._when_idle = lambda: self.step(ev.DiskDone(self._loop.now_ms, effect.token))
+        if self._disk is None:  # two commands at a time: the other one has closed it
+            self._done(effect.token, 0)
+        else:
+            self._when_idle.append(effect.token)
 
     def _measure_disk(self, effect: ev.MeasureDisk) -> None:
         disk = self._disk
@@ -260,7 +272,7 @@ class Worker:
 
         disk.meta.measure(effect, measured)
 
-    def _close_when_idle(self, disk: ShellDisk, then: Callable[[], None]) -> None:
+    def _close_when_idle(self, disk: ShellDisk) -> None:
         """The end of a round in which nothing more is under way on a disk that is to be closed.
 
         One that does not answer is left behind, and closed when it has answered: another one may take its place.
@@ -271,10 +283,11 @@ class Worker:
             self._given_up.append(disk)
         else:
             disk.close()
-        self._when_idle = None
+        tokens, self._when_idle = self._when_idle, []
         self._disk = None
         self._effects = self._effect_table()
-        then()
+        for token in tokens:
+            self._done(token, 0)
 
     def _look_at_given_up(self) -> None:
         """The end of a round: close what has answered at last; whoever waits for that goes on."""
@@ -346,8 +359,8 @@ class Worker:
         self._link.flush()
         if self._disk is not None:
             self._disk.submit()
-            if self._when_idle is not None:
-                self._close_when_idle(self._disk, self._when_idle)
+            if self._when_idle:
+                self._close_when_idle(self._disk)
         if self._given_up or self._reattach.waiting:
             self._look_at_given_up()
         if self._status_changed:
@@ -473,7 +486,10 @@ class Worker:
                 self._loop.stop()
                 return
             raise NotAttached(f"The mirror's disk cannot be used: {self._problem}")
-        self.step(event)
+        if name == "detach" and arguments.get("force"):
+            self._detach_now(self._core, event)
+        else:
+            self.step(event)
 
     def _command_done(self, effect: ev.CommandDone) -> None:
         if effect.token is self._stop_token:
