@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 import struct
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -190,3 +192,16 @@ def test_destroy_closes(kernel: Kernel) -> None:
 def test_a_size_that_is_no_multiple_of_a_block_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
         FuseFile(4097)
+
+
+def test_a_closed_file_keeps_no_memory() -> None:
+    kernel = Kernel()
+    file = weakref.ref(kernel.file)
+    gc.disable()
+    try:
+        kernel.file.close()
+        kernel.end.close()
+        del kernel
+        assert file() is None, "its pool, locked in memory, is gone with it"
+    finally:
+        gc.enable()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from relevo.device import backing
 from relevo.device.aio import Aio
 from relevo.device.backing import open_backing
 from relevo.device.buffers import Buffer, BufferPool
@@ -237,3 +238,18 @@ def test_write_same_fills_its_range_and_nothing_else(rig: Rig) -> None:
     assert rig.done["same"][0] == 0
     assert rig.done["head"][1] == b"x" * 4096 + filled
     assert rig.done["tail"][1] == filled + b"x" * 4096
+
+
+@pytest.mark.parametrize(("taken", "depth"), [("64", 48), ("4", 8), ("1023", 256), ("", 256)])
+def test_no_more_is_given_to_the_disk_than_its_queue_takes(
+    rig: Rig, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, taken: str, depth: int
+) -> None:
+    """io_submit(2) itself would wait, and with it the loop: for ever, when the disk hangs."""
+    number = rig.path.stat().st_dev
+    disk = tmp_path / "sys" / f"{os.major(number)}:{os.minor(number)}"
+    (disk / "queue").mkdir(parents=True)
+    (disk / "queue" / "nr_requests").write_text(f"{taken}\n")
+    monkeypatch.setattr(backing, "SYSFS_BLOCK", disk.parent)
+    rig.disk.close()
+    rig.open()
+    assert rig.disk._aio._depth == depth

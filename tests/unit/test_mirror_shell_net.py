@@ -85,6 +85,20 @@ def port() -> int:
         return found
 
 
+def test_a_wake_up_that_was_meant_for_another_socket_drops_none(loop: Loop) -> None:
+    """A descriptor that was closed and given anew within a round is told of what happened on the old one."""
+    end = End(loop, (ONE, port()), (TWO, port()))
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    end.connector._hold(p.Command.INITIAL_DATA, ours, accepted=False)
+    end.connector._held_readable(p.Command.INITIAL_DATA, ours)
+    assert end.connector._held[p.Command.INITIAL_DATA][0] is ours
+    theirs.close()
+    turn(loop, lambda: not end.connector._held)
+    assert ours.fileno() < 0
+    end.close()
+
+
 @pytest.fixture
 def ends(loop: Loop) -> Iterator[tuple[End, End]]:
     number = port()

@@ -8,6 +8,7 @@ import os
 import pathlib
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -234,6 +235,13 @@ def test_two_who_detach_at_the_same_time_both_have_an_answer(rig: Rig) -> None:
     assert rig.answer(attach_later(rig))["ok"]
     rig.worker._loop.round(0)
     assert rig.worker._disk is not None, "it is not closed for one of them"
+
+
+def test_a_disk_that_is_let_go_of_keeps_no_memory(rig: Rig) -> None:
+    rig.attach()
+    disk = weakref.ref(rig.worker._disk)
+    assert rig.ask("detach")["ok"]
+    rig.turn(lambda: disk() is None)
 
 
 def test_a_forced_detach_does_not_wait_for_the_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

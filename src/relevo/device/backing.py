@@ -215,12 +215,28 @@ def _file_can_discard(fd: int) -> bool:
     return True
 
 
-def _device_can_discard(fd: int) -> bool:
-    number = os.fstat(fd).st_rdev
+def requests_at_once(fd: int) -> int | None:
+    """How many requests the disk's queue in the kernel takes before whoever brings more has to wait; None: not known.
+
+    Args:
+        fd: a block device, or a file, which lies on one.
+    """
+    found = os.fstat(fd)
+    try:
+        return int((_queue(found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev) / "nr_requests").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _queue(number: int) -> pathlib.Path:
+    """Where sysfs describes the queue of a block device."""
     device = (SYSFS_BLOCK / f"{os.major(number)}:{os.minor(number)}").resolve()
     queue = device / "queue"
-    if not queue.is_dir():
-        queue = device.parent / "queue"  # a partition
+    return queue if queue.is_dir() else device.parent / "queue"  # a partition
+
+
+def _device_can_discard(fd: int) -> bool:
+    queue = _queue(os.fstat(fd).st_rdev)
     try:
         limits = [int((queue / name).read_text()) for name in ("discard_max_bytes", "write_zeroes_max_bytes")]
     except (OSError, ValueError):

@@ -109,6 +109,7 @@ class FuseFile:
             os.close(self._fd)
         self._fd = -1
         self._closed = True
+        self._housekeeping.clear()  # it refers to this object: the pool would stay until all garbage is collected
 
     def resend(self) -> None:
         """Have everything that an earlier server has read and not answered handed over again, before what is new.

@@ -245,10 +245,15 @@ class Connector:
             self._schedule()  # the peer will open the other; if not, we do
 
     def _held_readable(self, kind: Command, sock: socket.socket) -> None:
+        try:
+            goes_on = bool(sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:  # what was seen was of another socket that had this number
+            return
+        except OSError:
+            goes_on = False
         self._loop.remove(sock.fileno())
-        with contextlib.suppress(OSError):
-            if sock.recv(1, socket.MSG_PEEK):
-                return  # the peer goes on: what it said is read once both sockets are there
+        if goes_on:
+            return  # what the peer said is read once both sockets are there
         sock.close()
         if self._held.get(kind, (None, False))[0] is sock:
             del self._held[kind]

@@ -137,7 +137,7 @@ class ControlEndpoint:
         self.loop.add(self._sock.fileno(), READ, self._accept)
 
     def _accept(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        with contextlib.suppress(OSError):  # nobody there any more, or no descriptor left: the mirror lives on
             sock, _ = self._sock.accept()
             if len(self.clients) >= MAX_CLIENTS:
                 sock.close()

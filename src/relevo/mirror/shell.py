@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import os
+import pathlib
 import secrets
 import signal
 import threading
@@ -267,7 +269,9 @@ class Worker:
             if disk.meta.layout != before:
                 self._errands.data_bytes = data_bytes
                 note = DiskNote(disk.meta.device_uuid, disk.meta.layout.disk_bytes)
-                threading.Thread(target=note.write, args=(self._disk_note,), daemon=True).start()  # fsync takes long
+                threading.Thread(
+                    target=_write_note, args=(note, self._disk_note), daemon=True
+                ).start()  # fsync takes long
             self.step(ev.DiskMeasured(self._loop.now_ms, token, number, data_bytes))
 
         disk.meta.measure(effect, measured)
@@ -286,6 +290,7 @@ class Worker:
         tokens, self._when_idle = self._when_idle, []
         self._disk = None
         self._effects = self._effect_table()
+        self._loop.call_in(0, _give_memory_back)
         for token in tokens:
             self._done(token, 0)
 
@@ -499,6 +504,8 @@ class Worker:
                 self.step(ev.Down(self._loop.now_ms, _STOPPED))
             return
         if effect.token is _STOPPED:
+            if effect.error is not None:
+                _log.error("cannot_stop", problem=str(effect.error))
             return
         if callable(effect.token):
             effect.token(effect.error)
@@ -552,6 +559,18 @@ class Worker:
             self._loop.stop()
         else:
             self.step(ev.Demote(self._loop.now_ms, self._stop_token))
+
+
+def _write_note(note: DiskNote, path: pathlib.Path) -> None:
+    try:
+        note.write(path)
+    except OSError as error:
+        _log.warning("note_not_written", path=str(path), error=error.strerror)
+
+
+def _give_memory_back() -> None:
+    """A closed disk refers to itself: without this its pools would stay, locked in memory, for who knows how long."""
+    gc.collect()
 
 
 def _meta_state(superblock: Superblock) -> ev.MetaState:

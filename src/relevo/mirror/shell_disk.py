@@ -14,8 +14,9 @@ from typing import Any
 import structlog
 
 from relevo.base.errors import RelevoError
-from relevo.device.aio import Aio
+from relevo.device.aio import DEFAULT_DEPTH, Aio
 from relevo.device.aio_abandoned import abandon
+from relevo.device.backing import requests_at_once
 from relevo.device.buffers import Buffer, BufferPool, all_zero
 from relevo.device.frontend import DiscardKind
 from relevo.mirror import events as ev
@@ -30,6 +31,8 @@ from relevo.mirror.shell_meta import MetaWriter
 
 READ_POOL_BYTES = 64 << 20
 META_POOL_BYTES = 8 << 20
+DEPTH_MIN = 8
+"""So many operations are given to a disk at once however short its queue is."""
 Done = Callable[[ev.Token, int, Any], None]
 _log = structlog.get_logger()
 
@@ -64,7 +67,7 @@ class ShellDisk:
         self._copy = copy
         self._fd = copy.data.fd
         self._done = done
-        self._aio: Aio[Operation] = Aio(edge=True)
+        self._aio: Aio[Operation] = Aio(_depth(copy), edge=True)
         self._reads = BufferPool(READ_POOL_BYTES)
         self._metas = BufferPool(META_POOL_BYTES)
         self._waiting_reads: deque[ev.DiskRead] = deque()
@@ -278,6 +281,13 @@ class ShellDisk:
         self._loop.remove(self._aio.fileno())
         self._aio.close()
         self._copy.close()
+
+
+def _depth(copy: OpenCopy) -> int:
+    """How many operations the kernel is given at once: fewer than its queue takes, or io_submit(2) holds the loop up."""
+    disks = (copy.data,) if copy.meta is None else (copy.data, copy.meta)
+    limits = [count for disk in disks if (count := requests_at_once(disk.fd)) is not None]
+    return min([DEFAULT_DEPTH, *(max(DEPTH_MIN, count * 3 // 4) for count in limits)])
 
 
 def _heir(operation: Operation) -> Operation:
