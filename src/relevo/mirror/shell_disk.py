@@ -284,7 +284,7 @@ class ShellDisk:
 
 
 def _depth(copy: OpenCopy) -> int:
-    """How many operations the kernel is given at once: fewer than its queue takes, or io_submit(2) holds the loop up."""
+    """How many operations the kernel is given at once: fewer than its queue takes, else io_submit(2) itself waits."""
     disks = (copy.data,) if copy.meta is None else (copy.data, copy.meta)
     limits = [count for disk in disks if (count := requests_at_once(disk.fd)) is not None]
     return min([DEFAULT_DEPTH, *(max(DEPTH_MIN, count * 3 // 4) for count in limits)])
