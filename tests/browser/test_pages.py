@@ -167,6 +167,17 @@ def test_with_the_keyboard(place: Site, open_page: OpenPage) -> None:
     expect(page.locator("#content")).to_be_focused()
 
 
+def test_what_was_refused_can_be_tried_again(place: Site, open_page: OpenPage) -> None:
+    page = open_page(place.url)
+    (place.root / "blocked.bin").mkdir()
+    page.evaluate(DROP, [["blocked.bin"], 100])
+    expect(page.locator("#transfers li.failed")).to_contain_text("There is a folder of this name.")
+    (place.root / "blocked.bin").rmdir()
+    page.get_by_role("button", name="Resume: blocked.bin").click()
+    expect(page.locator("#transfers li.done")).to_have_count(1)
+    assert (place.root / "blocked.bin").stat().st_size == 100
+
+
 def test_a_whole_folder_goes_up_and_comes_back_as_a_zip_file(
     place: Site, open_page: OpenPage, tmp_path: pathlib.Path
 ) -> None:

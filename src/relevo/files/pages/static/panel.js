@@ -58,7 +58,7 @@ export class Line {
     this.sentence = sentence;
     this.item.className = state;
     for (const [word, button] of Object.entries(this.buttons)) {
-      button.hidden = { pause: state !== "runs" && state !== "waits", resume: state !== "paused" }[word] ?? ["done", "failed", "gone"].includes(state);
+      button.hidden = { pause: state !== "runs" && state !== "waits", resume: state !== "paused" && state !== "failed" }[word] ?? ["done", "failed", "gone"].includes(state);
     }
     if (["done", "failed", "gone"].includes(state)) this.samples = [];
     this.draw();

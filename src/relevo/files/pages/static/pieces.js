@@ -1,7 +1,7 @@
 // The bytes of a file, by Range, from whichever server has it: what broke off goes on where it was. Used by page and worker.
 const FIRST_PAUSE_MS = 250, LAST_PAUSE_MS = 1000, STALL_MS = 5000;
-const AWAY = [408, 423, 429, 502, 503, 504];
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+export const AWAY = [408, 423, 429, 502, 503, 504];
+export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 class Changed extends Error { name = "Changed"; }
 

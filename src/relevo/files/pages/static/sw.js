@@ -1,5 +1,7 @@
 // The service worker: a download goes through it, so that the browser sees one answer even when two servers gave it.
-import { pieces } from "./pieces.js";
+import { AWAY, pieces, sleep } from "./pieces.js";
+
+const TRIES = 240, PAUSE_MS = 500; // a server that has the files is waited for
 
 self.addEventListener("install", () => self.skipWaiting());
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
@@ -11,8 +13,20 @@ self.addEventListener("fetch", (event) => {
   if (plain && url.origin === location.origin && url.searchParams.has("download")) event.respondWith(answer(url.href));
 });
 
+async function begun(url) {
+  for (let number = 0; ; number++) {
+    try {
+      const head = await fetch(url, { method: "HEAD", cache: "no-store" });
+      if (!AWAY.includes(head.status) || number >= TRIES) return head;
+    } catch (error) {
+      if (number >= TRIES) throw error;
+    }
+    await sleep(PAUSE_MS);
+  }
+}
+
 async function answer(url) {
-  const head = await fetch(url, { method: "HEAD", cache: "no-store" });
+  const head = await begun(url);
   const size = Number(head.headers.get("Content-Length")), etag = head.headers.get("ETag");
   if (!head.ok || !size || !etag) return fetch(url);
   const control = new AbortController();
