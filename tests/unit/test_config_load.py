@@ -254,6 +254,8 @@ WRONG = {
                   "no part of a day", '"22:00-05:00"'),
     "window without failback": ('prefer = "nodo1"', 'prefer = "nodo1"\nauto_failback = false\nfailback_delay = "5 min"',
                                 "auto_failback", "has no effect", "Remove"),
+    "unknown company": ('prefer = "nodo1"', 'prefer = "nodo1"\nafter = ["webb"]', "after", "service 'webb'", "Remove"),
+    "own company": ('prefer = "nodo1"', 'prefer = "nodo1"\nalong_with = "web"', "along_with", "names itself", "Remove"),
     "upper case key": ("[links.cross]", '[links."cr oss"]', '[links."cr oss"]', "is not a name", "letters"),
 }  # fmt: skip
 

@@ -41,6 +41,8 @@ PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 MIN_INITDEAD_MS = 10_000
 MAX_INTERFACE_LENGTH = 15
 MAX_MIGRATION_THRESHOLD = 1_000_000
+MAX_WEIGHT = 1_000_000
+"""Of a priority, a cost, a capacity."""
 UNIT_SUFFIXES = (".service", ".socket", ".mount", ".automount", ".timer", ".path", ".target", ".swap")
 """Kinds of units of systemd that can be started and stopped; the first one is what a name without an ending means."""
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_\\@-][A-Za-z0-9:_.\\@-]{0,254}", re.ASCII)
@@ -170,6 +172,7 @@ def _nodes(root: Table, draft: Draft) -> None:
             disks={mirror: disks.absolute_path(mirror, "/dev/vg0/r0") for mirror in disks.names()},
             meta_disks={mirror: _meta_disk(metas, mirror) for mirror in metas.names()},
             fencing=tuple(_fence_device(device) for device in devices),
+            capacity=table.integer("capacity", 0, 0, MAX_WEIGHT),
         )
         table.finish()
         if all(part.sound for part in (table, addresses, disks, metas, *devices)):
@@ -238,6 +241,11 @@ def _service(table: Table, name: str, draft: Draft) -> None:
         failure_timeout_ms=table.duration_ms("failure_timeout", 600_000),
         failback_delay_ms=table.duration_ms("failback_delay", 0, zero=True),
         failback_window=_window(table, "failback_window"),
+        priority=table.integer("priority", 0, 0, MAX_WEIGHT),
+        cost=table.integer("cost", 0, 0, MAX_WEIGHT),
+        after=table.texts("after", '["db"]') if table.has("after") else (),
+        along_with=table.name("along_with", example='"db"') if table.has("along_with") else "",
+        apart_from=table.texts("apart_from", '["db"]') if table.has("apart_from") else (),
     )
     if table.sound and not service.auto_failback and (service.failback_delay_ms or service.failback_window):
         table.wrong("auto_failback", "is false: a delay or window has no effect.", "Remove one of the two.")

@@ -73,6 +73,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         disks: mirror name -> path of the backing disk on this node (a partition, a volume or a file).
         meta_disks: mirror name -> where its meta-data lies on this node, for those that do not have it internal.
         fencing: how the other nodes switch this one off; empty: they cannot.
+        capacity: how much its services may cost together; 0: as much as they like.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     disks: dict[str, pathlib.Path]
     meta_disks: dict[str, MetaDisk] = {}
     fencing: tuple[FenceDevice, ...] = ()
+    capacity: int = 0
 
     def meta_disk(self, mirror: str) -> MetaDisk:
         """Where the meta-data of a mirror lies on this node."""
@@ -363,6 +365,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         failure_timeout_ms: age at which a failure is forgotten.
         failback_delay_ms: it goes back only when that node has been there and ready so long.
         failback_window: it goes back only in this part of the day; None: at any time.
+        priority: of two for which a server has no room together the one with the higher priority runs.
+        cost: what it takes of a server's capacity.
+        after: services that have to be started, on whatever node, before it is.
+        along_with: the service on whose node it runs, started after that one; empty: none.
+        apart_from: services that are never on the same node.
     """
 
     name: str
@@ -373,6 +380,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     failure_timeout_ms: int = 600_000
     failback_delay_ms: int = 0
     failback_window: Window | None = None
+    priority: int = 0
+    cost: int = 0
+    after: tuple[str, ...] = ()
+    along_with: str = ""
+    apart_from: tuple[str, ...] = ()
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):

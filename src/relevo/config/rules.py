@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
+from relevo.config import together
 from relevo.config.draft import Draft
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import MetaDisk
@@ -42,6 +43,7 @@ def compare(draft: Draft) -> None:
         _congestion,
         _ports,
         _services,
+        together.company,
         _shared,
     ):
         rule(draft)

@@ -279,6 +279,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         local_minute: of this node's day, 0 to 1439; windows of failback are in local time.
         ready_ms: node -> how long it has been there and ready, without a break, as far as this node has seen.
         fenceable: nodes that can be switched off from here.
+        capacities: node -> how much its services may cost together; none or 0: as much as they like.
     """
 
     me: str
@@ -293,6 +294,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     local_minute: int = 0
     ready_ms: dict[str, int] = {}
     fenceable: frozenset[str] = frozenset()
+    capacities: dict[str, int] = {}
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from relevo.base.units import format_duration_ms
 from relevo.config.model import MirrorResource, Service
 from relevo.manager.model import (
     UP_TO_DATE,
+    Action,
     Alive,
     Decision,
     Plan,
@@ -27,6 +28,7 @@ from relevo.manager.model import (
 from relevo.manager.record import OBEYED_BY_ALL, obeyed, settled, unaware, with_forced
 from relevo.manager.standing import Standing, mirrors_of
 from relevo.manager.steps import Work, steps_of
+from relevo.manager.together import Places, in_order, is_active, is_started, needs_of
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -38,12 +40,18 @@ def plan(snapshot: Snapshot) -> Plan:
     steps: list[Step] = []
     wanted: set[str] = set()
     fence: dict[str, str] = {}
-    for name, service in sorted(snapshot.services.items()):
-        if snapshot.me not in snapshot.hosts[name]:
+    places = Places(snapshot)
+    found: dict[str, dict[str, Standing]] = {}
+    for service in in_order(snapshot):
+        if snapshot.me not in snapshot.hosts[service.name]:
             continue
-        standings = {node: Standing(snapshot, service, node) for node in snapshot.hosts[name]}
-        decision = _decide(snapshot, service, standings)
-        work = _work(snapshot, service, standings, decision)
+        standings = found[service.name] = _standings(snapshot, service, places)
+        decisions[service.name] = _decide(snapshot, service, standings)
+        places.decided(service, decisions[service.name])
+    targets = {name: decision.target for name, decision in decisions.items()}
+    for name, standings in sorted(found.items()):
+        service, decision = snapshot.services[name], decisions[name]
+        work = _in_turn(snapshot, service, targets, _work(snapshot, service, standings, decision))
         decisions[name] = _explained(decision, work)
         fence |= _fences(snapshot, service, standings)
         steps += work.steps
@@ -59,6 +67,32 @@ def plan(snapshot: Snapshot) -> Plan:
         fence=fence,
         maintained=frozenset(name for name in snapshot.services if snapshot.record.maintains(name)),
     )
+
+
+def _standings(snapshot: Snapshot, service: Service, places: Places) -> dict[str, Standing]:
+    standings = {node: Standing(snapshot, service, node) for node in snapshot.hosts[service.name]}
+    for node, standing in standings.items():
+        standing.objection = places.objection(service, node)
+    return standings
+
+
+def _in_turn(snapshot: Snapshot, service: Service, targets: dict[str, str | None], work: Work) -> Work:
+    """The work, or who has to go first: what it needs starts before it and stops after it."""
+    if not work.steps:
+        return work
+    if work.steps[0].action is Action.START:
+        for name in needs_of(service):
+            where = [targets[name]] if name in targets else list(snapshot.nodes)
+            if not any(node is not None and is_started(snapshot, name, node) for node in where):
+                return Work(waits_for=f"{name}, which it needs, is not started yet")
+        return work
+    if targets[service.name] == snapshot.me:
+        return work  # something of it has failed and is started again
+    here = snapshot.nodes[snapshot.me]
+    for name, other in sorted(snapshot.services.items()):
+        if service.name in needs_of(other) and is_active(here, name) and targets.get(name) != snapshot.me:
+            return Work(waits_for=f"{name}, which needs it, has not stopped yet")
+    return work
 
 
 def _without_done_force(record: Record, snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Record:
@@ -119,7 +153,14 @@ def obstacles(snapshot: Snapshot, service: Service) -> dict[str, str]:
     told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
     record = obeyed(settled(snapshot.record, told, by=snapshot.me), snapshot)
     snapshot = msgspec.structs.replace(snapshot, record=record)
-    standings = [Standing(snapshot, service, node) for node in snapshot.hosts[service.name]]
+    places = Places(snapshot)
+    decisions = plan(snapshot).decisions
+    for other in in_order(snapshot):
+        if other.name == service.name:
+            break
+        if other.name in decisions:
+            places.decided(other, decisions[other.name])
+    standings = _standings(snapshot, service, places).values()
     return {one.node: one.absence or one.reluctance or one.unready_data for one in standings}
 
 

@@ -43,6 +43,7 @@ class Standing:
         told: its word on the service; None when it is not known.
         active: something of the service may be there.
         known: it is known whether something of it is there.
+        objection: why it cannot be there because of where other services are; empty when it can.
     """
 
     def __init__(self, snapshot: Snapshot, service: Service, node: str) -> None:
@@ -50,6 +51,7 @@ class Standing:
         self._service = service
         self._snapshot = snapshot
         view = snapshot.nodes[node]
+        self.objection = ""
         self.alive = Alive.ALIVE if node == snapshot.me else view.alive
         self.facts: NodeFacts | None = view.facts if self.alive is Alive.ALIVE else None
         self.told: ServiceFacts | None = None
@@ -97,7 +99,7 @@ class Standing:
             return f"{self.node} is in standby"
         if self.facts is not None and self.facts.leaving:
             return f"{self.node} is leaving"
-        return self.ban or self.outvoted
+        return self.ban or self.outvoted or self.objection
 
     @property
     def outvoted(self) -> str:

@@ -295,6 +295,7 @@ class Brain:
             utc_s=int(time.time()),
             local_minute=_local_minute(),
             ready_ms=self._ready_ms(now_ms, peers),
+            capacities={name: node.capacity for name, node in self._config.nodes.items()},
             fenceable=frozenset(name for name, node in self._config.nodes.items() if node.fencing) - {self._me},
         )
         return self._seen
