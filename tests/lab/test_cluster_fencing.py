@@ -45,3 +45,20 @@ def test_a_server_that_dies_is_fenced_and_its_service_goes_on(cluster: Cluster) 
         cluster.story.await_service_on("nodo1")
     assert "nodo1 was fenced" in cluster.lab.logs("nodo2")
     cluster.judge()
+
+
+def test_a_server_that_cannot_stop_its_service_is_fenced(cluster: Cluster) -> None:
+    cluster.story.await_service_on("nodo1")
+    with cluster.one_address(), cluster.load():
+        # A file system mounted inside: no process holds it, and nothing that may be killed sets it free.
+        inside = "/srv/relevo/held"
+        cluster.lab.run("nodo1", ["mkdir", inside], check=True)
+        cluster.lab.run("nodo1", ["mount", "-t", "tmpfs", "none", inside], check=True)
+        cluster.lab.run("nodo2", ["relevo", "standby", "nodo1"], check=True, capture=True)
+        cluster.story.await_service_away_from("nodo1")
+        assert is_off(cluster.lab, "nodo1")
+        cluster.lab.run("nodo2", ["relevo", "online", "nodo1"], check=True, capture=True)
+        cluster.lab.boot("nodo1")
+        cluster.story.await_service_on("nodo1")
+    assert "could not be stopped there" in cluster.lab.logs("nodo2")
+    cluster.judge()
