@@ -161,6 +161,16 @@ def test_hash_is_of_the_meaning(tmp_path: pathlib.Path) -> None:
     assert hash_of(msgspec.structs.replace(first, cluster="other")) != first.hash
 
 
+def test_hash_knows_nothing_of_options_that_only_the_next_version_has(tmp_path: pathlib.Path) -> None:
+    """So that two servers of different versions, with one configuration, do not say that theirs differ."""
+    config = load(written(tmp_path))
+    timings = config.heartbeat
+    later = msgspec.defstruct("Later", [("patience_ms", int, 70)], bases=(HeartbeatTimings,), frozen=True, kw_only=True)
+    fields = msgspec.structs.asdict(timings)
+    assert hash_of(msgspec.structs.replace(config, heartbeat=later(**fields))) == config.hash
+    assert hash_of(msgspec.structs.replace(config, heartbeat=later(**fields, patience_ms=71))) != config.hash
+
+
 def test_who_am_i(tmp_path: pathlib.Path) -> None:
     config = load(written(tmp_path))
     assert whoami(config, "nodo1") is config.nodes["nodo1"]

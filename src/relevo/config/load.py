@@ -82,10 +82,30 @@ def whoami(config: Config, hostname: str) -> Node:
 def hash_of(config: Config) -> str:
     """SHA-256 of the values that are configured, secrets included: equal on two servers if they mean the same.
 
-    The values are encoded as JSON (keys of every object sorted, addresses and paths as text) with an empty `hash`.
+    What has its default value is left out, so that a later version's new options do not make its servers differ from
+    those that do not know them yet: a new option's default has to mean what there was before it. The rest is encoded as
+    JSON (keys of every object sorted, addresses and paths as text).
     """
-    plain = msgspec.to_builtins(msgspec.structs.replace(config, drbd={}, hash=""), enc_hook=str, str_keys=True)
-    return hashlib.sha256(msgspec.json.encode(plain, order="sorted")).hexdigest()
+    plain = _configured(msgspec.structs.replace(config, drbd={}, hash=""))
+    return hashlib.sha256(msgspec.json.encode(plain, order="sorted", enc_hook=str)).hexdigest()
+
+
+def _configured(value: object) -> object:
+    """A value as JSON can have it, without the fields that have their default."""
+    if isinstance(value, msgspec.Struct):
+        tag = value.__struct_config__.tag
+        fields = {field.name: (getattr(value, field.name), field) for field in msgspec.structs.fields(value)}
+        chosen = {name: _configured(found) for name, (found, field) in fields.items() if found != _default_of(field)}
+        return chosen if tag is None else {**chosen, "type": tag}
+    if isinstance(value, dict):
+        return {str(key): _configured(found) for key, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [_configured(found) for found in value]
+    return value
+
+
+def _default_of(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def warnings(config: Config) -> tuple[str, ...]:
