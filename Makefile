@@ -16,7 +16,7 @@ AXE_SHA512 := FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFN
 AXE := $(VENV)/axe-$(AXE_VERSION).min.js
 STATIC := src/relevo/files/pages/static/vendor
 
-.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor interop interop-short bench bench-mirror bench-failover bench-listing torture clean
+.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts interop interop-short bench bench-mirror bench-failover bench-listing torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +57,14 @@ sim-others: setup
 
 lab: setup ## real processes in namespaces, power cuts included
 	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab tests with the originals are skipped"
-	@$(BIN)/pytest -q tests/lab
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lab-cluster lab-parts  # they wait more than they work
+
+LAB_CLUSTER := $(wildcard tests/lab/test_cluster*.py) tests/lab/test_demo.py tests/lab/test_power_loss_of_both.py
+lab-cluster: setup
+	@$(BIN)/pytest -q $(LAB_CLUSTER)
+
+lab-parts: setup
+	@$(BIN)/pytest -q tests/lab $(addprefix --ignore ,$(LAB_CLUSTER))
 
 $(VENV)/browser: $(VENV)/ready tests/browser/requirements.lock
 	@tools/install-packages $(APT_BROWSER)
@@ -98,8 +105,9 @@ bench-mirror: setup ## the mirror beside plain disks, qemu and GlusterFS; its gr
 	@tools/install-packages $(APT_BENCH)
 	@PYTHONPATH=tests $(BIN)/python -m bench mirror growth resync
 
-bench-failover: setup ## how long the service is away
-	@PYTHONPATH=tests $(BIN)/python -m bench failover
+bench-failover: setup ## how long the service is away: an address and Apache beside Heartbeat and Pacemaker, the whole stack
+	@tools/install-packages $(APT_LAB) $(APT_INTEROP) || echo "what is not installed is left out"
+	@PYTHONPATH=tests $(BIN)/python -m bench address failover
 
 bench-listing: setup ## the first page of a folder of 100,000 entries
 	@PYTHONPATH=tests $(BIN)/python bench/listing.py

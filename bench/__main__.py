@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import attach, failover, growth, mirror, resync
+from bench import address, attach, failover, growth, mirror, resync
 
 ALL = {
     "mirror": mirror.main,
     "growth": growth.main,
     "resync": resync.main,
     "attach": attach.main,
+    "address": address.main,
     "failover": failover.main,
 }
 
