@@ -16,7 +16,7 @@ AXE_SHA512 := FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFN
 AXE := $(VENV)/axe-$(AXE_VERSION).min.js
 STATIC := src/relevo/files/pages/static/vendor
 
-.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts interop interop-short bench bench-mirror bench-failover bench-listing torture clean
+.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts steady interop interop-short bench bench-mirror bench-failover bench-listing torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ demo: setup ## the main job: two servers, one address, a power cut, nothing lost
 
 test: setup lint ## everything that must hold (within 20 minutes)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target sim-mirror unit sim-others  # one thread each: two cores
-	@$(MAKE) --no-print-directory lab browser interop-short
+	@$(MAKE) --no-print-directory lab steady browser interop-short
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check .
@@ -64,7 +64,11 @@ lab-cluster: setup
 	@$(BIN)/pytest -q $(LAB_CLUSTER)
 
 lab-parts: setup
-	@$(BIN)/pytest -q tests/lab $(addprefix --ignore ,$(LAB_CLUSTER))
+	@$(BIN)/pytest -q tests/lab $(addprefix --ignore ,$(LAB_CLUSTER) $(STEADY))
+
+STEADY := tests/lab/test_steady.py
+steady: setup ## nobody is declared dead on a machine that is saturated for a minute
+	@$(BIN)/pytest -q $(STEADY)
 
 $(VENV)/browser: $(VENV)/ready tests/browser/requirements.lock
 	@tools/install-packages $(APT_BROWSER)
@@ -87,6 +91,7 @@ vendor: ## fetch and verify what of other projects is shipped with the pages
 torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets; stops at the first failure
 	@$(BIN)/python tests/torture/simulation.py
 	@$(BIN)/python tests/torture/cuts.py
+	@$(BIN)/python tests/torture/steady.py
 	@RELEVO_FUZZ_EXAMPLES=5000 $(BIN)/pytest -q tests/unit/test_mirror_wire_fuzz.py --timeout 3600
 	@if $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/torture/requirements.lock; \
 	then $(BIN)/python tests/torture/wire_fuzz.py; \
