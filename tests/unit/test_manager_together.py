@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import random
 from ipaddress import IPv4Interface
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from relevo.config.model import AddressResource, Service
+from relevo.manager.balance import WORTH_PERCENT, propose
 from relevo.manager.model import (
     RECORD_FORMAT,
     Alive,
@@ -24,6 +26,7 @@ from relevo.manager.model import (
 from relevo.manager.planner import obstacles
 from relevo.manager.record import with_standby
 from relevo.node.forecast import Forecast, Foreseen
+from relevo.node.pressure import STEP_PERCENT, Pressure
 from unit.cluster_samples import NODES, configuration
 
 ADDRESS = AddressResource(id="address", address=IPv4Interface("192.168.0.29/24"), link="users")
@@ -176,3 +179,36 @@ def test_whatever_is_configured_it_comes_to_rest_within_what_it_says(batch: int)
             assert all(result.after[other] != there for other in one.apart_from), f"seed {seed}"
             cost = sum(other.cost for other in services if result.after[other.name] == there)
             assert not capacity or cost <= capacity, f"seed {seed}: {result.after}"
+
+
+def _busy(seen: Snapshot, *percents: int | None) -> Snapshot:
+    nodes = {
+        name: msgspec.structs.replace(view, facts=msgspec.structs.replace(view.facts, pressure=percent))
+        for (name, view), percent in zip(seen.nodes.items(), percents, strict=True)
+    }
+    return msgspec.structs.replace(seen, nodes=nodes)
+
+
+def test_the_least_important_service_of_the_busier_server_would_better_move() -> None:
+    services = (made("a", priority=2), made("b", priority=1), made("c", priority=3))
+    seen = _seen(services, {"a": NODES[0], "b": NODES[0], "c": NODES[1]}, 0)
+    found = propose(_busy(seen, WORTH_PERCENT, 0))
+    assert (found.service, found.node) == ("b", NODES[1])
+    assert propose(_busy(seen, WORTH_PERCENT - 1, 0)).service == ""
+    assert propose(_busy(seen, 90, None)).service == ""
+    assert "only service" in propose(_busy(seen, 0, 90)).reason
+    crowded = _seen(tuple(msgspec.structs.replace(one, cost=2) for one in services), {"a": NODES[0], "b": NODES[0]}, 0)
+    full = msgspec.structs.replace(crowded, capacities={NODES[1]: 1})
+    assert "can move to nodo2" in propose(_busy(full, 90, 0)).reason
+
+
+def test_pressure_is_read_and_told_in_steps(tmp_path: pathlib.Path) -> None:
+    told = Pressure(tmp_path)
+    assert told.look() is None
+    for percent, expected in ((10, 10), (10 + STEP_PERCENT - 1, 10), (10 + STEP_PERCENT, 10 + STEP_PERCENT)):
+        (tmp_path / "cpu").write_text(f"some avg10=99.00 avg60={percent}.00 avg300=0.00 total=7\n")
+        assert told.look() == expected
+    (tmp_path / "io").write_text(
+        "some avg10=0 avg60=70.51 avg300=0.00 total=7\nfull avg10=0 avg60=99 avg300=0 total=7\n"
+    )
+    assert told.look() == 71

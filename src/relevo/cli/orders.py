@@ -122,6 +122,16 @@ def cleanup(ctx: typer.Context, service: _Service, *, dry_run: _DryRun = False) 
     _say(ctx, "cleanup", service=service, dry_run=dry_run, stop=True)
 
 
+def rebalance(
+    ctx: typer.Context, *, apply: Annotated[bool, typer.Option("--apply", help="Make the move.")] = False
+) -> None:
+    """Propose a move by how busy each server is (pressure stall information of the last minute)."""
+    told = call(of(ctx).paths.socket("node"), "rebalance", apply=apply)
+    typer.echo(told["what"])
+    if told["service"] and not told["done"]:
+        typer.echo(f"To make it so: relevo rebalance --apply, or relevo move {told['service']} {told['node']}.")
+
+
 def explain(
     ctx: typer.Context,
     service: _Service,

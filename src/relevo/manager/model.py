@@ -235,6 +235,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         permissions: mirror -> the arbiter's word on this node.
         record: its copy of the record.
         record_format: the newest format of the record that its program knows.
+        pressure: percent of the last minute in which a program waited for processor or disk; None: not known.
     """
 
     boot_id: str
@@ -247,6 +248,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     permissions: dict[str, Permission] = {}
     record: Record = Record()
     record_format: int = 0
+    pressure: int | None = None
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from relevo.base.control import Message
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import Config
+from relevo.manager.balance import Proposal, propose
 from relevo.manager.model import (
     PRIMARY,
     RECORD_FORMAT,
@@ -58,6 +59,7 @@ from relevo.node.fencer import Fencer
 from relevo.node.forecast import Forecast, Foreseen
 from relevo.node.history import History
 from relevo.node.peers import Peers
+from relevo.node.pressure import Pressure
 from relevo.node.store import Store
 from relevo.node.witness import WitnessFeed
 
@@ -137,6 +139,8 @@ class Brain:
         self.leaving = False
         self._unstored: State | None = None
         self._seen: Snapshot | None = None
+        self._pressure = Pressure()
+        self._busy: int | None = None
         self._ready_since: dict[str, tuple[str, int]] = {}
         self._troubles: dict[str, str] = {}
 
@@ -171,6 +175,7 @@ class Brain:
             mirrors: the status of each mirror's daemon; None when it does not answer.
             services: what the executor knows of this node's services.
         """
+        self._busy = self._pressure.look()
         before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
         self._suspect_peers_of_lost_links(before)
@@ -220,6 +225,7 @@ class Brain:
             permissions=self._permissions(),
             record=self.record,
             record_format=RECORD_FORMAT,
+            pressure=self._busy,
         )
 
     def change_record(self, record: Record) -> None:
@@ -327,6 +333,12 @@ class Brain:
         if dies is not None:
             copy.die(dies)
         return copy.run()
+
+    def proposal(self) -> Proposal:
+        """Which service would better move."""
+        if self._seen is None:
+            return Proposal(reason=f"{self._me} has just started and knows nothing yet.")
+        return propose(self._seen)
 
     def obstacles(self, service: str) -> dict[str, str]:
         """Node -> why it could not take the service over now; empty when it could."""

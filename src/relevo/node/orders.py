@@ -84,6 +84,7 @@ class Orders:
             "maintenance": self._maintenance,
             "cleanup": self._cleanup,
             "explain": self._explain,
+            "rebalance": self._rebalance,
         }
 
     def _node(self, request: Message) -> str:
@@ -230,6 +231,13 @@ class Orders:
         return self._order(
             request, record, f"The failures of {service} are forgotten on every server.", f"relevo cleanup {service}"
         )
+
+    async def _rebalance(self, request: Message) -> Message:
+        found = self._brain.proposal()
+        if not found.service or not request.get("apply"):
+            return {"what": found.reason, "service": found.service, "node": found.node, "done": False}
+        moved = await self._move({"service": found.service, "node": found.node})
+        return {**moved, "service": found.service, "node": found.node}
 
     async def _explain(self, request: Message) -> Message:
         """Why is it there, why not elsewhere, what if one of the nodes died now."""
