@@ -57,6 +57,7 @@ def test_a_ban_that_would_stop_the_service_is_refused(cluster: Cluster) -> None:
     _said(cluster, "nodo1", "ban", "web", "nodo2")
     assert "web is banned from nodo2" in _explained(cluster, "nodo1")["elsewhere"]["nodo2"]
     assert "web would run nowhere" in _said(cluster, "nodo1", "ban", "web", "nodo1", refused=True)
+    assert "To make it so" not in _said(cluster, "nodo1", "rebalance", "--apply")  # there is but one service
     assert "lift that first" in _said(cluster, "nodo1", "move", "web", "nodo2", refused=True).lower()
     assert _explained(cluster, "nodo2")["if_dies"]["nodo1"]["node"] is None
     _said(cluster, "nodo2", "clear", "web")

@@ -40,11 +40,11 @@ def propose(snapshot: Snapshot) -> Proposal:
         return Proposal(reason=f"No move is worth its gap: {figures}.")
     facts = snapshot.nodes[busy].facts
     services = facts.services if facts is not None else {}
-    running = [name for name, one in services.items() if one.state is ServiceState.STARTED]
+    running = [
+        name for name, one in services.items() if one.state is ServiceState.STARTED and name in snapshot.services
+    ]
     if len(running) < 2:
-        return Proposal(
-            reason=f"{busy} is the busier one ({figures}), but a move of its only service would only move that."
-        )
+        return Proposal(reason=f"{busy} is the busier one ({figures}), but its only service would take that along.")
     # The least important first: whoever matters most is not interrupted.
     for name in sorted(running, key=lambda one: (snapshot.services[one].priority, one)):
         if name not in snapshot.record.moved and obstacles(snapshot, snapshot.services[name]).get(calm) == "":
