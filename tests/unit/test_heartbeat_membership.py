@@ -14,6 +14,7 @@ from relevo.base import control
 from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import events, outbox, wire
 from relevo.heartbeat.events import ALIVE, TRANSITIONS, Effect, Event, Mark, PeerState, Reason, Settings, Sign
+from relevo.heartbeat.gaps import ASK_DELAY_MS, ASK_GAP_MS, ASK_TIMES, MAX_MISSING, MAX_RANGE
 from relevo.heartbeat.membership import FACTS_INTERVAL_MS, GOODBYES, Membership
 from relevo.heartbeat.peer import (
     HELD_MESSAGES,
@@ -398,6 +399,59 @@ def test_every_tenth_message_is_acknowledged() -> None:
     assert message.text("dest") == "nodo2"
     assert message.binary("destuuid") == UUID
     assert message.text("seq") is None
+
+
+def test_what_an_original_sent_and_we_missed_is_asked_for_until_it_comes() -> None:
+    bench = Bench()
+    for sequence in (5, 6, 9):
+        bench.hear(seq=sequence, relevo=False)
+    assert sent(bench.pass_ms(ASK_DELAY_MS - 1), "NS_rexmit") == [], "reordering cures itself"
+    asked = [send.message for send in sent(bench.pass_ms(1), "NS_rexmit")]
+    assert [(one.decimal("firstseq"), one.decimal("lastseq")) for one in asked] == [(7, 8)]
+    assert asked[0].text("dest") == "nodo2"
+    assert asked[0].binary("destuuid") == UUID
+    bench.hear(seq=7, relevo=False)
+    bench.hear(seq=10, relevo=False)
+    asked = [send.message for send in sent(bench.pass_ms(ASK_GAP_MS), "NS_rexmit")]
+    assert [(one.decimal("firstseq"), one.decimal("lastseq")) for one in asked] == [(8, 8)]
+    acknowledged = sent(bench.hear(seq=8, relevo=False), "NS_ackmsg")
+    assert [send.message.number("ackseq") for send in acknowledged] == [10], "nothing above a gap is acknowledged"
+    assert sent(bench.pass_ms(5000), "NS_rexmit") == []
+    assert (bench.peer["recovered"], bench.peer["given_up"]) == (2, 0)
+
+
+def test_what_never_comes_is_given_up_and_acknowledged() -> None:
+    bench = Bench()
+    bench.hear(seq=1, relevo=False)
+    bench.hear(seq=12, relevo=False)
+    effects: list[Effect] = []
+    for sequence in range(13, 30):
+        effects += bench.pass_ms(ASK_GAP_MS) + bench.hear(seq=sequence, relevo=False)
+    assert len(sent(effects, "NS_rexmit")) == ASK_TIMES
+    assert sent(effects, "NS_ackmsg")[-1].message.number("ackseq") >= 20
+    assert (bench.peer["recovered"], bench.peer["given_up"]) == (0, 10)
+
+
+def test_after_a_long_gap_only_the_newest_are_asked_for() -> None:
+    bench = Bench()
+    bench.hear(seq=1, relevo=False)
+    bench.hear(seq=501, relevo=False)
+    asked = [send.message for send in sent(bench.pass_ms(ASK_DELAY_MS), "NS_rexmit")]
+    assert [(one.decimal("firstseq"), one.decimal("lastseq")) for one in asked] == [
+        (first, first + MAX_RANGE - 1) for first in range(501 - MAX_MISSING, 501, MAX_RANGE)
+    ]
+    assert bench.peer["given_up"] == 499 - MAX_MISSING
+
+
+def test_relevo_is_asked_for_nothing_and_nobody_is_after_a_goodbye() -> None:
+    """Facts and states of ours are repeated anyway, and what was made before it heard us would be refused."""
+    for relevo in (True, False):
+        bench = Bench()
+        bench.hear(seq=1, relevo=relevo)
+        bench.hear(seq=4, relevo=relevo)
+        if not relevo:
+            bench.step(events.Leave(bench.now_ms))
+        assert sent(bench.pass_ms(1000), "NS_rexmit") == []
 
 
 def test_a_question_for_the_nodes_is_answered_only_by_the_one_asked() -> None:

@@ -64,8 +64,6 @@ PAUSE_KEEPALIVES = 2
 not counted as anyone's silence."""
 GRACE_KEEPALIVES = 2
 """After a pause of ours every peer has at least so many keepalives to be heard, once in each silence."""
-ACK_EVERY_MESSAGES = 10
-"""One message in so many is acknowledged: Heartbeat expects it of its peers."""
 
 _SAYS = {"init": Sign.SAYS_INIT, "up": Sign.SAYS_UP, "active": Sign.SAYS_ACTIVE}
 
@@ -255,8 +253,8 @@ class Membership:
         if begun or (state_before not in ALIVE and peer.state in ALIVE):
             self._hasten()
             self._facts_due()
-        if mark.sequence % ACK_EVERY_MESSAGES == 0 and not self._left:
-            self._effects.append(self._outbox.acknowledgement(peer.name, present.uuid, mark.sequence))
+        # only an original sends again what has no repetition of its own
+        present.gaps.heard(mark.sequence, received.at_ms, ask=not peer.relevo)
 
     def _begin(self, peer: Peer, received: Received) -> Incarnation:
         peer.present = Incarnation(received.mark.generation, received.uuid)
@@ -402,6 +400,8 @@ class Membership:
         if self._left:
             self._repeat_goodbye()
             return
+        for peer in self._peers.values():
+            self._mind_gaps(peer)
         if self._awake_ms >= self._next_status_ms:
             deadtime_ms = self._timings.deadtime_ms
             self._effects.append(
@@ -413,6 +413,15 @@ class Membership:
                 self._own_state = PeerState.UP
         if self._next_facts_ms is not None and self._awake_ms >= self._next_facts_ms:
             self._send_facts()
+
+    def _mind_gaps(self, peer: Peer) -> None:
+        if peer.present is None or peer.state not in ALIVE:
+            return
+        gaps, uuid = peer.present.gaps, peer.present.uuid
+        for first, last in gaps.questions(self._awake_ms):
+            self._effects.append(self._outbox.question(peer.name, uuid, first, last))
+        if (complete := gaps.acknowledge()) is not None:
+            self._effects.append(self._outbox.acknowledgement(peer.name, uuid, complete))
 
     def _send_facts(self) -> None:
         assert self._facts is not None
@@ -456,6 +465,9 @@ class Membership:
                 due.append(peer.deadline_ms)
                 if not peer.late:
                     due.append(peer.heard_ms + self._timings.warntime_ms)
+                asking_ms = peer.present.gaps.next_ms() if peer.present and not self._left else None
+                if asking_ms is not None:
+                    due.append(asking_ms)
             due.extend(link.heard_ms + self._timings.deadtime_ms for link in peer.links.values() if link.up)
         self._effects.append(NextTick(self._now_ms + max(0, min(due) - self._awake_ms)))
 

@@ -90,8 +90,14 @@ class Outbox:
         return self._numbered(fields, heard, (peer,), broadcast=True)
 
     def acknowledgement(self, peer: str, uuid: bytes, sequence: int) -> Send:
-        """Tell a peer how far we heard it; not numbered."""
+        """Tell a peer up to which number we heard everything; not numbered."""
         fields = (("t", "NS_ackmsg"), ("dest", peer), ("ackseq", f"{sequence:x}"), ("destuuid", uuid))
+        return Send(Message((*fields, *self._origin(), *self._generation())), (peer,), broadcast=True)
+
+    def question(self, peer: str, uuid: bytes, first: int, last: int) -> Send:
+        """Ask a peer for messages of it that are missing; not numbered. These two numbers are decimal."""
+        wanted = (("firstseq", f"{first}"), ("lastseq", f"{last}"))
+        fields = (("t", "NS_rexmit"), ("dest", peer), *wanted, ("destuuid", uuid))
         return Send(Message((*fields, *self._origin(), *self._generation())), (peer,), broadcast=True)
 
     def again(self, first: int, last: int, now_ms: int) -> list[Send]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from relevo.heartbeat.events import NOTHING_HEARD, Mark, PeerState, Reason
+from relevo.heartbeat.gaps import Gaps
 from relevo.heartbeat.wire import Message
 
 WINDOW_MESSAGES = 512
@@ -92,6 +93,7 @@ class Incarnation:
 
     Attributes:
         generation, uuid: who it is.
+        window, gaps: the numbers heard, and those missing between them.
         confirmed: a message of it carried our own generation: it hears us.
         facts, facts_no: the last facts; None and 0 before the first.
     """
@@ -99,6 +101,7 @@ class Incarnation:
     generation: int
     uuid: bytes
     window: Window = dataclasses.field(default_factory=Window)
+    gaps: Gaps = dataclasses.field(default_factory=Gaps)
     confirmed: bool = False
     facts: dict[str, Any] | None = None
     facts_no: int = 0
@@ -222,6 +225,8 @@ class Peer:
             "hears_us": present is not None and present.confirmed,
             "links": {name: "up" if link.up else "down" for name, link in self.links.items()},
             "generation": present.generation if present else 0,
+            "recovered": present.gaps.recovered if present else 0,
+            "given_up": present.gaps.given_up if present else 0,
             "boot_id": self.boot_id or None,
             "config_same": self.config_hash == config_hash if self.config_hash else None,
             "facts": present.facts if present else None,
