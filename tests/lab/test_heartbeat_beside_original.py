@@ -1,4 +1,4 @@
-"""Our heartbeat on one server, Debian's Heartbeat 3 on the other: joining, losses on the way, a lost link, our goodbye."""
+"""Our heartbeat on one server, Debian's Heartbeat 3 on the other: joining, losses on the way, a lost link."""
 
 from __future__ import annotations
 
