@@ -7,7 +7,6 @@ import json
 import pathlib
 import shlex
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,8 +55,6 @@ END"""
 """With two links a message is lost if both copies are: about every third."""
 LOST_MESSAGES = 15
 """So many must have been asked for and come: with that loss, in some seconds."""
-UNACKNOWLEDGED_MESSAGES = 200
-"""Heartbeat complains of a peer that acknowledges nothing long before that."""
 
 
 class Pair:
@@ -144,7 +141,6 @@ def test_they_join(pair: Pair, method: str) -> None:
 def test_losses_a_lost_link_and_our_goodbye(pair: Pair) -> None:
     pair.start("sha1")
     pair.joined()
-    begun_s = time.monotonic()
 
     for node in ("nodo1", "nodo2"):
         pair.shell(node, LOSS)
@@ -159,12 +155,6 @@ def test_losses_a_lost_link_and_our_goodbye(pair: Pair) -> None:
     assert pair.peer()["state"] == "active"
     pair.lab.heal("nodo1", "eth1")
     pair.wait(lambda: pair.peer()["links"] == {"users": "up", "cross": "up"}, "both links up")
-
-    pair.wait(lambda: time.monotonic() - begun_s > UNACKNOWLEDGED_MESSAGES * KEEPALIVE_MS / 1000, "many messages")
-    told = pair.log()
-    assert "hist queue" not in told, told
-    assert "paused" not in told, told
-    assert pair.seen() == "active", "it would not answer with a full history"
 
     pair.lab.unit("nodo1", "heartbeat", "stop")
     pair.wait(lambda: pair.seen() == "dead", "our goodbye")
