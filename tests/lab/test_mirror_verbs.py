@@ -319,7 +319,14 @@ def test_adjust_takes_a_changed_configuration_over(pair: Pair) -> None:
     assert cli(one, "adjust", "r0") == (0, "")
     status = two.wait_for(lambda status: "secret" in status["problem"], "a peer with another secret")
     assert status["connection"] == "WFConnection"
-    assert cli(two, "adjust", "all") == (0, "")
+    assert cli(two, "adjust", "all")[0] == 0
+    pair.wait_in_sync()
+    for side in (one, two):
+        more = 'resync_rate = "1 MiB"\nal_extents = 300\nverify_alg = "sha1"'
+        pair.configure(side, secret="another secret", mirror=f"{QUICK}\n{more}")
+    assert cli(one, "adjust", "r0")[0] == 0
+    two.wait_for(lambda status: "verify" in status["problem"], "a peer that verifies otherwise")
+    assert cli(two, "adjust", "r0")[0] == 0  # nobody has to be told to connect
     pair.wait_in_sync()
     (one.paths.etc / "relevo.toml").write_text("nonsense")
     assert cli(one, "adjust", "r0")[0] == 10

@@ -84,7 +84,7 @@ def test_other_hashes_than_ours_are_named(verify: str, csums: str, name: str) ->
     bench.packet(p.Protocol(3, 0, 0, 0, 0, 0, ""))
     bench.packet(p.SyncParam(1, verify, csums, 0, 0, 0, 0))
     assert name in str(bench.core.status()["problem"])
-    assert bench.core.status()["connection"] == "StandAlone"
+    assert bench.core.status()["connection"] == "WFConnection"
 
 
 def test_no_bound_on_the_rate_is_told_as_the_highest() -> None:

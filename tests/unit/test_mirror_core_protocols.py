@@ -188,7 +188,7 @@ def test_another_configuration_is_refused_in_a_sentence_that_names_the_differenc
     bench = Bench().attach()
     bench.meet(**peer)
     assert all(name in bench.status["problem"] for name in names)
-    assert bench.status["connection"] == "StandAlone"
+    assert not [effect for effect in bench.effects if isinstance(effect, e.WantConnection) and not effect.wanted]
 
 
 def test_the_same_digest_on_both_sides_is_told_and_taken() -> None:

@@ -137,7 +137,7 @@ def test_the_policies_are_told_to_the_peer_and_have_to_fit() -> None:
     told = next(packet for packet in found.sent() if isinstance(packet, p.Protocol))
     assert (told.after_sb_0p, told.after_sb_1p, told.after_sb_2p) == (5, 7, 10)
     assert "after-sb-0pri is disconnect, this side's is discard-local" in found.status["problem"]
-    assert found.status["connection"] == "StandAlone"
+    assert found.status["connection"] == "WFConnection"
 
 
 def test_the_bits_that_were_told_decide() -> None:

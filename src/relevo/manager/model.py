@@ -112,16 +112,18 @@ class Permission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.verdict is Verdict.YES and self.epoch > 0
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """The failures of one resource on one node.
 
     Attributes:
         count: how many since the last success that lasted, or since the last clean-up.
         last_ms: when the last one was, in the clock of that node (compare with nothing else).
+        why: what went wrong the last time; empty from a version that does not say.
     """
 
     count: int
     last_ms: int
+    why: str = ""
 
 
 class ServiceFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

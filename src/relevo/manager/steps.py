@@ -119,9 +119,8 @@ def _start(
             continue
         failure = told.failures.get(resource.id, Failure(0, 0))
         if failure.count >= service.migration_threshold and snapshot.now_ms < failure.last_ms + RETRY_PAUSE_MS:
-            waits_for = (
-                f"{resource.id} failed {failure.count} times ({told.reason.removesuffix('.')}), trying again soon"
-            )
+            why = (failure.why or told.reason).removesuffix(".") or "no reason known"
+            waits_for = f"{resource.id} failed {failure.count} times ({why}), trying again soon"
             return Work(steps=tuple(builder.steps), waits_for=waits_for)
         if isinstance(resource, MirrorResource):
             permission = snapshot.permissions.get(resource.mirror)

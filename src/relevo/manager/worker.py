@@ -254,7 +254,7 @@ class Worker:
 
     def _count_failure(self, name: str) -> None:
         before = self._failures.get(name, Failure(0, 0))
-        self._failures[name] = Failure(before.count + 1, self._now_ms())
+        self._failures[name] = Failure(before.count + 1, self._now_ms(), self._reason)
 
     # --- monitoring ---------------------------------------------------------------------------------------------------
 

@@ -173,12 +173,12 @@ class Link:
         self._early.append((packet, buffer))
 
     def protocol(self, packet: p.Protocol) -> None:
-        """Settings that have to agree."""
+        """Settings that have to agree. When they do not it is tried again: the other server may be adjusted next."""
         self._expect_parameters()
         self._peer_dry_run = bool(packet.conn_flags & DRY_RUN_FLAG)
         wrong = disagreement(self._told(), packet)
         if wrong:
-            self.refuse(wrong)
+            self.turn_away(wrong)
         self._protocol_seen = True
 
     def sync_param(self, packet: p.SyncParam) -> None:
@@ -187,7 +187,7 @@ class Link:
         wrong = sync_disagreement(options, packet)
         if s.conn is Connection.WF_REPORT_PARAMS:
             if wrong:
-                self.refuse(wrong)
+                self.turn_away(wrong)
             return
         pace.limits = pace.limits.heard(packet)
         if wrong:

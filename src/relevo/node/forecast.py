@@ -337,7 +337,7 @@ def _in_other_clock(facts: NodeFacts) -> NodeFacts:
     """The moments in a peer's facts are of its own clock: what rests there is taken to have rested long enough."""
     services = {
         name: msgspec.structs.replace(
-            told, retry_at_ms=0, failures={key: Failure(one.count, 0) for key, one in told.failures.items()}
+            told, retry_at_ms=0, failures={key: Failure(one.count, 0, one.why) for key, one in told.failures.items()}
         )
         for name, told in facts.services.items()
     }

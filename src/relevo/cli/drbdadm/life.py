@@ -119,6 +119,11 @@ def adjust(ctx: typer.Context, names: Names) -> None:
             return
         for sentence in answer.get("restart", ()):
             typer.echo(f"relevo: {site.mirror.name}: {sentence}", err=True)
+        if answer.get("connected_anew"):
+            sentence = (
+                "Taken over, by a new connection: it comes when the other server has the same (adjust there too)."
+            )
+            typer.echo(f"relevo: {site.mirror.name}: {sentence}", err=True)
         bring_up(context, site)
 
     over(ctx, names, action)
