@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from relevo import __version__
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.cli.history import BadSince, begin_of
@@ -198,6 +199,20 @@ def test_a_node_that_hears_nothing_decides_nothing_and_says_so(etc: pathlib.Path
     assert any("heartbeat" in sentence for sentence in state["alarms"])
     assert any("risk" in sentence for sentence in state["risks"])
     assert state["nodes"]["nodo2"]["state"] == "unknown"
+
+
+def test_servers_of_two_versions_say_so_during_the_upgrade_and_are_no_alarm(etc: pathlib.Path) -> None:
+    brain = _brain(etc)
+    config = load(etc / "relevo.toml")
+    facts = {"boot_id": "p", "config_hash": config.hash, "record_format": 99, "program": "99.0", "unheard_of": {"a": 1}}
+    peer = {"state": "active", "late": False, "facts": facts, "links": {}}
+    heartbeat = {"peers": {"nodo2": peer}, "initdead_passed": True}
+    asyncio.run(brain.think(1000, heartbeat, {"r0": None}, {}))
+    state = status_of(config, "nodo1", brain, heartbeat, History())
+    assert (state["nodes"]["nodo2"]["program"], state["nodes"]["nodo2"]["record_format"]) == ("99.0", 99)
+    assert state["nodes"]["nodo1"]["program"] == __version__
+    assert any("different versions" in sentence and "nodo2 99.0" in sentence for sentence in state["risks"])
+    assert not any("version" in sentence or "configuration" in sentence for sentence in state["alarms"])
 
 
 def test_a_record_of_a_peer_is_kept_on_disk(etc: pathlib.Path) -> None:

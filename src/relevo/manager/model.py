@@ -238,6 +238,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         record: its copy of the record.
         record_format: the newest format of the record that its program knows.
         pressure: percent of the last minute in which a program waited for processor or disk; None: not known.
+        program: the version of Relevo that it runs; empty from one that does not say.
     """
 
     boot_id: str
@@ -251,6 +252,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     record: Record = Record()
     record_format: int = 0
     pressure: int | None = None
+    program: str = ""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import time
 import msgspec
 import structlog
 
+from relevo import __version__
 from relevo.arbiter.arbiter import Arbiter
 from relevo.arbiter.ballot import Vote
 from relevo.arbiter.events import (
@@ -226,6 +227,7 @@ class Brain:
             record=self.record,
             record_format=RECORD_FORMAT,
             pressure=self._busy,
+            program=__version__,
         )
 
     def change_record(self, record: Record) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from relevo import __version__
 from relevo.base.control import Message
 from relevo.config.model import Config
-from relevo.manager.model import UP_TO_DATE, Alive, NodeFacts, ServiceState
+from relevo.manager.model import RECORD_FORMAT, UP_TO_DATE, Alive, NodeFacts, NodeView, ServiceState
 from relevo.node.brain import Brain
 from relevo.node.history import History
 
 COPIES = 2
 """A mirror is on two disks."""
+
+_UNHEARD = NodeView(alive=Alive.UNKNOWN)
 
 
 def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, history: History) -> Message:
@@ -24,13 +27,14 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
         alarms.append(f"The heartbeat daemon of {me} does not answer: nobody hears this server.")
     services = {name: _service(config, name, brain, facts) for name in config.services}
     mirrors = {name: _sides(config, name, facts) for name in config.mirrors}
+    nodes = _nodes(config, me, brain, heartbeat)
     return {
         "cluster": config.cluster,
         "me": me,
         "config_hash": config.hash,
         "alarms": [*alarms, *_outages(services, mirrors)],
-        "risks": [*_risks(config), *_left_alone(config, brain)],
-        "nodes": _nodes(config, me, brain, heartbeat),
+        "risks": [*_risks(config), *_left_alone(config, brain), *_versions(nodes)],
+        "nodes": nodes,
         "services": services,
         "mirrors": mirrors,
         "witness": _witness(config, brain),
@@ -75,6 +79,16 @@ def _risks(config: Config) -> list[str]:
     ]
 
 
+def _versions(nodes: Message) -> list[str]:
+    """That a rolling upgrade is under way: every version reads what another tells, and passes on what it does not know."""
+    told = {name: node["program"] for name, node in nodes.items() if node["program"]}
+    if len(set(told.values())) <= 1:
+        return []
+    listed = ", ".join(f"{name} {program}" for name, program in told.items())
+    sentence = f"The servers run different versions of Relevo ({listed}), which is meant for the time of an upgrade: "
+    return [sentence + "what only the newer one knows rests until both have it."]
+
+
 def _left_alone(config: Config, brain: Brain) -> list[str]:
     return [
         f"Service {name} is in maintenance: nothing is started, stopped or restarted, and nothing fails over."
@@ -96,8 +110,18 @@ def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> 
             "standby": name in brain.record.standby,
             "links": dict.fromkeys(config.links, "-") if name == me else peer.get("links", unknown),
             "same_config": view is None or view.facts is None or view.facts.config_hash == config.hash,
+            **_program(None if name == me else view or _UNHEARD),
         }
     return found
+
+
+def _program(other: NodeView | None) -> Message:
+    """Which Relevo a node runs (None: this one), which format of the record it knows; empty while it is not heard."""
+    if other is None:
+        return {"program": __version__, "record_format": RECORD_FORMAT}
+    if other.facts is None or other.alive is not Alive.ALIVE:
+        return {"program": "", "record_format": None}
+    return {"program": other.facts.program, "record_format": other.facts.record_format}
 
 
 def _service(config: Config, name: str, brain: Brain, facts: dict[str, NodeFacts | None]) -> Message:
