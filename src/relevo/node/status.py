@@ -80,7 +80,7 @@ def _risks(config: Config) -> list[str]:
 
 
 def _versions(nodes: Message) -> list[str]:
-    """That a rolling upgrade is under way: each version reads what another tells and passes on what it does not know."""
+    """That a rolling upgrade is under way: each version reads what another tells and passes on what it knows not."""
     told = {name: node["program"] for name, node in nodes.items() if node["program"]}
     if len(set(told.values())) <= 1:
         return []
