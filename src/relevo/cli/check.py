@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from relevo.base.errors import RelevoError
-from relevo.cli import check_agents
+from relevo.cli import check_agents, check_links
 from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
 from relevo.config.errors import ConfigError, ConfigErrors
@@ -23,6 +23,9 @@ def check(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
     drbd: Annotated[pathlib.Path | None, typer.Option(help="Check this drbd.conf instead of relevo.toml.")] = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="Check the cards, cables and MTU of every link as well: asks the others.")
+    ] = False,
 ) -> None:
     """Say whether the configuration is right, every mistake with its line; nothing is started."""
     context = of(ctx)
@@ -42,11 +45,19 @@ def check(
         whoami(config, context.node)
     except RelevoError as error:
         named.append(str(error))
+    good, wrong = check_links.look(config, context.node) if links and context.node in config.nodes else ([], [])
     if as_json:
-        print_json({"ok": True, "hash": config.hash, "mistakes": [], "warnings": named})
-        return
-    typer.echo(_summary(config))
-    _print_warnings(named)
+        told = {"links": {"good": good, "wrong": wrong}} if links else {}
+        print_json({"ok": not wrong, "hash": config.hash, "mistakes": [], "warnings": named, **told})
+    else:
+        typer.echo(_summary(config))
+        _print_warnings(named)
+        for sentence in good:
+            typer.echo(sentence)
+        for sentence in wrong:
+            typer.echo(sentence, err=True)
+    if wrong:
+        raise SystemExit(EXIT_FAILED)
 
 
 def _check_drbd(found: Report, *, as_json: bool) -> None:
