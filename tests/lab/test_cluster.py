@@ -12,7 +12,7 @@ from relevo.lab import poll
 from relevo.lab.demo import polling
 from relevo.lab.lab import Lab, Options
 from relevo.lab.scene import MIRROR, URL
-from relevo.lab.story import other_than
+from relevo.lab.story import Status, other_than
 
 PROBE = "probe.txt"
 DISK_BYTES = 128 << 20
@@ -94,6 +94,11 @@ def test_a_power_cut_of_the_passive_server_is_not_noticed(cluster: Cluster) -> N
     cluster.judge()
 
 
+def parted(state: Status) -> bool:
+    """Both mirrors know that they do not reach each other."""
+    return all(side["connection"] != "Connected" for side in state["mirrors"][MIRROR].values())
+
+
 @pytest.mark.parametrize("link", ["eth0", "eth1"])
 @pytest.mark.parametrize("node", ["nodo1", "nodo2"])
 def test_one_cut_link_splits_nothing(cluster: Cluster, node: str, link: str) -> None:
@@ -107,6 +112,7 @@ def test_one_cut_link_splits_nothing(cluster: Cluster, node: str, link: str) -> 
         assert state["nodes"][node]["state"] == "active"
         assert state["services"]["web"]["node"] == "nodo1"
         if link == "eth1":
+            cluster.story.await_status("no mirror link", "nodo1", parted)  # which takes its own time
             refused = cluster.lab.run("nodo1", ["relevo", "standby", "nodo1"], capture=True)
             assert refused.returncode == 1
             assert b"web would run nowhere" in refused.stderr
