@@ -10,6 +10,7 @@ import typer
 from relevo import __version__
 from relevo.base.paths import Paths
 from relevo.cli import (
+    alerts,
     check,
     cluster,
     daemons,
@@ -89,6 +90,7 @@ app.add_typer(daemons.witness, name="witness")
 app.add_typer(daemons.files, name="files")
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(volume.app, name="volume")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(ocf.app, name="ocf")
 app.add_typer(units.app, name="units")
 app.add_typer(lab.app, name="lab")

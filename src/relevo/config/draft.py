@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 from relevo.base.units import format_duration_ms
+from relevo.config.alerts import AlertsPolicy, AlertTarget, read_alerts
 from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
@@ -75,6 +76,8 @@ class Draft:
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
     witness: Witness | None = None
     fencing: Fencing = dataclasses.field(default_factory=Fencing)
+    alerts: tuple[AlertTarget, ...] = ()
+    alerts_policy: AlertsPolicy = dataclasses.field(default_factory=AlertsPolicy)
     declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def knows(self, section: str, name: str, path: KeyPath) -> bool:
@@ -115,6 +118,7 @@ def read_draft(source: Source) -> Draft:
     fencing.finish()
     if root.has("witness"):
         _witness(root.table("witness"), draft)
+    draft.alerts, draft.alerts_policy = read_alerts(root)
     root.finish()
     return draft
 

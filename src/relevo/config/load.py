@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from relevo.config import merge_drbd, rules
+from relevo.config.alerts import AlertTarget, MailAlert
 from relevo.config.authkeys import parse_authkeys
 from relevo.config.draft import Draft, read_draft
 from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
@@ -59,6 +60,8 @@ def load(path: pathlib.Path) -> Config:
         drbd={name: source.path for name, source in sorted(draft.drbd.items())},
         witness=msgspec.structs.replace(draft.witness, key=read.key) if draft.witness is not None else None,
         fencing=draft.fencing,
+        alerts=tuple(_with_password(target, read.alerts) for target in draft.alerts),
+        alerts_policy=draft.alerts_policy,
         hash="",
     )
     return msgspec.structs.replace(config, hash=hash_of(config))
@@ -152,11 +155,12 @@ def _authkeys(path: pathlib.Path, mistakes: list[ConfigError]) -> AuthKeys | Non
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Secrets:
-    """What `secrets.toml` says: of mirrors, of the witness, of each node's fence devices."""
+    """What `secrets.toml` says: of mirrors, of the witness, of each node's fence devices, of mail servers."""
 
     mirrors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     key: str = ""
     fencing: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    alerts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _with_secrets(node: Node, fencing: Mapping[str, Mapping[str, str]]) -> Node:
@@ -168,11 +172,18 @@ def _with_secrets(node: Node, fencing: Mapping[str, Mapping[str, str]]) -> Node:
     return msgspec.structs.replace(node, fencing=tuple(devices))
 
 
+def _with_password(target: AlertTarget, passwords: Mapping[str, str]) -> AlertTarget:
+    if isinstance(target, MailAlert) and target.name in passwords:
+        return msgspec.structs.replace(target, password=passwords[target.name])
+    return target
+
+
 def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> _Secrets:
     """The secrets of what relevo.toml configures; nothing is read where nothing needs one."""
     names = [name for name in draft.declared.get("mirrors", ()) if name not in draft.drbd]
     fenced = [node.name for node in draft.nodes.values() if node.fencing]
-    if not names and draft.witness is None and not (fenced and path.exists()):
+    mails = [target.name for target in draft.alerts if isinstance(target, MailAlert) and target.user]
+    if not names and not mails and draft.witness is None and not (fenced and path.exists()):
         return _Secrets()
     source = Source(path, mistakes)
     try:
@@ -187,9 +198,20 @@ def _secrets(path: pathlib.Path, draft: Draft, mistakes: list[ConfigError]) -> _
         mirrors=_mirror_secrets(root, names),
         key=_witness_key(root) if draft.witness is not None else "",
         fencing=_fence_secrets(root, fenced),
+        alerts=_passwords(root, mails),
     )
     root.finish()
     return found
+
+
+def _passwords(root: Table, mails: list[str]) -> dict[str, str]:
+    """The passwords of those alerts that name a user."""
+    table = root.table("alerts", required=bool(mails))
+    if not table.sound:
+        return {}
+    passwords = {name: table.text(name, example='"the password of that user"') for name in mails}
+    table.finish()
+    return passwords
 
 
 def _fence_secrets(root: Table, fenced: list[str]) -> dict[str, dict[str, str]]:

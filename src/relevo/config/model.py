@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from relevo.config.alerts import AlertsPolicy, AlertTarget
 from relevo.config.drbd_options import OWN_DEFAULTS, DrbdOptions
 from relevo.config.meta_disk import INTERNAL, MetaDisk
 from relevo.config.verify_schedule import NEVER, VerifySchedule
@@ -410,6 +411,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         sides: mirror name -> both sides, for those that a drbd.conf configures.
         drbd: mirror name -> that file.
+        alerts: who is told of trouble, `alerts_policy` when.
         hash: SHA-256 (hexadecimal) of what is configured, secrets included, paths of the files not.
     """
 
@@ -424,6 +426,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     drbd: dict[str, pathlib.Path] = {}
     witness: Witness | None = None
     fencing: Fencing = Fencing()
+    alerts: tuple[AlertTarget, ...] = ()
+    alerts_policy: AlertsPolicy = AlertsPolicy()
     hash: str
 
     def peers_of(self, name: str) -> tuple[Node, ...]:

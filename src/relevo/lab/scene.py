@@ -66,6 +66,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         fencing: each server can cut the other one's power; with `alone = "ask"`.
         auto_failback: whether the service returns to nodo1.
         seed: of what the disks forget.
+        further: more text of relevo.toml.
     """
 
     disk: Literal["testdisk", "plain"] = "testdisk"
@@ -80,6 +81,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     fencing: bool = False
     auto_failback: bool = True
     seed: int = 1
+    further: str = ""
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +145,7 @@ def configuration(options: Options, lab: str = "") -> str:
     nodes = "".join(_node(name) + (_fence_device(name) if options.fencing else "") for name in SERVERS)
     return (
         f"[cluster]\n{_table(cluster)}\n[heartbeat]\n{_table(options.heartbeat)}\n{_LINKS}\n{nodes}"
-        f"{witness}[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}"
+        f"{witness}[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}{options.further}"
     )
 
 

@@ -239,6 +239,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         record_format: the newest format of the record that its program knows.
         pressure: percent of the last minute in which a program waited for processor or disk; None: not known.
         program: the version of Relevo that it runs; empty from one that does not say.
+        trouble: what it sees and what people were told, for the alerts (`node/trouble.py`).
     """
 
     boot_id: str
@@ -253,6 +254,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     record_format: int = 0
     pressure: int | None = None
     program: str = ""
+    trouble: dict[str, str] = {}
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

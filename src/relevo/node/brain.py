@@ -108,6 +108,7 @@ class Brain:
         plan: the last one.
         record: the newest cluster record, on stable storage here.
         leaving: this node is on its way out.
+        words: what the alerts of this node publish.
     """
 
     def __init__(
@@ -144,13 +145,19 @@ class Brain:
         self._busy: int | None = None
         self._ready_since: dict[str, tuple[str, int]] = {}
         self._troubles: dict[str, str] = {}
+        self.words: dict[str, str] = {}
 
     @property
     def alarms(self) -> tuple[str, ...]:
         """Those of the plan, and what this node cannot store."""
-        silent = self._witness.trouble if self._witness is not None else ""
+        silent = self.witness_trouble
         fencing = self._fencer.troubles.values()
         return (*self.plan.alarms, *self._troubles.values(), *fencing, *((silent,) if silent else ()))
+
+    @property
+    def witness_trouble(self) -> str:
+        """Why the witness cannot be asked; empty when it can, or when there is none."""
+        return self._witness.trouble if self._witness is not None else ""
 
     def votes(self) -> dict[str, Vote]:
         """What the witness says of the mirrors in which it has a say."""
@@ -228,6 +235,7 @@ class Brain:
             record_format=RECORD_FORMAT,
             pressure=self._busy,
             program=__version__,
+            trouble=self.words,
         )
 
     def change_record(self, record: Record) -> None:

@@ -25,6 +25,7 @@ from relevo.manager.executor import Executor
 from relevo.manager.model import Failure, ServiceFacts
 from relevo.manager.standing import mirrors_of
 from relevo.node import views
+from relevo.node.alerts import Alerts
 from relevo.node.brain import Brain
 from relevo.node.fencer import Fencer
 from relevo.node.history import History, history_path
@@ -125,9 +126,10 @@ class Daemon:
         )
         orders = Orders(config=config, me=me, brain=self._brain, history=self._history, changed=self._changed.set)
         self._cleaned = self._brain.record.cleaned
+        self._alerts = Alerts(config, me, Store(paths.state / "node"), self._history, self._changed.set)
         self._control = ControlServer(
             paths.socket("node"),
-            {"status": self._status, **requests.handlers(), **orders.handlers()},
+            {"status": self._status, **requests.handlers(), **orders.handlers(), **self._alerts.handlers()},
             {"watch": self._watch},
         )
 
@@ -144,6 +146,7 @@ class Daemon:
                 if self._witness is not None:
                     tasks.create_task(self._witness.run())
                 tasks.create_task(self._executor.run())
+                tasks.create_task(self._alerts.run())
                 tasks.create_task(self._rounds())
         finally:
             await self._control.stop()
@@ -167,6 +170,7 @@ class Daemon:
             self._executor.apply(plan)
         else:  # something happened while a vote was being stored: a step may rest only on what is known now
             self._changed.set()
+        self._brain.words = self._alerts.look(self._state(), self._brain.nodes, now_ms())
         # The facts that announce a step are on their way before the step begins.
         self._publisher.publish(self._brain.facts(self._executor.facts()))
         self._keep_failures()
@@ -206,7 +210,8 @@ class Daemon:
                     self._executor.check_soon(service)
 
     def _state(self) -> Message:
-        return status_of(self._config, self._me, self._brain, self._heartbeat.latest, self._history)
+        state = status_of(self._config, self._me, self._brain, self._heartbeat.latest, self._history)
+        return {**state, "alarms": [*state["alarms"], *self._alerts.alarms()], "alerts": self._alerts.state()}
 
     async def _status(self, _request: Message) -> Message:
         return self._state()

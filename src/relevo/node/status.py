@@ -50,6 +50,7 @@ def _witness(config: Config, brain: Brain) -> Message | None:
     return {
         "address": config.witness.address,
         "port": config.witness.port,
+        "trouble": brain.witness_trouble,
         "answers": all(vote.answers for vote in votes.values()),
         "in_sync": {name: list(vote.entry.in_sync) if vote.entry else None for name, vote in votes.items()},
     }

@@ -1,0 +1,88 @@
+"""An alert in words, in English and Spanish, and as the JSON object that webhooks and commands get."""
+
+from __future__ import annotations
+
+from relevo.base.control import Message
+from relevo.config.alerts import Language
+from relevo.node.trouble import Alert
+
+_RAISED = {
+    "en": {
+        "node_lost": "Server {0} is lost: nobody hears it.",
+        "one_copy": "Only one current copy of mirror {0} is left, or none. The next failure stops its service.",
+        "resync_stuck": "The resync of mirror {0} does not move.",
+        "split_brain": "Split brain: both copies of mirror {0} were changed apart. A person has to decide.",
+        "witness_lost": "The witness does not answer. The next failure may need a person.",
+        "configuration_differs": "The servers' configurations differ: services do not go back.",
+        "service_down": "Service {0} runs nowhere.",
+        "service_blocked": "Service {0} cannot go on without a person.",
+    },
+    "es": {
+        "node_lost": "Se ha perdido el servidor {0}: nadie lo oye.",
+        "one_copy": "Queda una sola copia al día del espejo {0}, o ninguna. El próximo fallo detiene su servicio.",
+        "resync_stuck": "La resincronización del espejo {0} no avanza.",
+        "split_brain": "Split brain: las copias del espejo {0} cambiaron por separado. Tiene que decidir una persona.",
+        "witness_lost": "El testigo no responde. El próximo fallo puede necesitar a una persona.",
+        "configuration_differs": "Las configuraciones de los servidores difieren: los servicios no vuelven.",
+        "service_down": "El servicio {0} no corre en ningún servidor.",
+        "service_blocked": "El servicio {0} no puede seguir sin una persona.",
+    },
+}
+_CLEARED = {
+    "en": {
+        "node_lost": "Server {0} is back, or has said goodbye.",
+        "one_copy": "Mirror {0} has two current copies again.",
+        "resync_stuck": "The resync of mirror {0} moves again, or has ended.",
+        "split_brain": "The split brain of mirror {0} is resolved.",
+        "witness_lost": "The witness answers again.",
+        "configuration_differs": "The servers' configurations agree again.",
+        "service_down": "Service {0} runs again.",
+        "service_blocked": "Service {0} is no longer blocked.",
+    },
+    "es": {
+        "node_lost": "El servidor {0} ha vuelto, o se ha despedido.",
+        "one_copy": "El espejo {0} vuelve a tener dos copias al día.",
+        "resync_stuck": "La resincronización del espejo {0} vuelve a avanzar, o ha terminado.",
+        "split_brain": "El split brain del espejo {0} está resuelto.",
+        "witness_lost": "El testigo vuelve a responder.",
+        "configuration_differs": "Las configuraciones de los servidores vuelven a coincidir.",
+        "service_down": "El servicio {0} vuelve a correr.",
+        "service_blocked": "El servicio {0} ya no está bloqueado.",
+    },
+}
+_TEST = {"en": "This is a test of the alerts: nothing has happened.", "es": "Prueba de los avisos: no ha pasado nada."}
+_WORD = {
+    "en": {"raised": "alert", "cleared": "all clear", "test": "test"},
+    "es": {"raised": "aviso", "cleared": "todo en orden", "test": "prueba"},
+}
+_CLOSING = {
+    "en": "Cluster {0}, told by {1} at {2}. More: relevo status.",
+    "es": "Clúster {0}; avisa {1}, a las {2}. Más: relevo status.",
+}
+
+
+def text_of(alert: Alert, language: Language) -> str:
+    """One sentence or two."""
+    if alert.change == "test":
+        return _TEST[language]
+    return (_RAISED if alert.change == "raised" else _CLEARED)[language][alert.kind].format(alert.subject)
+
+
+def notice_of(alert: Alert, language: Language, *, cluster: str, node: str, at: str) -> Message:
+    """What webhooks and commands get. `at` is ISO 8601 in UTC; `node` the server that tells."""
+    return {
+        "cluster": cluster,
+        "node": node,
+        "at": at,
+        "change": alert.change,
+        "kind": alert.kind,
+        "subject": alert.subject,
+        "text": text_of(alert, language),
+    }
+
+
+def mail_of(notice: Message, language: Language) -> tuple[str, str]:
+    """Subject line and body of the mail."""
+    word = _WORD[language][notice["change"]]
+    closing = _CLOSING[language].format(notice["cluster"], notice["node"], notice["at"])
+    return f"[{notice['cluster']}] {word}: {notice['text']}", f"{notice['text']}\n\n{closing}\n"
