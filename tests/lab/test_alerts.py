@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 import mailbox
 import pathlib
@@ -77,7 +79,9 @@ def _delivered(state: Status) -> bool:
 
 
 def _mails(folder: pathlib.Path) -> list[str]:
-    return sorted(str(mail["Subject"]) for mail in mailbox.Maildir(folder / "mail", create=False))
+    """The subjects in the mail server's folder, decoded."""
+    texts = [mail.as_bytes() for mail in mailbox.Maildir(folder / "mail", create=False)]
+    return [str(email.message_from_bytes(text, policy=email.policy.default)["Subject"]) for text in texts]
 
 
 def _posts(folder: pathlib.Path) -> list[dict[str, Any]]:
