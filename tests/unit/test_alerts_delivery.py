@@ -16,7 +16,7 @@ import pytest
 
 from relevo.config.alerts import KINDS, AlertsPolicy, CommandAlert, MailAlert, WebhookAlert
 from relevo.config.errors import ConfigErrors
-from relevo.config.load import load
+from relevo.config.load import load, warnings
 from relevo.config.model import Config
 from relevo.lab.scene import Options, configuration
 from relevo.node import courier
@@ -57,6 +57,10 @@ def test_the_settings_with_their_defaults_and_the_password(tmp_path: pathlib.Pat
     assert chat == WebhookAlert(name="chat", url="https://example.org/x", events=("split_brain",), language="es")
     assert command == CommandAlert(name="command", argv=("/bin/tell", "me"))
     assert config.alerts_policy == AlertsPolicy(raise_after_ms=3000)
+    missing = "The alert command cannot run on this server: /bin/tell is no program."
+    assert [sentence for sentence in warnings(config) if "alert" in sentence] == [missing]
+    config = _load(tmp_path, MAIL + 'user = "r"\n', '[alerts]\nmail = "geheim"\n')
+    assert 'The alert mail sends its password as it is (tls = "none").' in warnings(config)
 
 
 @pytest.mark.parametrize(

@@ -343,3 +343,19 @@ def test_an_older_step_does_not_replace_a_newer_one(etc: pathlib.Path) -> None:
     late = peers.views(_told("now", 7, "stopped"))["nodo2"].facts
     assert late is not None
     assert late.services["web"].state == "starting"
+
+
+def test_trouble_goes_from_the_status_to_the_other_server_and_back_into_the_status(etc: pathlib.Path) -> None:
+    async def story() -> None:
+        told = configuration(Options(further='[[alerts]]\ntype = "command"\nargv = ["/bin/true"]\n'))
+        (etc / "relevo.toml").write_text(told)
+        daemon = Daemon(load(etc / "relevo.toml"), "nodo1", Paths(etc, etc / "state", etc / "run"))
+        peer = {"state": "dead", "late": False, "facts": None, "links": {}}
+        daemon._heartbeat.latest = {"initdead_passed": True, "peers": {"nodo2": peer}}
+        await daemon._round()
+        facts = daemon._brain.facts(daemon._executor.facts())
+        assert facts.trouble == {"node_lost:nodo2": "seen", "one_copy:r0": "seen", "service_down:web": "seen"}
+        alerts = daemon._state()["alerts"]
+        assert [target["name"] for target in alerts["targets"]] == ["command"]
+
+    asyncio.run(story())

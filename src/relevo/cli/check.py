@@ -105,4 +105,6 @@ def _summary(config: Config) -> str:
         f"mirrors {', '.join(config.mirrors) or 'none'}",
         f"services {', '.join(config.services) or 'none'}",
     ]
+    if config.alerts:
+        parts.append(f"alerts {', '.join(target.name for target in config.alerts)}")
     return f"OK: cluster {config.cluster}: {'; '.join(parts)}; hash {config.hash[:12]}."

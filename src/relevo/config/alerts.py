@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Literal
 from urllib.parse import urlsplit
@@ -106,6 +107,20 @@ def read_alerts(root: Table) -> tuple[tuple[AlertTarget, ...], AlertsPolicy]:
             table.wrong("name", f"is used twice: {target.name!r}.", "Give each of the alerts a name of its own.")
         found.append(target)
     return tuple(found), policy
+
+
+def remarks(targets: tuple[AlertTarget, ...]) -> tuple[str, ...]:
+    """What is allowed, but weak, or will not work on this server: one sentence each."""
+    open_ones = (target for target in targets if isinstance(target, MailAlert) and target.user and target.tls == "none")
+    commands = (target for target in targets if isinstance(target, CommandAlert))
+    return (
+        *(f'The alert {mail.name} sends its password as it is (tls = "none").' for mail in open_ones),
+        *(
+            f"The alert {command.name} cannot run on this server: {command.argv[0]} is no program."
+            for command in commands
+            if not os.access(command.argv[0], os.X_OK)
+        ),
+    )
 
 
 def _policy(table: Table) -> AlertsPolicy:

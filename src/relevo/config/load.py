@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from relevo.config import merge_drbd, rules
-from relevo.config.alerts import AlertTarget, MailAlert
+from relevo.config.alerts import AlertTarget, MailAlert, remarks
 from relevo.config.authkeys import parse_authkeys
 from relevo.config.draft import Draft, read_draft
 from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
@@ -121,6 +121,7 @@ def warnings(config: Config) -> tuple[str, ...]:
             unfenced=tuple(name for name, node in config.nodes.items() if not node.fencing),
         ),
         *merge_drbd.notes(set(config.drbd.values())),
+        *remarks(config.alerts),
     )
 
 
