@@ -170,7 +170,8 @@ class Daemon:
             self._executor.apply(plan)
         else:  # something happened while a vote was being stored: a step may rest only on what is known now
             self._changed.set()
-        self._brain.words = self._alerts.look(self._state(), self._brain.nodes, now_ms())
+        if self._config.alerts:
+            self._brain.words = self._alerts.look(self._state(), self._brain.nodes, now_ms())
         # The facts that announce a step are on their way before the step begins.
         self._publisher.publish(self._brain.facts(self._executor.facts()))
         self._keep_failures()
