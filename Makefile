@@ -36,7 +36,8 @@ demo: setup ## the main job: two servers, one address, a power cut, nothing lost
 
 test: setup lint ## everything that must hold (within 20 minutes)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target sim-mirror unit sim-others  # one thread each: two cores
-	@$(MAKE) --no-print-directory lab steady browser interop-short
+	@$(MAKE) --no-print-directory lab steady
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target browser interop-short
 
 lint: setup ## ruff and mypy --strict
 	@$(BIN)/ruff check .
@@ -59,7 +60,8 @@ lab: setup ## real processes in namespaces, power cuts included
 	@tools/install-packages $(APT_LAB) || echo "without $(APT_LAB): the lab tests with the originals are skipped"
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lab-cluster lab-parts  # they wait more than they work
 
-LAB_CLUSTER := $(wildcard tests/lab/test_cluster*.py) tests/lab/test_demo.py tests/lab/test_power_loss_of_both.py
+LAB_CLUSTER := $(wildcard tests/lab/test_cluster*.py) tests/lab/test_demo.py tests/lab/test_power_loss_of_both.py \
+	tests/lab/test_mirror_verbs.py
 lab-cluster: setup
 	@$(BIN)/pytest -q $(LAB_CLUSTER)
 

@@ -79,6 +79,13 @@ class Cluster:
         assert not verdict.corrupt
         assert verdict.files == len(self.acknowledged) > 0
 
+    def recover(self) -> None:
+        """As every test begins, whatever a failed one left: links whole, nobody in standby, the service on nodo1."""
+        for node in ("nodo1", "nodo2"):
+            self.lab.heal(node)
+            self.lab.run(node, ["relevo", "online", node], capture=True)
+        self.story.await_service_on("nodo1")
+
     def judge(self) -> None:
         """All that was acknowledged is there; after an orderly stop both disks are equal and fsck finds nothing."""
         self.verify()

@@ -33,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(running: Cluster) -> Cluster:
-    running.story.await_service_on("nodo1")
+    running.recover()
     running.acknowledged.clear()
     return running
 
