@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 import typer
 
 from relevo.base import units
 from relevo.base.control import call, watch
+from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
 from relevo.cli.context import of, print_json
 
+_ASK_S = 1.0
+"""How long a file service is asked whether it has accounts."""
 _STATE_COLOURS = {"active": "green", "started": "green", "UpToDate": "green", "Connected": "green", "stopped": "dim"}
 
 
@@ -20,15 +25,29 @@ def status(
     follow: Annotated[bool, typer.Option("--watch", help="Print again at each change, until interrupted.")] = False,
 ) -> None:
     """Show who is alive, what runs where and why, the mirrors, and every risk and alarm."""
-    path = of(ctx).paths.socket("node")
+    paths = of(ctx).paths
+    path = paths.socket("node")
     if not follow:
-        _print(call(path, "status"), as_json=as_json)
+        _print(_with_access(call(path, "status"), paths), as_json=as_json)
         return
     try:
         for state in watch(path):
-            _print(state, as_json=as_json)
+            _print(_with_access(state, paths), as_json=as_json)
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+
+
+def _with_access(state: dict[str, Any], paths: Paths) -> dict[str, Any]:
+    """The state, with a risk for each file service of this server that is open to everyone."""
+    for socket in sorted(paths.run.glob("files-*.sock")):
+        with contextlib.suppress(RelevoError):
+            if call(socket, "status", timeout_s=_ASK_S).get("access") == "everyone":
+                name = socket.stem.removeprefix("files-")
+                state["risks"].append(
+                    f"{name}: there are no accounts, so everyone may read, change and delete everything "
+                    "(relevo user add NAME --admin)."
+                )
+    return state
 
 
 def _print(state: dict[str, Any], *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from relevo import __version__
 from relevo.base.paths import Paths
 from relevo.cli import (
+    accounts,
     alerts,
     check,
     cluster,
@@ -88,6 +89,10 @@ app.add_typer(daemons.heartbeat, name="heartbeat")
 app.add_typer(daemons.node, name="node")
 app.add_typer(daemons.witness, name="witness")
 app.add_typer(daemons.files, name="files")
+app.add_typer(accounts.user, name="user")
+app.add_typer(accounts.group, name="group")
+app.add_typer(accounts.share, name="share")
+app.command("audit")(accounts.audit)
 app.add_typer(mirror.app, name="mirror")
 app.add_typer(volume.app, name="volume")
 app.add_typer(alerts.app, name="alerts")

@@ -11,14 +11,29 @@ from typing import Annotated, Any, Self
 
 import msgspec
 import typer
+import yarl
 
 from relevo.base.units import format_bytes, parse_duration_ms
-from relevo.files.client import Observer, Stored, TransferFailed, TreeReport, get_file, put_file, put_tree
+from relevo.files.client import Fetched, Observer, Stored, TransferFailed, TreeReport, get_file, put_file, put_tree
 from relevo.files.client.connection import below, names_of, parse, session
 
 _GIVE_UP = Annotated[str, typer.Option("--give-up", help="Fail after this long without any progress.")]
 _JSON = Annotated[bool, typer.Option("--json", help="For programs: a JSON object a line for each event.")]
+_USER = Annotated[str, typer.Option("--user", "-u", help="Log in as this user; asks for the password.")]
+_PASSWORD_FILE = Annotated[
+    pathlib.Path | None, typer.Option(help="Read the password from this file (its first line; - is standard input).")
+]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def _login(user: str, file: pathlib.Path | None) -> tuple[str, str] | None:
+    """User name and password, or None; the password never stands on the command line, where everyone could see it."""
+    if not user:
+        return None
+    if file is None:
+        return user, typer.prompt(f"Password of {user}", hide_input=True, err=True)
+    text = sys.stdin.readline() if str(file) == "-" else file.read_text().partition("\n")[0]
+    return user, text.rstrip("\r\n")
 
 
 class JsonLines(Observer):
@@ -97,6 +112,8 @@ def _watching(*, as_json: bool, quiet: bool) -> Observer:
 def put(
     files: Annotated[list[str], typer.Argument(metavar="FILE… URL", help="Files or folders, and where they go.")],
     *,
+    user: _USER = "",
+    password_file: _PASSWORD_FILE = None,
     give_up: _GIVE_UP = "2 min",
     as_json: _JSON = False,
     quiet: _QUIET = False,
@@ -111,7 +128,8 @@ def put(
     limit_s = parse_duration_ms(give_up) / 1000
     begun_s = time.monotonic()
     watching = _watching(as_json=as_json, quiet=quiet)
-    job = _put_all([pathlib.Path(source) for source in sources], url, limit_s, watching)
+    login = _login(user, password_file)
+    job = _put_all([pathlib.Path(source) for source in sources], url, limit_s, watching, login)
     if isinstance(watching, Bar):
         with watching:
             report = asyncio.run(job)
@@ -126,11 +144,13 @@ def put(
         raise TransferFailed(f"{len(report.failed)} of the files could not be stored. {report.failed[0]}")
 
 
-async def _put_all(sources: list[pathlib.Path], url: str, give_up_s: float, observer: Observer) -> TreeReport:
+async def _put_all(
+    sources: list[pathlib.Path], url: str, give_up_s: float, observer: Observer, login: tuple[str, str] | None
+) -> TreeReport:
     report = TreeReport()
     target = parse(url)
     into = url.endswith("/") or len(sources) > 1 or not names_of(target)
-    async with session() as http:
+    async with session(login=login) as http:
         for source in sources:
             place = below(target, source.resolve().name) if into else target
             if source.is_dir():
@@ -177,6 +197,8 @@ def get(
     url: Annotated[str, typer.Argument(help="The file's address.")],
     file: Annotated[pathlib.Path | None, typer.Argument(help="Where it goes (default: its name, here).")] = None,
     *,
+    user: _USER = "",
+    password_file: _PASSWORD_FILE = None,
     give_up: _GIVE_UP = "2 min",
     as_json: _JSON = False,
     quiet: _QUIET = False,
@@ -193,7 +215,7 @@ def get(
     if target.is_dir():
         target /= name
     watching = _watching(as_json=as_json, quiet=quiet)
-    job = get_file(source, target, give_up_s=parse_duration_ms(give_up) / 1000, observer=watching)
+    job = _get_one(source, target, parse_duration_ms(give_up) / 1000, watching, _login(user, password_file))
     if isinstance(watching, Bar):
         with watching:
             done = asyncio.run(job)
@@ -203,3 +225,10 @@ def get(
         JsonLines.write({"event": "fetched", **msgspec.structs.asdict(done)})
     elif not quiet:
         typer.echo(f"{done.file}: {format_bytes(done.bytes)}, checksum verified.")
+
+
+async def _get_one(
+    source: yarl.URL, target: pathlib.Path, give_up_s: float, observer: Observer, login: tuple[str, str] | None
+) -> Fetched:
+    async with session(login=login) as http:
+        return await get_file(source, target, give_up_s=give_up_s, observer=observer, http=http)

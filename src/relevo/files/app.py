@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import time
+from typing import Any
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from relevo.files import binning, changes, forms, limits, listing, pages, previews, searching, store, tus, zipping
+from relevo.files import (
+    binning,
+    changes,
+    forms,
+    guard,
+    limits,
+    listing,
+    pages,
+    previews,
+    searching,
+    store,
+    tus,
+    zipping,
+)
+from relevo.files.accounts import gate, identity, orders, remote, rules
 from relevo.files.download import send_file
 from relevo.files.errors import FilesError, unavailable
-from relevo.files.http import COMMON_HEADERS, Call, empty, language_of, refuse_foreign_pages, take_apart
+from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, language_of, refuse_foreign_pages, take_apart
 from relevo.files.pages import assets, render
 from relevo.files.service import Service, State
-from relevo.files.urls import HEALTH, TUS, url_of
+from relevo.files.urls import HEALTH, TUS, split_target, url_of
 from relevo.files.volume import Entry
 
 ALLOWED = "OPTIONS, GET, HEAD, PUT, POST, DELETE, MKCOL"
@@ -56,13 +73,51 @@ class App:
                 raise FilesError(415, "no_encoding")
         if self._service.state is not State.OPEN:
             raise unavailable("closed")
+        if call.place.names == remote.PLACE:
+            return await _order(self._service, call)
+        accounts = self._service.accounts
+        who = await identity.of(accounts, request)
+        call = dataclasses.replace(call, who=who)
+        with guard.acting(accounts.guard(who)):
+            try:
+                response = await self._for_somebody(call)
+            except FilesError as error:
+                if accounts.exist:
+                    self._note(call, error.status)
+                    if error.code == "log_in" and request.method in _SAFE and call.wants_html:
+                        return gate.to_login(request)
+                raise
+            if accounts.exist:
+                self._note(call, response.status)
+            return response
+
+    async def _for_somebody(self, call: Call) -> web.StreamResponse:
+        """A request of somebody who is known by now; whatever they ask for, the volume asks the guard."""
+        if call.place.names == gate.LOGIN:
+            return await gate.login(self._service, call)
+        if call.place.names == gate.ACCOUNT:
+            return await gate.account(self._service, call)
+        if self._service.accounts.exist:
+            rules.admit(call)
         if call.place.names[: len(TUS)] == TUS:
             return await tus.handle(self._service, call)
         if call.place.names[: len(binning.PLACE)] == binning.PLACE:
             return await binning.handle(self._service, call)
         if call.place.reserved:
-            raise FilesError(404 if request.method in _SAFE else 403, "reserved")
+            raise FilesError(404 if call.request.method in _SAFE else 403, "reserved")
         return await self._on_files(call)
+
+    def _note(self, call: Call, status: int) -> None:
+        """Into the audit log: changes of files, and what was refused."""
+        request = call.request
+        changed = request.method not in _SAFE and status < 400
+        if (not changed and status not in {401, 403}) or call.place.names[:2] in {gate.LOGIN, gate.ACCOUNT}:
+            return
+        path, _ = split_target(request.raw_path)
+        more = {"action": call.query["action"][:32]} if "action" in call.query else {}
+        self._service.audit.note(
+            call.who.name, request.method, call, path=path[: limits.PATH_MAX_BYTES], status=status, **more
+        )
 
     async def _on_files(self, call: Call) -> web.StreamResponse:
         service = self._service
@@ -163,3 +218,28 @@ def _asset(call: Call) -> web.Response:
     if render.takes_gzip(call.request):
         return web.Response(status=200, headers={**headers, "Content-Encoding": "gzip"}, body=asset.packed)
     return web.Response(status=200, headers=headers, body=asset.plain)
+
+
+async def _order(service: Service, call: Call) -> web.Response:
+    """An order about accounts from the other server: only its signature counts. Refusals are answered signed too."""
+    request = call.request
+    if request.method != "POST":
+        raise FilesError(405, "method", headers={"Allow": "POST"})
+    body = b""
+    async for piece in body_pieces(request):
+        body += piece
+        if len(body) > remote.ORDER_MAX_BYTES:
+            raise FilesError(413, "too_large")
+    nonce = service.desk.check(request.headers.get(remote.FIELD, ""), body, int(time.time()))
+    try:
+        order = orders.parse(msgspec.json.decode(body, type=dict[str, Any]))
+        answer, status = await orders.execute(service, order, None, call), 200
+    except FilesError as error:
+        answer, status = {"error": error.code, "what": error.what}, error.status
+    except msgspec.DecodeError:
+        answer, status = {"error": "account_request", "what": "The order is not JSON."}, 400
+    told = msgspec.json.encode(answer)
+    assert service.desk.key is not None, "the signature was right"
+    signature = remote.sign_answer(service.desk.key, nonce, status, told)
+    headers = {**COMMON_HEADERS, "Content-Type": "application/json", remote.ANSWER_FIELD: signature}
+    return web.Response(status=status, body=told, headers=headers)

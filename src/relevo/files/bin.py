@@ -19,7 +19,8 @@ import time
 import msgspec
 
 from relevo.base.durable import sync_fd
-from relevo.files import limits, tree
+from relevo.files import guard, limits, tree
+from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
 from relevo.files.volume import Condition, Volume, names_in, no_condition, split, write_all
@@ -65,6 +66,7 @@ def discard(volume: Volume, names: tuple[str, ...], condition: Condition = no_co
     """
     if not names:
         raise FilesError(403, "forbidden")
+    guard.require(Verb.REMOVE, names)
     above, name = split(names)
     folder = volume.work("bin")
     with volume.folder(above) as parent:
@@ -83,6 +85,7 @@ def discard(volume: Volume, names: tuple[str, ...], condition: Condition = no_co
         except BaseException:
             os.unlink(bin_id + _SUFFIX, dir_fd=folder)
             raise
+        guard.gone(names, present)
         sync_fd(folder)
         sync_fd(parent)
     return bin_id
@@ -134,8 +137,16 @@ def read(volume: Volume, bin_id: str) -> Binned:
 
 
 def ids(volume: Volume) -> list[str]:
-    """The ids of everything in the bin, newest first."""
-    return sorted((name for name in names_in(volume.work("bin")) if is_id(name)), reverse=True)
+    """The ids of everything in the bin that whoever acts may put back or delete, newest first."""
+    known = sorted((name for name in names_in(volume.work("bin")) if is_id(name)), reverse=True)
+    return known if guard.current() is None else [bin_id for bin_id in known if _may_change(volume, bin_id)]
+
+
+def _may_change(volume: Volume, bin_id: str) -> bool:
+    """Whether whoever acts may delete what was at the place that something in the bin came from."""
+    with contextlib.suppress(FilesError):
+        return guard.may(Verb.REMOVE, read(volume, bin_id).record.names)
+    return False
 
 
 def contents(volume: Volume, first: int = 0, count: int = limits.LISTED_MAX) -> tuple[list[Binned], int]:
@@ -152,20 +163,26 @@ def restore(volume: Volume, bin_id: str) -> tuple[str, ...]:
     """Put something back where it was, durably; beside what has its name by now. Where it is.
 
     Raises:
-        FilesError: 404 it is not in the bin, 409 a file is where its folder was.
+        FilesError: 404 it is not in the bin, 409 a file is where its folder was, 507 a quota would be exceeded.
     """
-    names = read(volume, bin_id).record.names
+    record = read(volume, bin_id).record
+    names = record.names
+    guard.require(Verb.REMOVE, names)
     check_new(names)
     above, name = split(names)
     folder = volume.work("bin")
     with volume.parent(above) as parent:
         for number in range(1, limits.SAME_NAME_MAX):
             candidate = name if number == 1 else numbered(name, number)
+            guard.require(Verb.REMOVE, (*above, candidate))
             with contextlib.suppress(FileExistsError), volume.names_lock:
-                tree.rename_new(bin_id, candidate, source=folder, target=parent)
+                with guard.charged((*above, candidate), record.size_bytes, None):
+                    tree.rename_new(bin_id, candidate, source=folder, target=parent)
                 break
         else:
             raise FilesError(409, "exists")
+        if record.folder:
+            guard.uncounted()
         sync_fd(parent)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bin_id + _SUFFIX, dir_fd=folder)
@@ -185,6 +202,8 @@ def purge(volume: Volume, bin_id: str) -> str:
     Raises:
         FilesError: 404, it is not in the bin.
     """
+    if guard.current() is not None:
+        guard.require(Verb.REMOVE, read(volume, bin_id).record.names)
     folder, trash = volume.work("bin"), secrets.token_hex(16)
     try:
         if not is_id(bin_id):

@@ -14,11 +14,12 @@ import socket
 
 import structlog
 
-from relevo.base.control import ControlServer, Message
+from relevo.base.control import ControlServer, Handler, Message
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import Config, FilesResource, FilesystemResource
 from relevo.files import limits
+from relevo.files.accounts import orders, remote
 from relevo.files.app import App
 from relevo.files.service import Service
 from relevo.files.traffic import Server
@@ -61,6 +62,12 @@ def mountpoint_of(config: Config, files: FilesResource) -> pathlib.Path | None:
         if isinstance(item, FilesystemResource) and files.root.is_relative_to(item.mountpoint)
     ]
     return max(points, key=lambda point: len(point.parts), default=None)
+
+
+def order_key(config: Config) -> bytes | None:
+    """What signs orders between the servers; None: the heartbeats' key is no secret (crc)."""
+    signing = config.authkeys.signing
+    return remote.key_of(signing.secret) if signing.secret else None
 
 
 async def listen(service: Service, host: str, port: int) -> tuple[asyncio.Server, int]:
@@ -110,7 +117,18 @@ def control(service: Service, path: pathlib.Path) -> ControlServer:
     async def do_status(_: Message) -> Message:
         return service.status()
 
-    return ControlServer(path, {"open": do_open, "quiesce": do_quiesce, "close": do_close, "status": do_status})
+    async def do_order(message: Message) -> Message:
+        service.require_open()
+        return await orders.execute(service, orders.parse(message["order"]), None)
+
+    handlers: dict[str, Handler] = {
+        "open": do_open,
+        "quiesce": do_quiesce,
+        "close": do_close,
+        "status": do_status,
+        "order": do_order,
+    }
+    return ControlServer(path, handlers)
 
 
 def _allow_descriptors() -> None:
@@ -137,6 +155,7 @@ async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     files = find(config, name)
     _allow_descriptors()
     service = Service(files, me, paths.socket(f"mirror-{files.mirror}"), mountpoint=mountpoint_of(config, files))
+    service.desk = remote.Desk(order_key(config))
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 
-from relevo.files import changes, limits, pages, zipping
+from relevo.files import changes, guard, limits, pages, zipping
+from relevo.files.accounts.access import Verb
 from relevo.files.bin import numbered
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on
@@ -179,6 +180,8 @@ def _ask(service: Service, call: Call, what: str, items: list[str]) -> web.Respo
         raise FilesError(400, "form")
     if not items:
         raise FilesError(400, "no_item")
+    for item in items:
+        guard.require(Verb.READ_TREE if what == "copy" else Verb.REMOVE, (*call.place.names, item))
     keeps = service.resource.bin_expiry_ms > 0
     return pages.answer(call, "ask.html", **views.ask(call.place.names, what, items, call.language, keeps=keeps))
 
@@ -187,7 +190,9 @@ async def _upload(service: Service, call: Call) -> web.Response:
     request = call.request
     if request.content_type != "multipart/form-data":
         raise FilesError(415, "form")
+    guard.require(Verb.WRITE, (*call.place.names, "*"))  # each name again when it is known
     await service.require_copies()
+    guard.require_room((*call.place.names, "*"), request.content_length or 0)
     await service.run(check_room, service.volume, request.content_length or 0)
     present = await service.run(service.volume.look, call.place.names)
     if present is None or not present.is_folder:
@@ -202,6 +207,7 @@ async def _upload(service: Service, call: Call) -> web.Response:
         if isinstance(part, BodyPartReader) and part.filename:
             name = name_in_form(part.filename)
             check_new((*call.place.names, name))
+            guard.require(Verb.WRITE, (*call.place.names, name))
             stored = await receive(service, (*call.place.names, name), _pieces(part))
             names.append(name)
             copies = min(copies, stored.copies)

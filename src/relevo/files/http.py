@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from relevo.files import limits, texts
+from relevo.files.accounts.access import EVERYONE, Who
 from relevo.files.errors import FilesError
 from relevo.files.urls import Place, parse_path, split_target
 
-COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Server": "relevo"}
+COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Server": "relevo"}
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
@@ -27,12 +28,14 @@ class Call:
         place: the path.
         query: the parameters; of repeated ones the last.
         language: `en` or `es`.
+        who: somebody, as the request proves it.
     """
 
     request: web.BaseRequest
     place: Place
     query: dict[str, str]
     language: str
+    who: Who = EVERYONE
 
     @property
     def wants_json(self) -> bool:
@@ -89,7 +92,7 @@ def whole_number(value: str | None, code: str = "bad_length") -> int:
 
 
 def refuse_foreign_pages(request: web.BaseRequest) -> None:
-    """There are no accounts, so a page of another site could make a visitor's browser change files: refuse.
+    """A page of another site could make a visitor's browser change files, with accounts or without: refuse.
 
     Raises:
         FilesError: 403.

@@ -14,6 +14,8 @@ import threading
 import time
 import unicodedata
 
+from relevo.files import guard
+from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
 from relevo.files.limits import ORDERS_MAX_NAMES, ORDERS_MIN_NAMES, SETTLED_NS
 from relevo.files.urls import HIDDEN_AT_ROOT
@@ -99,11 +101,15 @@ class Orders:
     ) -> tuple[list[Entry], Names]:
         """The entries of a page of a folder, by name, and all its names.
 
+        Only what whoever acts may see; what is remembered is everything, for whoever comes next.
+
         Raises:
+            FilesError: 401 or 403.
             OSError: as the system calls do.
         """
+        guard.require(Verb.LIST, names)
         with volume.folder(names) as fd:
-            found = self._names(fd, root=not names)
+            found = _seen(names, self._names(fd, root=not names))
             first = min(first, max(0, found.total - 1))
             shown = [_entry(fd, name) for name in found.part(first, count, descending=descending)]
         return [entry for entry in shown if entry is not None], found
@@ -123,6 +129,16 @@ class Orders:
                 while sum(one.total for one in self._known.values()) > ORDERS_MAX_NAMES and len(self._known) > 1:
                     self._known.popitem(last=False)
         return found
+
+
+def _seen(names: tuple[str, ...], found: Names) -> Names:
+    if guard.may(Verb.READ_TREE, names):  # without accounts too; large folders need not be asked name by name
+        return found
+
+    def seen(some: list[str]) -> list[str]:
+        return [name for name in some if guard.may(Verb.SEE, (*names, name))]
+
+    return Names(seen(found.folders), seen(found.files))
 
 
 def _entry(fd: int, name: str) -> Entry | None:

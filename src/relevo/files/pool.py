@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import queue
 import threading
@@ -95,7 +96,8 @@ class Pool:
             raise unavailable("stuck")
         if self._outstanding >= self._workers + limits.QUEUE_MAX:
             raise unavailable("busy")
-        job = self._submit(lambda: call(*args, **kwargs))
+        acting = contextvars.copy_context()  # whoever acts here acts in the thread too (guard.py)
+        job = self._submit(lambda: acting.run(call, *args, **kwargs))
         timer = job.loop.call_later(self._queue_wait_s, self._give_up, job)
         try:
             result: T = await asyncio.shield(job.future)

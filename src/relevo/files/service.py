@@ -21,6 +21,12 @@ from relevo.base.errors import RelevoError
 from relevo.config.model import FilesResource
 from relevo.files import bin as rubbish
 from relevo.files import copies, limits, uploads
+from relevo.files.accounts import audit, remote
+from relevo.files.accounts import store as usage_store
+from relevo.files.accounts.access import EVERYONE, Kind, Verb, Who, decide
+from relevo.files.accounts.keeper import Change, Keeper
+from relevo.files.accounts.model import Accounts
+from relevo.files.accounts.quota import RECOUNT_S, STALE_S, Quotas, Usage
 from relevo.files.claims import Claims
 from relevo.files.errors import FilesError, VolumeFault, unavailable
 from relevo.files.order import Orders
@@ -77,12 +83,17 @@ class Service:
         self.traffic = Traffic()
         self.claims = Claims()
         self.orders = Orders()
+        self.accounts = Keeper()
+        self.audit = audit.Audit()
+        self.desk = remote.Desk(None)
         self._mirror_socket = mirror_socket
         self._mountpoint = mountpoint
         self._pool = pool or Pool()
         self._volume: Volume | None = None
         self._order = asyncio.Lock()
         self._cleaner: asyncio.Task[None] | None = None
+        self._counter: asyncio.Task[None] | None = None
+        self._look_at_quotas = asyncio.Event()
         self._finishing: dict[str, asyncio.Task[Entry]] = {}
 
     # --- orders -------------------------------------------------------------------------------------------------------
@@ -102,15 +113,21 @@ class Service:
             volume = Volume(self.resource.root, self._mountpoint)
             try:
                 leftovers = await self._pool.run(volume.open)
+                await self._pool.run(self.accounts.load, volume)
             except RelevoError as error:
+                await self._pool.run(volume.close)
                 self.state = State.CLOSED
                 raise CannotOpen(
                     f"The volume at {self.resource.root} cannot be opened ({error.what})",
-                    "Is its file system mounted there, and writable?",
+                    error.remedy or "Is its file system mounted there, and writable?",
                 ) from error
             self._volume, self.problem = volume, ""
             self.state = State.OPEN
             self._cleaner = asyncio.create_task(self._keep_clean(volume, leftovers))
+            loop = asyncio.get_running_loop()
+            self.quotas.wake = lambda: loop.call_soon_threadsafe(self._look_at_quotas.set)
+            self._counter = asyncio.create_task(self._keep_count(volume))
+            self.audit.start(lambda lines: self.run(audit.append, volume, lines))
             _log.info("volume_opened", root=str(self.resource.root))
 
     async def quiesce(self) -> None:
@@ -151,11 +168,13 @@ class Service:
         await self._quiesce()
         self.state = State.CLOSING
         self._abort()
-        if self._cleaner is not None:
-            self._cleaner.cancel()
-        ending = {task for task in (self._cleaner, *self._finishing.values()) if task is not None}
+        for task in (self._cleaner, self._counter):
+            if task is not None:
+                task.cancel()
+        ending = {task for task in (self._cleaner, self._counter, *self._finishing.values()) if task is not None}
         if ending:
             await asyncio.wait(ending, timeout=limits.CLOSE_S)
+        await self.audit.stop()
         ended = await self.traffic.settled(left_s()) and await self._pool.drained(left_s())
         if not ended:
             raise StillBusy(
@@ -166,7 +185,7 @@ class Service:
             await self._pool.run(self._volume.close)
             left = await self._pool.run(self._volume.open_descriptors)
             assert not left, f"descriptors left on the volume: {left}"
-        self._volume, self._cleaner = None, None
+        self._volume, self._cleaner, self._counter = None, None, None
         self.state = State.CLOSED
         _log.info("volume_closed", took_ms=round((time.monotonic() - begun_s) * 1000))
 
@@ -182,7 +201,23 @@ class Service:
             "problem": problem,
             "operations": self._pool.busy,
             "oldest_ms": round(self._pool.oldest_s * 1000),
+            "access": self._access(),
         }
+
+    def _access(self) -> str:
+        """`closed`, `everyone` (no accounts: everyone may do everything) or `accounts`."""
+        if self.state is not State.OPEN:
+            return "closed"
+        return "accounts" if self.accounts.exist else "everyone"
+
+    def require_open(self) -> None:
+        """Refuse what only the server with the volume can do.
+
+        Raises:
+            FilesError: 503.
+        """
+        if self.state is not State.OPEN:
+            raise unavailable("closed")
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -268,6 +303,43 @@ class Service:
         if self.resource.when_degraded == "refuse" and await self.copies() < 2:
             raise unavailable("degraded")
 
+    async def change_accounts(self, change: Change) -> Accounts:
+        """Change the accounts, durably, on as many servers as the configuration asks for.
+
+        Raises:
+            FilesError: nothing was changed.
+        """
+        await self.require_copies()
+        accounts = await self.accounts.change(self.run, self.volume, change)
+        self._look_at_quotas.set()
+        return accounts
+
+    @property
+    def quotas(self) -> Quotas:
+        """What users and shares take up."""
+        return self.accounts.quotas
+
+    async def _keep_count(self, volume: Volume) -> None:
+        """Count what is used while anybody has a quota: now, when it is stale, and from time to time."""
+        saved = await self.run(usage_store.load_usage, volume)
+        while True:
+            if self.quotas.wanted:
+                with contextlib.suppress(FilesError):
+                    await self._count(volume, saved)
+                saved = None
+            self._look_at_quotas.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECOUNT_S):
+                    await self._look_at_quotas.wait()
+                    if self.quotas.counted:  # changes come in bursts
+                        await asyncio.sleep(STALE_S)
+
+    async def _count(self, volume: Volume, saved: Usage | None) -> None:
+        count = self.quotas.begin(saved)
+        while not await self.run(count.go_on, volume):
+            pass
+        await self.run(usage_store.save_usage, volume, self.quotas.end(count))
+
     # --- housekeeping -------------------------------------------------------------------------------------------------
 
     async def _keep_clean(self, volume: Volume, leftovers: list[tuple[str, str]]) -> None:
@@ -301,5 +373,11 @@ class Service:
                 _log.info("upload_expired", id=upload_id)
             elif uploads.is_id(upload_id):
                 upload = await self.run(uploads.load, volume, upload_id)
-                if upload.complete and not upload.published:
+                if upload.complete and not upload.published and self._may_still_write(upload.info):
                     await self.finish(upload)
+
+    def _may_still_write(self, info: uploads.Info) -> bool:
+        """Whether whoever began an upload may still put it there; housekeeping ends it in their absence."""
+        policy = self.accounts.policy
+        who = Who(Kind.USER, info.owner) if policy.accounts is not None else EVERYONE
+        return decide(policy, who, Verb.WRITE, info.names).allowed

@@ -15,7 +15,8 @@ from aiohttp import web
 
 from relevo.base.durable import sync_fd
 from relevo.base.units import format_bytes
-from relevo.files import digests, limits
+from relevo.files import digests, guard, limits
+from relevo.files.accounts.access import Verb
 from relevo.files.conditions import require
 from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, go_on
@@ -49,6 +50,7 @@ async def put(service: Service, call: Call) -> web.Response:
     if call.place.slash:
         raise FilesError(400, "file_slash")
     check_new(names)
+    guard.require(Verb.WRITE, names)
     if "Content-Range" in request.headers:
         raise FilesError(400, "no_part")
     announced = digests.announced(request.headers)
@@ -69,6 +71,7 @@ def _check_target(volume: Volume, names: tuple[str, ...], expected: Condition, l
     expected(present)
     if present is not None and present.is_folder:
         raise FilesError(409, "is_folder")
+    guard.require_room(names, length or 0)
     check_room(volume, length or 0)
 
 

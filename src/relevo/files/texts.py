@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from relevo.files.texts_accounts import ACCOUNTS
 from relevo.files.texts_pages import PAGES
 from relevo.files.texts_script import SCRIPT
 
@@ -134,6 +135,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "El servicio ha fallado; el motivo está en su registro.",
     ),
     **PAGES,
+    **ACCOUNTS,
     **SCRIPT,
 }
 

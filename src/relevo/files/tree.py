@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import os
 import secrets
@@ -14,9 +15,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from relevo.base.durable import sync_fd
-from relevo.files import limits
+from relevo.files import guard, limits
+from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
-from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Handle, Volume, closing, split
+from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Handle, Volume, closing, own, split
 
 if TYPE_CHECKING:
     from relevo.files.service import Service
@@ -66,11 +68,16 @@ def _refuse_inside(source: tuple[str, ...], target: tuple[str, ...]) -> None:
         raise FilesError(409, "inside_itself")
 
 
-def _place(name: str, old: int, parent: int, entry: Entry, new: str, *, replace: bool) -> None:
-    """Give something its new name; only a file replaces a file, and only if told to."""
+def _present(parent: int, entry: Entry, new: str, *, replace: bool) -> Entry | None:
+    """What has a name that something is about to get; only a file replaces a file, and only if told to."""
     present = Volume.look_in(parent, new)
     if present is not None and (present.is_folder or entry.is_folder or not replace):
         raise FilesError(409, "exists")
+    return present
+
+
+def _place(name: str, old: int, parent: int, new: str, present: Entry | None) -> None:
+    """Give something its new name, which `present` has now."""
     if present is None:
         rename_new(name, new, source=old, target=parent)
     else:
@@ -84,6 +91,8 @@ def move(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], *, re
         FilesError: 404 no source, 409 something in the way, no folder to put it in, a folder into itself.
     """
     _refuse_inside(source, target)
+    guard.require(Verb.REMOVE, source)
+    guard.require(Verb.REMOVE, target)  # as WRITE, and no share may be below what comes to lie there
     (source_above, name), (target_above, new) = split(source), split(target)
     with volume.folder(source_above) as old, existing(volume, target_above) as parent:
         with volume.names_lock:
@@ -92,7 +101,11 @@ def move(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], *, re
                 raise FilesError(404, "not_found")
             if source == target:
                 return
-            _place(name, old, parent, entry, new, replace=replace)
+            present = _present(parent, entry, new, replace=replace)
+            guard.moved(source, target, entry)
+            _place(name, old, parent, new, present)
+            if present is not None:
+                guard.gone(target, present)
         sync_fd(parent)
         if source_above != target_above:
             sync_fd(old)
@@ -108,16 +121,21 @@ async def copy(service: Service, source: tuple[str, ...], target: tuple[str, ...
         FilesError: as `move`, or the volume is full; nothing is left behind.
     """
     _refuse_inside(source, target)
+    guard.require(Verb.READ_TREE, source)
+    guard.require(Verb.REMOVE, target)  # as in `move`
     volume = service.volume
     entry = await service.run(_look, volume, source, target, replace=replace)
     name = secrets.token_hex(16)
     try:
+        size_bytes = entry.size_bytes
+        guard.require_room(target, size_bytes)
         if entry.is_folder:
-            await _copy_folders(service, source, name)
+            size_bytes = await _copy_folders(service, source, name, target)
             await service.run(_sync_all, volume.work("tmp"))
         else:
             await _copy_file(service, source, (name,))
-        await service.run(_publish, volume, name, entry, target, replace=replace)
+        copied = dataclasses.replace(entry, size_bytes=size_bytes)
+        await service.run(_publish, volume, name, copied, target, replace=replace)
     except BaseException:
         service.later(volume.purge, "tmp", name)
         raise
@@ -132,9 +150,13 @@ def _look(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], *, r
     return entry
 
 
-async def _copy_folders(service: Service, source: tuple[str, ...], name: str) -> None:
-    """Copy below the work area, folder by folder."""
-    volume = service.volume
+async def _copy_folders(service: Service, source: tuple[str, ...], name: str, target: tuple[str, ...]) -> int:
+    """Copy below the work area, folder by folder; how many bytes its files have.
+
+    Raises:
+        FilesError: 507, more than a quota of the target allows; and as `copy`.
+    """
+    volume, size_bytes = service.volume, 0
     ways: list[tuple[str, ...]] = [()]
     while ways:
         way = ways.pop()
@@ -142,12 +164,17 @@ async def _copy_folders(service: Service, source: tuple[str, ...], name: str) ->
             if entry.is_folder:
                 ways.append((*way, entry.name))
             else:
+                size_bytes += entry.size_bytes
+                guard.require_room(target, size_bytes)
                 await _copy_file(service, (*source, *way, entry.name), (name, *way, entry.name))
+    return size_bytes
 
 
 def _begin_folder(volume: Volume, source: tuple[str, ...], way: tuple[str, ...]) -> list[Entry]:
     with _work_folder(volume, way[:-1]) as parent:
         os.mkdir(way[-1], FOLDER_MODE, dir_fd=parent)
+        with closing(os.open(way[-1], FOLDER, dir_fd=parent)) as made:
+            own(made)
     return volume.entries(source)
 
 
@@ -181,6 +208,8 @@ def _copy_slice(volume: Volume, handle: Handle, way: tuple[str, ...], offset: in
     """Copy one slice, so that neither other requests nor a hand-over wait for a large file; 0 at its end."""
     flags = _NEW if offset == 0 else os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with _work_folder(volume, way[:-1]) as parent, closing(os.open(way[-1], flags, FILE_MODE, dir_fd=parent)) as out:
+        if offset == 0:
+            own(out)
         done, wanted = 0, limits.COPY_SLICE_BYTES
         while done < wanted:
             count = os.copy_file_range(handle.fd, out, wanted - done, offset + done, offset + done)
@@ -205,8 +234,11 @@ def _sync_all(folder: int) -> None:
 
 
 def _publish(volume: Volume, name: str, entry: Entry, target: tuple[str, ...], *, replace: bool) -> None:
+    guard.require(Verb.REMOVE, target)  # copying takes a while: as it is now
     above, new = split(target)
     with existing(volume, above) as parent:
         with volume.names_lock:
-            _place(name, volume.work("tmp"), parent, entry, new, replace=replace)
+            present = _present(parent, entry, new, replace=replace)
+            with guard.charged(target, entry.size_bytes, present):
+                _place(name, volume.work("tmp"), parent, new, present)
         sync_fd(parent)

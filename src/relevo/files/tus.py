@@ -21,7 +21,8 @@ import time
 import structlog
 from aiohttp import web
 
-from relevo.files import digests, limits, uploads
+from relevo.files import digests, guard, limits, uploads
+from relevo.files.accounts.access import Verb
 from relevo.files.conditions import http_date
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on, whole_number
@@ -125,6 +126,7 @@ async def _route(service: Service, call: Call) -> web.Response:
     upload_id = names[len(TUS)]
     if len(names) > len(TUS) + 1 or not uploads.is_id(upload_id):
         raise FilesError(404, "tus_gone")
+    await _require_own(service, upload_id)
     match method:
         case "HEAD":
             return await _head(service, upload_id)
@@ -136,6 +138,20 @@ async def _route(service: Service, call: Call) -> web.Response:
                 await service.run(uploads.delete, service.volume, upload_id)
             return empty(204, _HEADERS)
     raise FilesError(405, "method", headers={"Allow": "OPTIONS, HEAD, PATCH, DELETE"})
+
+
+async def _require_own(service: Service, upload_id: str) -> None:
+    """Only whoever began an upload goes on with it; to others it does not exist. Asked before anybody is interrupted.
+
+    Raises:
+        FilesError: 404, or that they may not write there any more.
+    """
+    if (acting := guard.current()) is None:
+        return
+    info = (await service.run(uploads.load, service.volume, upload_id)).info
+    if info.owner != acting.owner or not info.owner:
+        raise FilesError(404, "tus_gone")
+    acting.require(Verb.WRITE, info.names)
 
 
 async def _load(service: Service, upload_id: str) -> uploads.Upload:
@@ -158,7 +174,11 @@ async def _create(service: Service, call: Call) -> web.Response:
     sha256 = metadata.get("sha256", "")
     if sha256 and _SHA256.fullmatch(sha256) is None:
         raise FilesError(400, "bad_digest")
-    info = uploads.Info(place_of(metadata), length, field, sha256, metadata.get("ifexists", "") != "refuse")
+    names = place_of(metadata)
+    guard.require(Verb.WRITE, names)
+    acting = guard.current()
+    owner = acting.owner if acting is not None else ""
+    info = uploads.Info(names, length, field, sha256, metadata.get("ifexists", "") != "refuse", owner)
     with_body = call.request.content_type == PART_TYPE and call.request.can_read_body
     if with_body and (call.request.content_length or 0) > length:
         raise FilesError(413, "tus_overflow")
@@ -182,6 +202,7 @@ def _create_checked(volume: Volume, info: uploads.Info) -> uploads.Upload:
         raise FilesError(409, "is_folder")
     if present is not None and not info.replace:
         raise FilesError(409, "exists")
+    guard.require_room(info.names, info.length_bytes)
     check_room(volume, info.length_bytes)
     return uploads.create(volume, info)
 

@@ -26,7 +26,7 @@ from relevo.base.durable import sync_fd
 from relevo.files import limits
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
-from relevo.files.volume import Entry, Handle, Volume, names_in, write_all
+from relevo.files.volume import Entry, Handle, Volume, names_in, own, write_all
 
 _OFFSET_DIGITS = 20
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -45,6 +45,7 @@ class Info(msgspec.Struct, frozen=True):
         metadata: the Upload-Metadata field as the client sent it.
         sha256: the checksum (hexadecimal) that the client announced, or empty.
         replace: whether a file of this name is replaced.
+        owner: the user who began it, or empty: there were no accounts then.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class Info(msgspec.Struct, frozen=True):
     metadata: str = ""
     sha256: str = ""
     replace: bool = True
+    owner: str = ""
 
 
 class Upload:
@@ -104,7 +106,11 @@ def create(volume: Volume, info: Info) -> Upload:
     if len(names_in(folder)) >= 2 * limits.UPLOADS_MAX:
         raise FilesError(503, "tus_many", headers={"Retry-After": "60"})
     upload_id = secrets.token_hex(16)
-    os.close(os.open(upload_id, _FLAGS | os.O_CREAT | os.O_EXCL, _MODE, dir_fd=folder))
+    fd = os.open(upload_id, _FLAGS | os.O_CREAT | os.O_EXCL, _MODE, dir_fd=folder)
+    try:
+        own(fd)
+    finally:
+        os.close(fd)
     fd = os.open(upload_id + _SUFFIX, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         write_all(fd, [_offset_line(0), msgspec.json.encode(info), b"\n"])

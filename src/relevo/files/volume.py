@@ -13,9 +13,11 @@ Larger changes of the tree stand in `tree.py` (move, copy) and `bin.py`.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -25,6 +27,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 from relevo.base.durable import sync_fd
+from relevo.files import guard
+from relevo.files.accounts.access import Verb
 from relevo.files.conditions import Version, version_of
 from relevo.files.errors import FilesError, NotMounted
 from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
@@ -48,6 +52,7 @@ class Entry:
         size_bytes: length; 0 for a folder.
         mtime_ns: modification time since 1970.
         inode: inode number.
+        uid: number of its owner.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Entry:
     size_bytes: int
     mtime_ns: int
     inode: int
+    uid: int = 0
 
     @property
     def version(self) -> Version:
@@ -94,9 +100,9 @@ class Handle:
 
 def _entry(name: str, found: os.stat_result) -> Entry | None:
     if stat.S_ISDIR(found.st_mode):
-        return Entry(name, True, 0, found.st_mtime_ns, found.st_ino)  # noqa: FBT003
+        return Entry(name, True, 0, found.st_mtime_ns, found.st_ino, found.st_uid)  # noqa: FBT003
     if stat.S_ISREG(found.st_mode):
-        return Entry(name, False, found.st_size, found.st_mtime_ns, found.st_ino)  # noqa: FBT003
+        return Entry(name, False, found.st_size, found.st_mtime_ns, found.st_ino, found.st_uid)  # noqa: FBT003
     return None
 
 
@@ -118,6 +124,27 @@ def split(names: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     assert names, "the root has no name"
     assert not any(name in {"", ".", ".."} or "/" in name for name in names), "only plain names get here"
     return names[:-1], names[-1]
+
+
+_GETFLAGS = 0x80086601
+_CASEFOLD = 0x40000000
+
+
+def ignores_case(folder: int) -> bool:
+    """Whether names in a folder do not distinguish upper and lower case (chattr +F; linux/fs.h: FS_CASEFOLD_FL)."""
+    flags = array.array("l", [0])
+    try:
+        fcntl.ioctl(folder, _GETFLAGS, flags)
+    except OSError:  # this file system has no such flags
+        return False
+    return bool(flags[0] & _CASEFOLD)
+
+
+def own(fd: int) -> None:
+    """What is made belongs to whoever acts, by the number that both servers have for them."""
+    acting = guard.current()
+    if acting is not None and acting.uid is not None and acting.gid is not None and os.geteuid() == 0:
+        os.fchown(fd, acting.uid, acting.gid)
 
 
 def names_in(folder: int | str) -> list[str]:
@@ -180,7 +207,7 @@ class Volume:
                 raise NotMounted(f"Nothing is mounted at {self._mountpoint}.")
             work = self._open_or_make(self._root, WORK_FOLDER)
             with closing(work):
-                for name in ("tmp", "uploads", "trash", "bin"):
+                for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit"):
                     self._work[name] = self._open_or_make(work, name)
         except BaseException:
             self.close()
@@ -257,6 +284,7 @@ class Volume:
             FilesError: 403, neither file nor folder.
             OSError: as the system calls do.
         """
+        guard.require(Verb.SEE, names)
         if not names:
             found = _entry("", os.fstat(self._root))
             assert found is not None, "the root was opened as a folder"
@@ -286,6 +314,7 @@ class Volume:
         Raises:
             FilesError: 404; 403 for links, devices and the like, which are never opened.
         """
+        guard.require(Verb.SEE, names)
         if not names:
             return Entry("", True, 0, 0, 0)  # noqa: FBT003
         above, name = split(names)
@@ -295,25 +324,63 @@ class Volume:
                 raise FilesError(404, "not_found")
             if entry.is_folder:
                 return entry
+            guard.require(Verb.READ, names)
             fd = os.open(name, _READ, dir_fd=parent)
-        opened = _entry(name, os.fstat(fd))
+        found = os.fstat(fd)
+        opened = _entry(name, found)
         if opened is None or opened.is_folder:  # it was exchanged between the two calls
             os.close(fd)
             raise FilesError(404, "not_found")
+        if found.st_nlink > 1 and (acting := guard.current()) is not None and acting.single:
+            os.close(fd)
+            raise FilesError(403, "hard_link")
         return self._keep(fd, opened)
 
     def entries(self, names: tuple[str, ...]) -> list[Entry]:
         """The files and folders in a folder, in no order; links and special files are left out."""
-        found = []
+        guard.require(Verb.LIST, names)
+        acting, found = guard.current(), []
         with self.folder(names) as fd, os.scandir(fd) as scan:
             for item in scan:
                 if not names and item.name in HIDDEN_AT_ROOT:
+                    continue
+                if acting is not None and not acting.may(Verb.SEE, (*names, item.name)):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     entry = _entry(item.name, item.stat(follow_symlinks=False))
                     if entry is not None:
                         found.append(entry)
         return found
+
+    def stats(self, names: tuple[str, ...]) -> Iterator[tuple[str, tuple[int, int] | None]]:
+        """Owner and size of each file in a folder, None for a folder: what quotas count. No guard is asked.
+
+        Raises:
+            OSError: as `folder`.
+        """
+        with self.folder(names) as fd, os.scandir(fd) as scan:
+            for item in scan:
+                if not names and item.name in HIDDEN_AT_ROOT:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    found = item.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(found.st_mode):
+                        yield item.name, None
+                    elif stat.S_ISREG(found.st_mode):
+                        yield item.name, (found.st_uid, found.st_size)
+
+    def prepare_share(self, names: tuple[str, ...]) -> None:
+        """Make the folder of a share if it is missing, and see that permissions by exact names hold there.
+
+        Raises:
+            FilesError: 409, a part of the path is no folder, or names there do not distinguish upper and lower case.
+        """
+        with self.parent(names):
+            pass
+        for count in range(len(names)):
+            with self.folder(names[:count]) as fd:
+                if ignores_case(fd):
+                    raise FilesError(409, "share_casefold")
 
     def free_bytes(self) -> int:
         """Space that uploads may use."""
@@ -326,6 +393,7 @@ class Volume:
         """A new empty file that users do not see."""
         name = secrets.token_hex(16)
         fd = os.open(name, _NEW, FILE_MODE, dir_fd=self._work["tmp"])
+        own(fd)
         return self._keep(fd, Entry(name, False, 0, 0, 0), name)  # noqa: FBT003
 
     def discard(self, temporary: Handle) -> None:
@@ -336,7 +404,7 @@ class Volume:
                 os.unlink(temporary.name, dir_fd=self._work["tmp"])
 
     def work(self, area: str) -> int:
-        """The descriptor of a folder of the work area: `tmp`, `uploads`, `trash` or `bin`."""
+        """The descriptor of a folder of the work area: `tmp`, `uploads`, `trash`, `bin`, `accounts` or `audit`."""
         return self._work[area]
 
     def uploads_folder(self) -> int:
@@ -389,6 +457,7 @@ class Volume:
         Raises:
             FilesError: 409 for a folder in the way; what `condition` raises. The file is then still in the work area.
         """
+        guard.require(Verb.WRITE, names)
         above, name = split(names)
         with self.parent(above) as parent:
             with self.names_lock:
@@ -396,14 +465,19 @@ class Volume:
                 condition(present)
                 if present is not None and present.is_folder:
                     raise FilesError(409, "is_folder")
-                try:
-                    os.rename(handle.name, name, src_dir_fd=self._work[area], dst_dir_fd=parent)
-                except FileNotFoundError as error:
-                    raise FilesError(409, "folder_gone") from error
+                with guard.charged(names, os.fstat(handle.fd).st_size, present):
+                    self._rename_in(handle.name, name, self._work[area], parent)
             sync_fd(parent)
         published = _entry(name, os.fstat(handle.fd))
         assert published is not None, "a temporary file is a regular file"
         return published, present is None
+
+    @staticmethod
+    def _rename_in(old: str, new: str, area: int, parent: int) -> None:
+        try:
+            os.rename(old, new, src_dir_fd=area, dst_dir_fd=parent)
+        except FileNotFoundError as error:
+            raise FilesError(409, "folder_gone") from error
 
     @contextlib.contextmanager
     def parent(self, names: tuple[str, ...]) -> Iterator[int]:
@@ -450,8 +524,9 @@ class Volume:
                 except FileNotFoundError:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-                    sync_fd(fd)
                     below = os.open(name, FOLDER, dir_fd=fd)
+                    own(below)
+                    sync_fd(fd)
                 os.close(fd)
                 fd = below
         finally:
@@ -463,11 +538,14 @@ class Volume:
         Raises:
             FilesError: 409 when the folder above is missing or something has the name.
         """
+        guard.require(Verb.WRITE, names)
         above, name = split(names)
         try:
             with self.folder(above) as parent:
                 self._await_pending()
                 os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+                with closing(os.open(name, FOLDER, dir_fd=parent)) as fd:
+                    own(fd)
                 sync_fd(parent)
         except FileNotFoundError as error:
             raise FilesError(409, "parent_missing") from error
@@ -485,6 +563,7 @@ class Volume:
         Raises:
             FilesError: 404, 409 for a folder with content when not `recursive`, what `condition` raises.
         """
+        guard.require(Verb.REMOVE, names)
         above, name = split(names)
         with self.folder(above) as parent:
             with self.names_lock:
@@ -493,6 +572,7 @@ class Volume:
                     raise FilesError(404, "not_found")
                 condition(entry)
                 trash = self._unlink(parent, entry, recursive=recursive)
+            guard.gone(names, entry)
             sync_fd(parent)
         return trash
 

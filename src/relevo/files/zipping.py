@@ -14,7 +14,8 @@ from collections.abc import Generator
 
 from aiohttp import web
 
-from relevo.files import limits, walk
+from relevo.files import guard, limits, walk
+from relevo.files.accounts.access import Verb
 from relevo.files.download import disposition
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
@@ -59,6 +60,8 @@ async def send(service: Service, call: Call, top: tuple[str, ...], names: list[s
         FilesError: 404, or 413 for more than can be told in one file.
     """
     ways: list[walk.Way] = [(name,) for name in names] or [()]
+    for way in ways:
+        guard.require(Verb.READ_TREE, (*top, *way))
     await _count(service, top, ways)
     label = names[0] if len(names) == 1 else top[-1] if top else text(call.language, "root")
     headers = {

@@ -40,14 +40,18 @@ def new_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def session(given: aiohttp.ClientSession | None = None) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session with such sockets, or the one that is given (which stays open)."""
+async def session(
+    given: aiohttp.ClientSession | None = None, login: tuple[str, str] | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session with such sockets, or the one that is given (which stays open); `login`: user name and password."""
     if given is not None:
         yield given
         return
     connector = aiohttp.TCPConnector(limit=0, socket_factory=new_socket)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.CONNECT_S)
     headers = {"User-Agent": "relevo", "Accept": "text/plain"}
+    if login is not None:
+        headers["Authorization"] = aiohttp.encode_basic_auth(*login)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, headers=headers, auto_decompress=False, trust_env=False
     ) as made:

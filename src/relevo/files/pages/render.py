@@ -14,6 +14,8 @@ import jinja2
 from aiohttp import web
 
 from relevo.base.units import format_bytes
+from relevo.files import guard
+from relevo.files.accounts.access import Kind
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.pages import assets
 from relevo.files.texts import LANGUAGES, text
@@ -67,6 +69,15 @@ def crumbs(names: tuple[str, ...], language: str) -> list[tuple[str, str]]:
     return [(label, url_of(names[:count], folder=True)) for count, label in enumerate(labels)]
 
 
+def _account() -> dict[str, Any] | None:
+    """Who is logged in, for the bar of a page; None: there are no accounts."""
+    if (acting := guard.current()) is None:
+        return None
+    logged_in = acting.who.kind is Kind.USER
+    url = "/.relevo/account" if logged_in else "/.relevo/login"
+    return {"name": acting.who.name if logged_in else "", "admin": acting.admin, "url": url}
+
+
 def document(template: str, language: str, query: Mapping[str, str], nonce: str, **context: Any) -> str:
     """The text of a page.
 
@@ -99,6 +110,7 @@ def document(template: str, language: str, query: Mapping[str, str], nonce: str,
         "nonce": nonce,
         "query": query,
         "here": "",
+        "account": _account(),
     }
     return _templates().get_template(template).render({**known, **context})
 

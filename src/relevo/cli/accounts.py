@@ -1,0 +1,292 @@
+"""`relevo user`, `group`, `share`, `audit`: who may do what; forwarded from the passive server to the active one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from relevo.base.errors import RelevoError
+from relevo.base.units import format_bytes, parse_size_bytes
+from relevo.cli.context import Context, of, print_json
+from relevo.config.model import Config, FilesResource
+
+user = typer.Typer(no_args_is_help=True, help="Who may log in to the file service.")
+group = typer.Typer(no_args_is_help=True, help="Users with the same permissions.")
+share = typer.Typer(no_args_is_help=True, help="Folders with permissions of their own, and links to what is in them.")
+_NO_LIMIT = "none"
+
+_Files = Annotated[str, typer.Option("--files", help="Id of the files resource, when there are several.")]
+_JSON = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
+_STDIN = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input (one line).")]
+_YES = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+_QUOTA = Annotated[str | None, typer.Option(help="How much may be stored, such as 50GiB; none: no limit.")]
+_User = Annotated[str, typer.Argument(metavar="USER", help="Login name.")]
+_Group = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the group.")]
+_Share = Annotated[str, typer.Argument(metavar="SHARE", help="Name of the share.")]
+
+
+class NoPassword(RelevoError):
+    """Nothing can be asked for a password."""
+
+
+def _resource(config: Config, wanted: str) -> FilesResource:
+    from relevo.files import daemon
+
+    found = [
+        item.id for service in config.services.values() for item in service.resources if isinstance(item, FilesResource)
+    ]
+    if not wanted and len(found) > 1:
+        raise RelevoError("There are several file services.", f"Name one with --files: {', '.join(found)}.")
+    return daemon.find(config, wanted or (found[0] if found else "files"))
+
+
+def _give(context: Context, files: str, order: str, **arguments: Any) -> dict[str, Any]:
+    """Have the active server follow an order."""
+    from relevo.files.accounts import forward
+
+    config = context.config()
+    return forward.give(config, context.node, context.paths, _resource(config, files), {"order": order, **arguments})
+
+
+def _change(ctx: typer.Context, files: str, order: str, done: str, **arguments: Any) -> None:
+    answer = _give(of(ctx), files, order, **{key: value for key, value in arguments.items() if value is not None})
+    single = "" if answer.get("copies") == 2 else " Stored on one server only: the other one is not there."
+    typer.echo(done + single)
+
+
+def _hashed(*, stdin: bool) -> str:
+    """A password, never from the command line, as its hash: the password itself leaves this process for nowhere.
+
+    Raises:
+        NoPassword: there is no terminal.
+        RelevoError: it is too short.
+    """
+    from relevo.files.accounts import passwords
+
+    if stdin:
+        return passwords.hash_of(sys.stdin.readline().rstrip("\r\n"))
+    if not sys.stdin.isatty():
+        raise NoPassword("There is no terminal to ask for the password.", "Use --password-stdin.")
+    return passwords.hash_of(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
+def _quota(text: str | None) -> int | None:
+    """What an order says about a quota: None nothing, 0 no limit."""
+    if text is None:
+        return None
+    return 0 if text == _NO_LIMIT else parse_size_bytes(text)
+
+
+def _limit(item: dict[str, Any], used: dict[str, int]) -> str:
+    if item["quota_bytes"] is None:
+        return "-"
+    return f"{format_bytes(used.get(item['name'], 0))} of {format_bytes(item['quota_bytes'])}"
+
+
+def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _shown(ctx: typer.Context, files: str, what: str, *, as_json: bool) -> dict[str, Any] | None:
+    """Everything about accounts, unless it was printed for a program or there are none."""
+    state = _give(of(ctx), files, "show")
+    if as_json:
+        print_json({"accounts": state["accounts"], what: state[what], "used": state.get("used")})
+        return None
+    if not state["accounts"]:
+        typer.echo("There are no accounts: everyone may do everything. `relevo user add NAME --admin` changes that.")
+        return None
+    return state
+
+
+# --- users ------------------------------------------------------------------------------------------------------------
+
+
+@user.command("add")
+def user_add(
+    ctx: typer.Context,
+    name: _User,
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="May do everything; the first user must be one.")] = False,
+    password_stdin: _STDIN = False,
+    files: _Files = "",
+) -> None:
+    """Add a user, and ask for their password. With the first one everyone has to log in from then on."""
+    hashed = _hashed(stdin=password_stdin)
+    _change(ctx, files, "user-add", f"User {name} is added.", name=name, password=hashed, admin=admin)
+
+
+@user.command("password")
+def user_password(ctx: typer.Context, name: _User, *, password_stdin: _STDIN = False, files: _Files = "") -> None:
+    """Give a user another password; their sessions end."""
+    hashed = _hashed(stdin=password_stdin)
+    _change(ctx, files, "user-set", f"The password of {name} is changed.", name=name, password=hashed)
+
+
+@user.command("set")
+def user_set(
+    ctx: typer.Context,
+    name: _User,
+    *,
+    admin: Annotated[bool | None, typer.Option("--admin/--no-admin", help="May do everything.")] = None,
+    enabled: Annotated[bool | None, typer.Option("--enabled/--disabled", help="May log in.")] = None,
+    quota: _QUOTA = None,
+    files: _Files = "",
+) -> None:
+    """Change what a user may do, or how much their files may take up."""
+    settings = {"admin": admin, "enabled": enabled, "quota_bytes": _quota(quota)}
+    _change(ctx, files, "user-set", f"User {name} is changed.", name=name, **settings)
+
+
+@user.command("remove")
+def user_remove(ctx: typer.Context, name: _User, *, yes: _YES = False, files: _Files = "") -> None:
+    """Remove a user, their permissions and their links; their files stay."""
+    if not yes:
+        typer.confirm(f"Remove {name}?", abort=True)
+    _change(ctx, files, "user-remove", f"User {name} is removed.", name=name)
+
+
+@user.command("list")
+def user_list(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "") -> None:
+    """List the users."""
+    if (state := _shown(ctx, files, "users", as_json=as_json)) is None:
+        return
+    used = (state.get("used") or {}).get("users", {})
+    rows = []
+    for item in state["users"]:
+        notes = [word for word, there in (("admin", item["admin"]), ("disabled", not item["enabled"])) if there]
+        rows.append(
+            (item["name"], str(item["uid"]), ", ".join(item["groups"]), _limit(item, used), ", ".join(notes)),
+        )
+    _print_table(("user", "uid", "groups", "quota", "notes"), rows)
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+@group.command("add")
+def group_add(ctx: typer.Context, name: _Group, *, files: _Files = "") -> None:
+    """Add a group."""
+    _change(ctx, files, "group-add", f"Group {name} is added.", name=name)
+
+
+@group.command("remove")
+def group_remove(ctx: typer.Context, name: _Group, *, yes: _YES = False, files: _Files = "") -> None:
+    """Remove a group and its permissions."""
+    if not yes:
+        typer.confirm(f"Remove the group {name}?", abort=True)
+    _change(ctx, files, "group-remove", f"Group {name} is removed.", name=name)
+
+
+@group.command("join")
+def group_join(ctx: typer.Context, name: _Group, member: _User, *, files: _Files = "") -> None:
+    """Put a user into a group."""
+    _change(ctx, files, "group-member", f"{member} is in {name}.", name=name, user=member, member=True)
+
+
+@group.command("leave")
+def group_leave(ctx: typer.Context, name: _Group, member: _User, *, files: _Files = "") -> None:
+    """Take a user out of a group."""
+    _change(ctx, files, "group-member", f"{member} is not in {name}.", name=name, user=member, member=False)
+
+
+@group.command("list")
+def group_list(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "") -> None:
+    """List the groups and who is in them."""
+    if (state := _shown(ctx, files, "groups", as_json=as_json)) is not None:
+        rows = [(item["name"], str(item["gid"]), ", ".join(item["members"])) for item in state["groups"]]
+        _print_table(("group", "gid", "members"), rows)
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+@share.command("add")
+def share_add(
+    ctx: typer.Context,
+    name: _Share,
+    folder: Annotated[str, typer.Argument(help="Path below the root, such as /docs/plans; made when missing.")],
+    *,
+    files: _Files = "",
+) -> None:
+    """Make a folder a share; only administrators may do anything in it until somebody is permitted to."""
+    _change(ctx, files, "share-add", f"Share {name} is added.", name=name, path=folder)
+
+
+@share.command("remove")
+def share_remove(ctx: typer.Context, name: _Share, *, yes: _YES = False, files: _Files = "") -> None:
+    """The folder is no share any more; what is in it stays, and belongs to the share above or the administrators."""
+    if not yes:
+        typer.confirm(f"Remove the share {name}?", abort=True)
+    _change(ctx, files, "share-remove", f"Share {name} is removed.", name=name)
+
+
+@share.command("permit")
+def share_permit(
+    ctx: typer.Context,
+    name: _Share,
+    holder: Annotated[str, typer.Argument(metavar="WHO", help="A user, or @group.")],
+    level: Annotated[str, typer.Argument(help="none, read, write, manage; unset: nothing is said about them.")],
+    *,
+    files: _Files = "",
+) -> None:
+    """Say what a user or a group may do in a share; a user's own permission goes before those of their groups."""
+    done = f"{holder} in {name}: {level}."
+    _change(ctx, files, "share-permit", done, name=name, holder=holder, level=level)
+
+
+@share.command("set")
+def share_set(
+    ctx: typer.Context,
+    name: _Share,
+    *,
+    public: Annotated[bool | None, typer.Option("--public/--no-public", help="Everyone may read it.")] = None,
+    quota: _QUOTA = None,
+    files: _Files = "",
+) -> None:
+    """Make a share public or not, or limit how much it may take up."""
+    _change(ctx, files, "share-set", f"Share {name} is changed.", name=name, public=public, quota_bytes=_quota(quota))
+
+
+@share.command("list")
+def share_list(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "") -> None:
+    """List the shares and who may do what in them."""
+    if (state := _shown(ctx, files, "shares", as_json=as_json)) is None:
+        return
+    used = (state.get("used") or {}).get("shares", {})
+    rows = []
+    for item in state["shares"]:
+        grants = [f"{holder}: {level}" for holder, level in item["grants"].items()]
+        everyone = ["everyone: read"] if item["public"] else []
+        rows.append((item["name"], item["path"], ", ".join([*everyone, *grants]), _limit(item, used)))
+    _print_table(("share", "folder", "permissions", "quota"), rows)
+
+
+def audit(
+    ctx: typer.Context,
+    *,
+    last: Annotated[int, typer.Option(help="How many lines.", min=1, max=1000)] = 50,
+    as_json: _JSON = False,
+    files: _Files = "",
+) -> None:
+    """Show who changed what, when and from where, and what was refused."""
+    notes = _give(of(ctx), files, "audit", count=last)["notes"]
+    if as_json:
+        print_json({"notes": notes})
+        return
+    for note in notes:
+        known = ("at", "who", "what", "from")
+        rest = " ".join(f"{key}={value}" for key, value in note.items() if key not in known)
+        head = "  ".join(str(note.get(key) or "-") for key in known)
+        typer.echo(f"{head}  {rest}".rstrip())
