@@ -71,6 +71,8 @@ def test_a_full_link_is_pulled_ahead_of_and_caught_up_with() -> None:
     assert bench.status["connection"] == "Ahead", "something is on its way still"
     acknowledge(bench, before + after)
     bench.tick(CATCH_UP_MS + 10)
+    assert bench.status["connection"] == "Ahead", "the generation of the resync is told when it is stable"
+    bench.meta_done()
     assert bench.status["connection"] == "SyncSource"
     (sync,) = [packet for packet in bench.sent() if isinstance(packet, p.SyncUuid)]
     assert f"{sync.uuid:016x}" == bench.status["bitmap_uuid"]

@@ -50,6 +50,8 @@ class AgreedChanges:
         """Set once by the core: a verify may end in a repair, which begins here."""
         self._command: e.Command | None = None
         self._agreed: Callable[[], None] = _nothing
+        self._asked_with = Disk.DISKLESS
+        """What this side's disk was worth when the peer was asked."""
 
     def handle(self, command: e.Command) -> None:
         """Carry out a command."""
@@ -80,7 +82,7 @@ class AgreedChanges:
     def _ask(self, command: e.Command, conn: Connection, agreed: Callable[[], None]) -> None:
         s = self._s
         s.asking = True
-        self._command, self._agreed = command, agreed
+        self._command, self._agreed, self._asked_with = command, agreed, s.disk
         s.out.append(e.SendData(p.StateChangeRequest(CONN_MASK, conn << 4)))
         s.set_timer(Timer.CONSENT, s.settings.timeout_ms)
         number = s.link_number
@@ -103,6 +105,9 @@ class AgreedChanges:
             self._refuse(command, errors.PeerRefused(packet.retcode))
         elif self._s.conn is not Connection.CONNECTED:
             self._refuse(command, errors.NotNow(CONNECTION_NAMES[self._s.conn]))
+        elif self._s.disk is not self._asked_with:  # the peer has begun already, and may be giving up its copy
+            self._refuse(command, errors.DataNotUpToDate(DISK_NAMES[self._s.disk]))
+            self._link.drop("this side's disk has changed since the peer was asked")
         else:
             self._agreed()
             self._done(command)
@@ -143,9 +148,9 @@ class AgreedChanges:
             return SS_IN_TRANSIENT_STATE if not s.settled else SS_RESYNC_RUNNING
         if mine is Connection.VERIFY_T and not s.settings.options.verify_alg:
             return SS_NO_VERIFY_ALG
-        good = s.disk is Disk.UP_TO_DATE
-        if mine is Connection.STARTING_SYNC_T:
-            good = s.disk > Disk.FAILED and s.role is not Role.PRIMARY
+        good = s.disk is Disk.UP_TO_DATE and s.peer_disk > Disk.FAILED
+        if mine is Connection.STARTING_SYNC_T:  # a peer without a good copy has nothing to replace this one with
+            good = s.disk > Disk.FAILED and s.peer_disk is Disk.UP_TO_DATE and s.role is not Role.PRIMARY
         return SS_SUCCESS if good else SS_NO_UP_TO_DATE_DISK
 
     # ------------------------------------------------------------ commands

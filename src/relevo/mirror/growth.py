@@ -85,6 +85,8 @@ class Growth:
                 f"The mirror is {CONNECTION_NAMES[s.conn]}: only two that are Connected can agree on a size.",
                 "Wait until it is Connected.",
             )
+        if s.peer_disk <= Disk.FAILED:  # it would never tell the size of one
+            return errors.NoDisk("the peer has none")
         if s.role is Role.SECONDARY and s.peer_role is Role.SECONDARY:
             return errors.CannotResize("Neither side is Primary.", "Make one of them Primary first.")
         return None

@@ -257,7 +257,7 @@ class Link:
             self.copy.generation_moved(packet.current)
         created = s.uuids.current & ~PRIMARY_BIT == JUST_CREATED
         skip = packet.flags & p.UuidFlag.SKIP_INITIAL_SYNC
-        if not first and s.steady and created and skip:
+        if not first and s.steady and created and skip and s.disk > Disk.FAILED:
             s.uuids = Generations(packet.current & ~PRIMARY_BIT, 0, packet.history0, packet.history1)
             s.bitmap.clear_all()
             s.disk = s.peer_disk = Disk.UP_TO_DATE

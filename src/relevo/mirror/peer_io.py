@@ -17,7 +17,10 @@ from relevo.mirror.epochs import ReceivedEpochs
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import PeerRead, PeerWrite, Served, Then
 from relevo.mirror.state import BARRIER_DELAY_MS, SECTOR_BYTES, Shared, Timer
-from relevo.mirror.states import Disk
+from relevo.mirror.states import Connection, Disk, Role
+
+MAX_SPAN_BYTES = 128 << 20
+"""The largest discard, or other write without its data, that a peer sends (drbd: DRBD_MAX_BATCH_BIO_SIZE)."""
 
 
 class PeerIo:
@@ -52,13 +55,20 @@ class PeerIo:
         """The peer's application wrote or discarded; its flags say which answers the peer waits for (protocols A to C).
 
         Raises:
-            ProtocolError: it lies outside the device.
+            ProtocolError: not now, outside of the device, or too much at once.
         """
+        if self._s.role is Role.PRIMARY or self._s.conn < Connection.CONNECTED:
+            raise p.ProtocolError("The peer writes, but this side is Primary, or the copies are not compared yet.")
         offset = self._check(packet.sector, packet.size_bytes)
+        if packet.size_bytes > MAX_SPAN_BYTES:
+            raise p.ProtocolError(f"The peer wants to change {packet.size_bytes} bytes at once.")
         write = PeerWrite(self, packet.sector, packet.size_bytes, buffer, packet.block_id, self._epochs)
         if self._s.peer_disk <= Disk.FAILED:  # what it will need when it gets a disk
             self.serve_alone()
-            self._s.bitmap.set_range(offset // BLOCK_BYTES, -(-(offset + packet.size_bytes) // BLOCK_BYTES))
+            end = -(-(offset + packet.size_bytes) // BLOCK_BYTES)
+            if end > self._s.bitmap.bits:
+                raise p.ProtocolError("The peer, which has no disk, writes beyond what can be marked for it.")
+            self._s.bitmap.set_range(offset // BLOCK_BYTES, end)
         flags = packet.flags
         if not isinstance(packet, p.Data):
             self._without_data(write, packet)
@@ -251,8 +261,10 @@ class PeerIo:
         """A Primary without a whole disk of its own reads, after the writes that it has sent before.
 
         Raises:
-            ProtocolError: it lies outside the device.
+            ProtocolError: not now, outside of the device, or too much at once.
         """
+        if self._s.conn < Connection.CONNECTED:
+            raise p.ProtocolError("The peer reads, but the copies are not compared yet.")
         offset = self._check(packet.sector, packet.size_bytes)
         if packet.size_bytes > p.MAX_PAYLOAD_BYTES:
             raise p.ProtocolError(f"The peer wants to read {packet.size_bytes} bytes at once.")

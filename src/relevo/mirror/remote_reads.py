@@ -49,9 +49,10 @@ class RemoteReads:
             s.set_timer(Timer.LATE, s.settings.ping_timeout_ms)
 
     def _take(self, packet: p.DataReply | p.NegDataReply) -> Reading:
-        reading = self._asked.pop(packet.block_id, None)
+        reading = self._asked.get(packet.block_id)
         if reading is None or reading.offset // SECTOR_BYTES != packet.sector:
             raise p.ProtocolError(f"The peer answered a read at sector {packet.sector} that was not asked for.")
+        del self._asked[packet.block_id]
         return reading
 
     def reply(self, packet: p.DataReply, buffer: e.Buffer) -> None:

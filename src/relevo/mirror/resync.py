@@ -202,8 +202,8 @@ class Resync:
         s.changed()
 
     def catch_up(self) -> None:
-        """This side was Ahead: the peer gets what it was told of. Its generation was written down before."""
-        self.guard.before_source(self._source_stable)
+        """This side was Ahead: the peer gets what it was told of, when the generation of that is stable."""
+        self.guard.before_source(lambda: self._durable.superblock(self._on_link(self._source_stable)))
 
     def fall_behind(self) -> None:
         """The peer's send buffer is full (its on-congestion is pull-ahead): it only tells what it changes.
@@ -273,8 +273,13 @@ class Resync:
             self.target.pull()
 
     def request(self, packet: Request) -> None:
-        """The target asks for a block."""
-        self._target_marked()
+        """The target asks for a block.
+
+        Raises:
+            ProtocolError: not now, or outside of the device.
+        """
+        self.source.check(packet)
+        self._target_marked()  # only a target asks, and it is Inconsistent on its disk before it does
         self.activity.look(self.pace)
         self.source.request(packet)
 

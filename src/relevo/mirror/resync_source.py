@@ -62,21 +62,25 @@ class ResyncSource:
         """How many requests are not done with."""
         return len(self._serving)
 
-    def request(self, packet: Request) -> None:
-        """The target asks for a block.
+    def check(self, packet: Request) -> None:
+        """Whether the target may ask for that.
 
         Raises:
             ProtocolError: not now, or outside of the device.
         """
         s = self._s
-        offset = check_range(packet.sector, packet.size_bytes, s.size_sectors)
+        check_range(packet.sector, packet.size_bytes, s.size_sectors)
         if s.conn not in SOURCE or packet.sector in self._serving or len(self._serving) >= MAX_SERVING:
             raise p.ProtocolError("The peer asks for a block outside of a resync, twice, or for too many.")
         if packet.size_bytes > p.MAX_PAYLOAD_BYTES:
             raise p.ProtocolError(f"The peer asks for {packet.size_bytes} bytes at once.")
         if isinstance(packet, p.ChecksumRequest) and not s.settings.options.csums_alg:
             raise p.ProtocolError("The peer sends checksums, but none are agreed on (csums-alg).")
-        served = Served(self._read_done, offset, packet.size_bytes, packet.block_id)
+
+    def request(self, packet: Request) -> None:
+        """The target asks for a block; `check` has allowed it."""
+        s = self._s
+        served = Served(self._read_done, packet.sector * SECTOR_BYTES, packet.size_bytes, packet.block_id)
         served.resync = True
         served.link = s.link_number
         served.thin = isinstance(packet, p.ThinRequest)
@@ -162,16 +166,21 @@ class ResyncSource:
         Raises:
             ProtocolError: it was not sent.
         """
-        served = self._serving.pop(packet.sector, None)
+        served = self._serving.get(packet.sector)
         if served is None or served.resync or served.end - served.offset != packet.size_bytes:
             raise p.ProtocolError(f"The peer acknowledged a block at sector {packet.sector} that was not sent.")
+        del self._serving[packet.sector]
         self._equal(served)
 
     def _equal(self, served: Served) -> None:
         s = self._s
         self.progress_ms = s.now
         s.resync_bytes += served.end - served.offset
-        s.bitmap.clear_range(served.offset // BLOCK_BYTES, -(-served.end // BLOCK_BYTES))
+        first, end = -(-served.offset // BLOCK_BYTES), served.end // BLOCK_BYTES
+        if served.end == s.size_sectors * SECTOR_BYTES:
+            end = s.bitmap.bits  # the last block may be a part of one; any other part says nothing of its block
+        if first < end:
+            s.bitmap.clear_range(first, end)
         self._progress.note(s.now, s.bitmap.count)
         self._leave(served)
 

@@ -19,6 +19,7 @@ from relevo.mirror.activity import Activity
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.durable import Durable
 from relevo.mirror.pace import SLICE_MS, Pace
+from relevo.mirror.peer_io import check_range
 from relevo.mirror.progress import Progress
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.requests import Served
@@ -87,6 +88,9 @@ class Verify:
         self._progress = Progress(BLOCK_BYTES)
         self._asked: dict[int, Served] = {}
         self._asked_bytes = 0
+        self._late: dict[int, Served] = {}
+        """What the peer asked for and had not told the result of when it said, on the other socket, that it is done."""
+        self._ending = False
         self._cursor = self._end = self._first = 0
         self._pieces: deque[int] = deque()
         self._suspects: deque[tuple[int, int]] = deque()
@@ -99,7 +103,7 @@ class Verify:
 
     def waiting_since_ms(self) -> int | None:
         """Since when nothing came although the peer owes an answer; None: it owes none."""
-        return self.progress_ms if self._asked else None
+        return self.progress_ms if self._asked or self._late else None
 
     @property
     def pending(self) -> int:
@@ -120,6 +124,8 @@ class Verify:
         self.pull()
 
     def _begin(self, blocks: int) -> None:
+        if self._ending:
+            self._ended()
         self._pieces.clear()
         self._suspects.clear()
         self._checks.clear()
@@ -280,6 +286,7 @@ class Verify:
     def _ended(self) -> None:
         """Both roles: keep what was found, and tell."""
         s, found = self._s, self._found
+        self._ending = False
         self.last = {
             "blocks": found.blocks,
             "bytes": found.blocks * BLOCK_BYTES,
@@ -309,12 +316,12 @@ class Verify:
             ProtocolError: not now, or outside of the device.
         """
         s = self._s
-        offset = packet.sector * SECTOR_BYTES
+        offset = check_range(packet.sector, packet.size_bytes, s.size_sectors)
         if s.conn is not Connection.VERIFY_T or packet.sector in self._asked or len(self._asked) >= MAX_ASKED:
             raise p.ProtocolError("The peer wants to compare blocks outside of a verify, twice, or too many.")
         size = packet.size_bytes
-        if not 0 < size <= p.MAX_PAYLOAD_BYTES or offset + size > s.size_sectors * SECTOR_BYTES:
-            raise p.ProtocolError("The peer wants to compare blocks outside of the device.")
+        if size > p.MAX_PAYLOAD_BYTES:
+            raise p.ProtocolError(f"The peer wants to compare {size} bytes at once.")
         entry = Served(self._answer, offset, size, packet.block_id)
         entry.link = s.link_number
         entry.resync = True
@@ -345,19 +352,31 @@ class Verify:
         Raises:
             ProtocolError: of blocks that it did not ask for.
         """
-        entry = self._asked.pop(packet.sector, None)
+        late = self._late.get(packet.sector)
+        asked = self._asked if late is None else self._late  # of two results the earlier one is of the earlier verify
+        entry = asked.get(packet.sector)
         if entry is None or entry.digest is None or entry.end - entry.offset != packet.size_bytes:
             raise p.ProtocolError(f"The peer tells the result of sector {packet.sector}, which it did not ask for.")
+        del asked[packet.sector]
         self.progress_ms = self._s.now
         if packet.block_id == p.ID_OUT_OF_SYNC:
             self._mark(entry.offset // BLOCK_BYTES, -(-entry.end // BLOCK_BYTES))
         self._leave(entry)
+        if self._ending and not self._late:
+            self._ended()
 
     def peer_done(self) -> None:
-        """The asking side says that it is over (or has been asked to stop)."""
-        self._drop_all()
+        """The asking side says that it is over (or has been asked to stop).
+
+        That comes on the data socket, results on the other one: some may still be on their way, and a kernel that
+        stops at a sector may even lack answers, which it counts. Those entries keep their place until the result.
+        """
+        self._late |= self._asked
+        self._asked = {}
         self._s.set_conn(Connection.CONNECTED)
-        self._ended()
+        self._ending = True
+        if not self._late:
+            self._ended()
 
     # ------------------------------------------------------------ both
 
@@ -371,22 +390,21 @@ class Verify:
 
     def _drop_all(self) -> None:
         """Nobody waits for an answer: what only waited for the peer leaves; the rest leaves when it is read."""
-        asked, self._asked = self._asked, {}
-        self._asked_bytes = 0
-        for entry in asked.values():
-            if entry.waits == 0 and self._idle(entry):
-                self._leave(entry)
-
-    def _idle(self, entry: Served) -> bool:
-        """No disk I/O of this entry is under way."""
         asking = self._s.conn is Connection.VERIFY_S
-        return entry.digest is None if asking else entry.digest is not None
+        waiting = [entry for entry in self._asked.values() if (entry.digest is None) is asking]
+        waiting += [entry for entry in self._late.values() if entry.digest is not None]
+        self._asked, self._late = {}, {}
+        self._asked_bytes = 0
+        for entry in waiting:  # no disk I/O of these is under way
+            if entry.waits == 0:
+                self._leave(entry)
 
     def link_lost(self) -> None:
         """The verify is over; what was found stays marked."""
         s = self._s
-        if s.conn not in {Connection.VERIFY_S, Connection.VERIFY_T}:
+        if s.conn not in {Connection.VERIFY_S, Connection.VERIFY_T} and not self._late:
             return
+        self._ending = False
         s.clear_timer(Timer.VERIFY)
         self._drop_all()
         s.log("warning", "verify_broken_off", block=self._cursor)
