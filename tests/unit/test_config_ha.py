@@ -268,7 +268,7 @@ def test_what_no_file_says_is_asked_for_and_can_be_given(tmp_path: pathlib.Path)
     text = "bcast eth0\nnode a b\n"
     found = converted(tmp_path, text)
     assert any("subnet of eth0 is not known" in sentence for sentence in found.missing)
-    given = {"a": (IPv4Interface("10.0.0.1/16"),), "b": (IPv4Interface("10.0.0.2/16"),)}
+    given = {"a": {"eth0": (IPv4Interface("10.0.0.1/16"),)}, "b": {"eth0": (IPv4Interface("10.0.0.2/16"),)}}
     found = converted(tmp_path, text, given=given)
     assert not found.missing
     assert 'network = "10.0.0.0/16"' in found.text
@@ -287,6 +287,7 @@ def test_this_machines_address_counts_only_where_the_cluster_is(tmp_path: pathli
 
 def test_what_is_left_out_is_said(tmp_path: pathlib.Path) -> None:
     text = "mcast eth0 225.0.0.1 694 1 0\nnode a b\nping 10.0.0.9\nwatchdog /dev/watchdog\nserial /dev/ttyS0\n"
-    left_out = "\n".join(converted(tmp_path, text, given={"a": (IPv4Interface("10.0.0.1/24"),)}).left_out)
+    given = {"a": {"eth0": (IPv4Interface("10.0.0.1/24"),)}}
+    left_out = "\n".join(converted(tmp_path, text, given=given).left_out)
     for word in ("mcast", "ping", "watchdog", "serial"):
         assert word in left_out

@@ -37,7 +37,9 @@ def import_ha(
     into: Annotated[pathlib.Path | None, typer.Option(help="Write DIR/relevo.toml; else it is printed.")] = None,
     address: Annotated[
         list[str] | None,
-        typer.Option(help="NODE=ADDRESS/BITS, where no file says it; may be repeated."),
+        typer.Option(
+            help="NODE:LINK=ADDRESS/BITS, where no file says it (NODE=… if there is one link); may be repeated."
+        ),
     ] = None,
 ) -> None:
     """Turn the configuration of Heartbeat (and drbd) into a relevo.toml that means the same."""
@@ -87,7 +89,7 @@ def _sources(folder: pathlib.Path, drbd: pathlib.Path | None, given: list[str], 
         drbd=conf,
         me=me,
         own=_own_addresses(),
-        given=_given(given, found.nodes),
+        given=_given(given, found.nodes, list(dict.fromkeys(medium.interface for medium in found.media))),
     )
 
 
@@ -106,18 +108,34 @@ def _mirrors(conf: pathlib.Path, nodes: list[str]) -> dict[str, TwoSides]:
     return {resource.name: two_sides(resource) for resource in read(conf, me).resources}
 
 
-def _given(words: list[str], nodes: list[str]) -> dict[str, tuple[IPv4Interface, ...]]:
-    found: dict[str, tuple[IPv4Interface, ...]] = {}
+def _given(words: list[str], nodes: list[str], links: list[str]) -> dict[str, dict[str, tuple[IPv4Interface, ...]]]:
+    """Node -> link -> the addresses named for it."""
+    found: dict[str, dict[str, tuple[IPv4Interface, ...]]] = {}
     for word in words:
-        node, _, address = word.partition("=")
+        where, _, address = word.partition("=")
+        node, scoped, named = where.partition(":")
         if node not in nodes:
             raise ImportRefused(f"{word!r}: ha.cf names no node {node!r}.", f"Known: {', '.join(nodes)}.")
         try:
             interface = IPv4Interface(address if "/" in address else f"{address}/24")
         except ValueError:
             raise ImportRefused(f"{word!r} has no address.", "Write NODE=192.168.0.28/24, for example.") from None
-        found[node] = (*found.get(node, ()), interface)
+        link = _link(word, named if scoped else None, links)
+        of_node = found.setdefault(node, {})
+        of_node[link] = (*of_node.get(link, ()), interface)
     return found
+
+
+def _link(word: str, named: str | None, links: list[str]) -> str:
+    """The link that an address is for; without a name only if there is no choice."""
+    known = f"Known: {', '.join(links)}."
+    if named is None:
+        if len(links) != 1:
+            raise ImportRefused(f"{word!r} does not say on which link. {known}", "Write NODE:LINK=ADDRESS/BITS.")
+        return links[0]
+    if named not in links:
+        raise ImportRefused(f"{word!r}: ha.cf names no link {named!r}.", known)
+    return named
 
 
 def _own_addresses() -> dict[str, tuple[IPv4Interface, ...]]:

@@ -28,7 +28,7 @@ class Sources:
         ha: its ha.cf; groups: its haresources; authkeys: that file.
         mirrors: drbd's resources by name; drbd: the file that configures them.
         me: this machine's name; own: its addresses by network card.
-        given: node -> addresses that the administrator named.
+        given: node -> link (network card) -> addresses that the administrator named.
     """
 
     ha: HaCf
@@ -38,7 +38,7 @@ class Sources:
     drbd: pathlib.Path | None
     me: str
     own: Mapping[str, tuple[IPv4Interface, ...]]
-    given: Mapping[str, tuple[IPv4Interface, ...]]
+    given: Mapping[str, Mapping[str, tuple[IPv4Interface, ...]]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -122,7 +122,7 @@ class _Converter:
         there = [IPv4Address(m.address) for m in self._s.ha.media if m.interface == card and m.kind == "ucast"]
         served = [address for address, named in self._addresses() if named == card]
         there += [interface.ip for interface in served]
-        known = [interface for interfaces in self._s.given.values() for interface in interfaces]
+        known = [interface for links in self._s.given.values() for interface in links.get(card, ())]
         if self._s.me in self._s.ha.nodes:
             known += self._s.own.get(card, ())
         for interface in (*known, *served):
@@ -152,7 +152,7 @@ class _Converter:
     def _links(self, networks: dict[str, IPv4Network]) -> None:
         for card in dict.fromkeys(medium.interface for medium in self._s.ha.media):
             if card not in networks:
-                how = "run this on one of the nodes, or say --address NODE=ADDRESS/BITS"
+                how = f"run this on one of the nodes, or say --address NODE:{card}=ADDRESS/BITS"
                 self._out.missing.append(f"The subnet of {card} is not known: {how}.")
         for card, network in networks.items():
             media = [medium for medium in self._s.ha.media if medium.interface == card]
@@ -177,14 +177,14 @@ class _Converter:
                 address = next((found for found in self._of_node(node, card) if found in network), None)
                 if address is None:
                     what = f"The address of {node} on {card} ({network}) is not known"
-                    self._out.missing.append(f"{what}: say --address {node}=ADDRESS.")
+                    self._out.missing.append(f"{what}: say --address {node}:{card}=ADDRESS.")
                 else:
                     entries.append(f'{card} = "{address}"')
             self._say(f"addresses = {{ {', '.join(entries)} }}")
 
     def _of_node(self, node: str, card: str) -> Iterator[IPv4Address]:
         """Addresses of a node, the surest first."""
-        yield from (interface.ip for interface in self._s.given.get(node, ()))
+        yield from (interface.ip for interface in self._s.given.get(node, {}).get(card, ()))
         for sides in self._s.mirrors.values():
             for side in sides.sides:
                 if side.name == node and isinstance(side.end.address, IPv4Address):
