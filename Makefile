@@ -61,7 +61,7 @@ lab: setup ## real processes in namespaces, power cuts included
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lab-cluster lab-parts  # they wait more than they work
 
 LAB_CLUSTER := $(wildcard tests/lab/test_cluster*.py) tests/lab/test_demo.py tests/lab/test_power_loss_of_both.py \
-	tests/lab/test_mirror_verbs.py
+	tests/lab/test_mirror_handlers.py tests/lab/test_mirror_resume.py
 lab-cluster: setup
 	@$(BIN)/pytest -q $(LAB_CLUSTER)
 
