@@ -14,7 +14,7 @@ from relevo.files import changes, guard, limits, pages, zipping
 from relevo.files.accounts.access import Verb
 from relevo.files.bin import numbered
 from relevo.files.errors import FilesError
-from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on
+from relevo.files.http import COMMON_HEADERS, Call, empty, form_body, go_on
 from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.store import check_room, receive
@@ -77,14 +77,7 @@ async def fields(call: Call) -> list[tuple[str, str]]:
     request = call.request
     if not request.can_read_body:
         return []
-    if request.content_type != "application/x-www-form-urlencoded":
-        raise FilesError(415, "form")
-    await go_on(request)
-    body = b""
-    async for piece in body_pieces(request):
-        body += piece
-        if len(body) > limits.FORM_MAX_BYTES:
-            raise FilesError(413, "items_many", n=limits.ITEMS_MAX)
+    body = await form_body(request, FilesError(413, "items_many", n=limits.ITEMS_MAX))
     many = limits.ITEMS_MAX + 32
     try:
         return urllib.parse.parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=many, strict_parsing=True)

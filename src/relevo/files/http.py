@@ -140,6 +140,27 @@ async def body_pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
         raise FilesError(400, "cut_off", headers={"Connection": "close"})
 
 
+async def form_body(request: web.BaseRequest, too_much: FilesError) -> bytes:
+    """The body of a form that is no upload.
+
+    Args:
+        request: whose body is read; a client that waits for it is told to go on.
+        too_much: raised when there are more than `limits.FORM_MAX_BYTES`.
+
+    Raises:
+        FilesError: 415, it is no such form; `too_much`; what `body_pieces` raises.
+    """
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise FilesError(415, "form")
+    await go_on(request)
+    body = b""
+    async for piece in body_pieces(request):
+        body += piece
+        if len(body) > limits.FORM_MAX_BYTES:
+            raise too_much
+    return body
+
+
 def empty(status: int, headers: dict[str, str] | None = None) -> web.Response:
     """An answer without a body."""
     return web.Response(status=status, headers={**COMMON_HEADERS, **(headers or {})})

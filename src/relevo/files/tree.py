@@ -18,7 +18,7 @@ from relevo.base.durable import sync_fd
 from relevo.files import guard, limits
 from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
-from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Handle, Volume, closing, own, split
+from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Handle, Volume, closing, folder_below, own, split
 
 if TYPE_CHECKING:
     from relevo.files.service import Service
@@ -171,24 +171,11 @@ async def _copy_folders(service: Service, source: tuple[str, ...], name: str, ta
 
 
 def _begin_folder(volume: Volume, source: tuple[str, ...], way: tuple[str, ...]) -> list[Entry]:
-    with _work_folder(volume, way[:-1]) as parent:
+    with folder_below(volume.work("tmp"), way[:-1]) as parent:
         os.mkdir(way[-1], FOLDER_MODE, dir_fd=parent)
         with closing(os.open(way[-1], FOLDER, dir_fd=parent)) as made:
             own(made)
     return volume.entries(source)
-
-
-@contextlib.contextmanager
-def _work_folder(volume: Volume, way: tuple[str, ...]) -> Iterator[int]:
-    fd = os.open(".", FOLDER, dir_fd=volume.work("tmp"))
-    try:
-        for name in way:
-            below = os.open(name, FOLDER, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        yield fd
-    finally:
-        os.close(fd)
 
 
 async def _copy_file(service: Service, source: tuple[str, ...], way: tuple[str, ...]) -> None:
@@ -207,7 +194,10 @@ async def _copy_file(service: Service, source: tuple[str, ...], way: tuple[str, 
 def _copy_slice(volume: Volume, handle: Handle, way: tuple[str, ...], offset: int) -> int:
     """Copy one slice, so that neither other requests nor a hand-over wait for a large file; 0 at its end."""
     flags = _NEW if offset == 0 else os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with _work_folder(volume, way[:-1]) as parent, closing(os.open(way[-1], flags, FILE_MODE, dir_fd=parent)) as out:
+    with (
+        folder_below(volume.work("tmp"), way[:-1]) as parent,
+        closing(os.open(way[-1], flags, FILE_MODE, dir_fd=parent)) as out,
+    ):
         if offset == 0:
             own(out)
         done, wanted = 0, limits.COPY_SLICE_BYTES

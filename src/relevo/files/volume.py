@@ -111,6 +111,24 @@ def _special(found: os.stat_result) -> FilesError:
 
 
 @contextlib.contextmanager
+def folder_below(above: int, names: tuple[str, ...]) -> Iterator[int]:
+    """A descriptor of a folder, walked name by name from another one; no link is followed.
+
+    Raises:
+        OSError: FileNotFoundError, NotADirectoryError (a link too), …
+    """
+    fd = os.open(".", FOLDER, dir_fd=above)
+    try:
+        for name in names:
+            below = os.open(name, FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
 def closing(fd: int) -> Iterator[int]:
     """A descriptor that is closed at the end of the body."""
     try:
@@ -267,15 +285,8 @@ class Volume:
         Raises:
             OSError: FileNotFoundError, NotADirectoryError (a link too), …
         """
-        fd = os.open(".", FOLDER, dir_fd=self._root)
-        try:
-            for name in names:
-                below = os.open(name, FOLDER, dir_fd=fd)
-                os.close(fd)
-                fd = below
+        with folder_below(self._root, names) as fd:
             yield fd
-        finally:
-            os.close(fd)
 
     def look(self, names: tuple[str, ...]) -> Entry | None:
         """The entry of a path, None when there is none.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
-from relevo.files import limits, pages
+from relevo.files import pages
 from relevo.files.accounts import changes, identity, tokens
 from relevo.files.accounts.access import Kind
 from relevo.files.errors import FilesError
-from relevo.files.http import Call, body_pieces, empty, go_on
+from relevo.files.http import Call, empty, form_body
 from relevo.files.texts import text
 from relevo.files.urls import WORK_FOLDER, parse_path, split_target, url_of
 
@@ -33,15 +33,7 @@ async def fields(call: Call) -> dict[str, str]:
     Raises:
         FilesError: 400, 413 or 415.
     """
-    request = call.request
-    if request.content_type != "application/x-www-form-urlencoded":
-        raise FilesError(415, "form")
-    await go_on(request)
-    body = b""
-    async for piece in body_pieces(request):
-        body += piece
-        if len(body) > limits.FORM_MAX_BYTES:
-            raise FilesError(413, "form")
+    body = await form_body(call.request, FilesError(413, "form"))
     try:
         return dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=64))
     except ValueError as error:
