@@ -25,7 +25,8 @@ from relevo.base.control import Message, Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.device import loop as loops
-from relevo.device.mount import abort_connection, connection_minor, umount
+from relevo.device.connection import connection_at
+from relevo.device.mount import umount
 from relevo.mirror.create import create_metadata, read_superblock
 
 ADDRESSES = {"nodo1": "10.27.0.1", "nodo2": "10.27.0.2"}
@@ -45,14 +46,14 @@ sys.exit(daemon.run(find_site(paths, sys.argv[1], "r0"), paths))
 """
 WATCHDOG = """
 import pathlib, sys, threading, time
-from relevo.device.mount import abort_connection, connection_minor
+from relevo.device.connection import connection_at
 done = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
 if not done.wait(float(sys.argv[1])):
-    for note in pathlib.Path(sys.argv[2]).resolve().glob("*/run/mirror/*/connection"):
-        minor = connection_minor(note.with_name("disk"))
-        if minor is not None:
-            abort_connection(minor)
+    for disk in pathlib.Path(sys.argv[2]).resolve().glob("*/run/mirror/*/disk"):
+        connection = connection_at(disk)
+        if connection is not None:
+            connection.abort()
     sys.exit(1)
 """
 
@@ -152,14 +153,11 @@ class Side:
         return status
 
     def clean(self) -> None:
-        """Take away what a killed daemon has left.
-
-        By the mount table, not by the number that it noted: that may name somebody else's connection by now.
-        """
+        """Take away what a killed daemon has left."""
         disk = self.paths.run.resolve() / "mirror" / "r0" / "disk"
-        minor = connection_minor(disk)
-        if minor is not None:
-            abort_connection(minor)
+        connection = connection_at(disk)
+        if connection is not None:
+            connection.abort()
         umount(disk, lazy=True)
 
     def data_bytes(self) -> bytes:

@@ -23,7 +23,8 @@ from collections.abc import Iterator
 
 from mirror_pair import Pair, Side, run
 from relevo.base.durable import sync_fd
-from relevo.device.mount import abort_connection, connection_minor, umount
+from relevo.device.connection import connection_at
+from relevo.device.mount import umount
 from relevo.mirror.create import create_metadata
 
 FAST = 'timeout = "8 s"\nping_interval = "1 s"\nping_timeout = "6 s"\nconnect_interval = "200 ms"\n'
@@ -92,9 +93,9 @@ class VolatileStore:
         """The end of the process; harmless when it has ended."""
         if self._process is None:
             return
-        minor = connection_minor(self.path)
-        if minor is not None:
-            abort_connection(minor)
+        connection = connection_at(self.path)
+        if connection is not None:
+            connection.abort()
         umount(self.path, lazy=True)
         self._process.kill()
         self._process.communicate()

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from relevo.device import loop
-from relevo.device.mount import FILE_SYSTEM_TYPE, abort_connection, umount
+from relevo.device.connection import connection_at
+from relevo.device.mount import FILE_SYSTEM_TYPE, umount
 
 DISK_BYTES = 64 << 20
 LIMIT_S = 60.0
@@ -120,9 +121,10 @@ def mounts_below(folder: pathlib.Path) -> list[tuple[pathlib.Path, str, int]]:
 
 def abort_below(folder: pathlib.Path) -> None:
     """Abort every FUSE connection mounted below a folder: whoever waits for it goes on, with an error."""
-    for _, kind, minor in mounts_below(folder):
-        if kind == FILE_SYSTEM_TYPE:
-            abort_connection(minor)
+    for path, kind, _ in mounts_below(folder):
+        connection = connection_at(path) if kind == FILE_SYSTEM_TYPE else None
+        if connection is not None:
+            connection.abort()
 
 
 @contextlib.contextmanager

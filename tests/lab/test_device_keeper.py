@@ -10,7 +10,7 @@ import pytest
 from device_tools import DISK_BYTES, LIMIT_S, Kept, grow_ext4, guarded, kept, mounts_below, sh, wait_for
 
 from relevo.device import loop
-from relevo.device.mount import connection_minor, list_connections
+from relevo.device.connection import connection_at
 
 NAME = f"relevo-test:{os.getpid()}:kept"
 pytestmark = pytest.mark.timeout(LIMIT_S + 60)
@@ -20,8 +20,9 @@ def test_a_device_comes_and_goes_in_order(tmp_path: pathlib.Path) -> None:
     point = tmp_path / "point"
     point.mkdir()
     with kept(tmp_path, NAME) as keeper:
-        minor = int((keeper.folder / "connection").read_text())
-        assert connection_minor(keeper.folder / "disk") == minor
+        connection = connection_at(keeper.folder / "disk")
+        assert connection is not None
+        assert connection.alive
         sh("mkfs.ext4", "-q", str(keeper.device))
         sh("mount", str(keeper.device), str(point))
         (point / "file").write_bytes(b"content")
@@ -31,7 +32,7 @@ def test_a_device_comes_and_goes_in_order(tmp_path: pathlib.Path) -> None:
         assert keeper.order("detach") == ["3", "ok"]
         assert not keeper.device.exists()
         assert mounts_below(tmp_path) == []
-        assert minor not in list_connections()
+        assert not connection.alive
         assert loop.find(NAME, tmp_path) == ()
         assert keeper.order("detach") == ["4", "ok"], "what is gone can be taken away again"
         assert keeper.end() == 0

@@ -11,23 +11,16 @@ import stat
 import pytest
 from device_tools import DISK_BYTES, LIMIT_S, mounts_below, served, sh, wait_for
 
-from mirror_pair import Side
 from relevo.device import loop
 from relevo.device.alias import Alias
 from relevo.device.attachment import Attachment
 from relevo.device.backing import BackingInUse, discard, open_backing
 from relevo.device.buffers import BufferPool
+from relevo.device.connection import connection_at
 from relevo.device.frontend import DiscardKind
 from relevo.device.fuse import FuseFile
 from relevo.device.keeper_orders import Orders
-from relevo.device.mount import (
-    MountFailed,
-    abort_connection,
-    connection_minor,
-    list_connections,
-    mount_fuse_file,
-    umount,
-)
+from relevo.device.mount import MountFailed, connection_minor, mount_fuse_file, umount
 
 MIB = 1 << 20
 NAME = f"relevo-test:{os.getpid()}:served"
@@ -163,8 +156,9 @@ def test_two_devices_at_once_have_two_numbers(tmp_path: pathlib.Path) -> None:
 def test_an_abort_ends_a_stuck_server(tmp_path: pathlib.Path) -> None:
     with served(tmp_path, NAME) as server:
         device = server.attach(tmp_path / "device", NAME)
-        minor = connection_minor(server.path)
-        assert minor in list_connections()
+        connection = connection_at(server.path)
+        assert connection is not None
+        assert connection.alive
         server.process.send_signal(signal.SIGSTOP)
         child = os.fork()
         if child == 0:
@@ -174,7 +168,7 @@ def test_an_abort_ends_a_stuck_server(tmp_path: pathlib.Path) -> None:
                 os._exit(error.errno or 1)
             os._exit(0)
         wait_for(lambda: _state(child) == "D", "a writer that waits")
-        assert abort_connection(minor)
+        assert connection.abort()
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == errno.EIO
         assert device.abandon()
         server.process.send_signal(signal.SIGCONT)  # it sees that the connection is closed
@@ -233,46 +227,19 @@ def test_a_device_is_given_up_whether_it_is_held_or_not(tmp_path: pathlib.Path) 
     disk, other = FuseFile(4096), FuseFile(4096)
     try:
         mount_fuse_file(disk.fileno(), tmp_path / "disk")
-        minor = connection_minor(tmp_path / "disk")
-        assert minor is not None
-        orders.attachment = Attachment(tmp_path, minor, 4096, loop.Loop(0, NAME, tmp_path / "device", -1))
+        connection = connection_at(tmp_path / "disk")
+        assert connection is not None
+        orders.attachment = Attachment(tmp_path, connection, 4096, loop.Loop(0, NAME, tmp_path / "device", -1))
         orders.give_up()
         disk.receive()
         assert disk.closed
         umount(tmp_path / "disk")
         mount_fuse_file(other.fileno(), tmp_path / "other")
-        found = connection_minor(tmp_path / "other")
-        assert found is not None
-        orders.attachment.minor = found
-        orders.give_up()
+        orders.give_up()  # the other one has been given its number
         other.receive()
-        assert not other.closed, "the number is another connection's by now"
+        assert not other.closed
     finally:
         for name in ("disk", "other"):
             umount(tmp_path / name, lazy=True)
         disk.close()
-        other.close()
-
-
-def test_cleaning_up_after_a_dead_side_ends_nobody_elses_connection(tmp_path: pathlib.Path) -> None:
-    """The number that it noted is given to the next connection as soon as its own is unmounted."""
-    side = Side(tmp_path, "nodo1", "")
-    folder = side.paths.run / "mirror" / "r0"
-    folder.mkdir(parents=True)
-    own, other = FuseFile(4096), FuseFile(4096)
-    try:
-        mount_fuse_file(own.fileno(), folder / "disk")
-        (folder / "connection").write_text(f"{connection_minor(folder / 'disk')}\n")
-        side.clean()
-        own.receive()
-        assert own.closed
-        mount_fuse_file(other.fileno(), tmp_path / "other")
-        (folder / "connection").write_text(f"{connection_minor(tmp_path / 'other')}\n")
-        side.clean()
-        other.receive()  # INIT
-        assert not other.closed
-    finally:
-        umount(folder / "disk", lazy=True)
-        umount(tmp_path / "other", lazy=True)
-        own.close()
         other.close()

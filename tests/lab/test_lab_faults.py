@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import pathlib
+import subprocess
+from subprocess import PIPE
+
 import pytest
 from labtools import ECHO, PORT, PYTHON, LabMaker, answer_of, end, python, start
 
+from relevo.device.connection import connection_at
+from relevo.device.fuse import FuseFile
 from relevo.device.loop import is_bound
-from relevo.device.mount import list_connections
+from relevo.device.mount import mount_fuse_file, umount
+from relevo.lab import fusectl
 from relevo.lab.lab import Lab, Unit
+from relevo.lab.mounts import fuse_minors
 from relevo.lab.process import wait_until
 from relevo.lab.scene import DISK_PATH
 
@@ -255,11 +263,33 @@ def test_a_power_cut_ends_processes_that_wait_for_a_dead_file_server(make_lab: L
     lab.up(service=False, units=units)
     assert wait_until(lambda: "waits" in lab.logs("nodo1"), 10)
     lab.unit("nodo1", "server", "freeze")
-    noted = set(lab.folder.load("machines/nodo1/fuse.json", [])) - {lab.machine("nodo1").disk.minor}
-    assert len(noted) == 1
     machine = lab.machine("nodo1").power()
+    (connection,) = fusectl.mounted(machine.pid)
+    assert connection.minor in lab.folder.load("machines/nodo1/fuse.json", [])
     lab.crash("nodo1")
     assert not machine.alive()
-    assert not noted & list_connections()
+    assert not connection.alive
     lab.boot("nodo1")
     assert lab.run("nodo1", ["true"]).returncode == 0
+
+
+def test_another_labs_connection_is_not_this_ones(tmp_path: pathlib.Path) -> None:
+    """A machine that is just starting has a copy of the host's mount table, with whatever another lab has mounted."""
+    other = FuseFile(4096)
+    mount_fuse_file(other.fileno(), tmp_path / "other")
+    copy = subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo; exec cat"], stdin=PIPE, stdout=PIPE, text=True)
+    try:
+        assert copy.stdout is not None
+        assert copy.stdout.readline() == "\n"
+        connection = connection_at(tmp_path / "other")
+        assert connection is not None
+        assert connection.minor in fuse_minors(copy.pid)
+        assert fusectl.mounted(copy.pid) == []
+        assert [found.minor for found in fusectl.mounted_below(tmp_path)] == [connection.minor]
+        assert fusectl.unclaimed([connection.minor]) == []
+        umount(tmp_path / "other")
+        assert [found.minor for found in fusectl.mounted(copy.pid)] == [connection.minor]
+    finally:
+        copy.communicate()
+        umount(tmp_path / "other", lazy=True)
+        other.close()

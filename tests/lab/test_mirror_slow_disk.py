@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from mirror_pair import Pair
-from relevo.device.mount import abort_connection, connection_minor, umount
+from relevo.device.connection import connection_at
+from relevo.device.mount import umount
 
 BLOCK = 4096
 READS = 24
@@ -57,9 +58,9 @@ class Held:
             return
         with contextlib.suppress(OSError, AssertionError):
             self.order("release")
-        minor = connection_minor(self.path)
-        if minor is not None:  # while it is mounted: afterwards the number may be somebody else's
-            abort_connection(minor)
+        connection = connection_at(self.path)
+        if connection is not None:
+            connection.abort()
         umount(self.path, lazy=True)
         with self._process:  # closes its pipes and waits for its end
             pass

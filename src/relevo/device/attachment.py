@@ -2,7 +2,6 @@
 
 FOLDER/disk         the FUSE-served file (mount point)
 FOLDER/device       link to the loop device in /dev, or a node of its own: this is what gets mounted
-FOLDER/connection   the FUSE connection's minor number in decimal, for `abort_connection`
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ import pathlib
 import time
 
 from relevo.device import loop
-from relevo.device.mount import MountFailed, connection_minor, mount_fuse_file, umount
+from relevo.device.connection import Connection, connection_at
+from relevo.device.mount import MountFailed, mount_fuse_file, umount
 
 UMOUNT_WAIT_S = 2.0
 UMOUNT_POLL_S = 0.01
@@ -24,9 +24,9 @@ _MAX_STALE_MOUNTS = 16
 class Attachment:
     """A device that is there. Made by `attach`."""
 
-    def __init__(self, folder: pathlib.Path, minor: int, size_bytes: int, device: loop.Loop) -> None:
+    def __init__(self, folder: pathlib.Path, connection: Connection, size_bytes: int, device: loop.Loop) -> None:
         self.folder = folder
-        self.minor = minor
+        self.connection = connection
         self.size_bytes = size_bytes
         self._loop = device
 
@@ -48,7 +48,6 @@ class Attachment:
         """
         self._loop.detach()
         _umount_when_free(self.folder / "disk")
-        self.forget()
 
     def grow(self, size_bytes: int) -> None:
         """Give the device the size that its server has now. The server must be answering meanwhile.
@@ -68,10 +67,6 @@ class Attachment:
         """Take everything away whatever its state: its server is dead, or the caller wants it gone."""
         self._loop.abandon()
         clear_folder(self.folder)
-
-    def forget(self) -> None:
-        """Remove the note of the connection."""
-        (self.folder / "connection").unlink(missing_ok=True)
 
 
 def attach(fuse_fd: int, size_bytes: int, name: str, folder: pathlib.Path) -> Attachment:
@@ -95,14 +90,13 @@ def attach(fuse_fd: int, size_bytes: int, name: str, folder: pathlib.Path) -> At
     finally:
         os.close(fuse_fd)
     try:
-        minor = connection_minor(disk)
-        if minor is None:
+        connection = connection_at(disk)
+        if connection is None:
             raise MountFailed(f"{disk} vanished from the mount table.")
-        (folder / "connection").write_text(f"{minor}\n", encoding="ascii")
         backing = os.open(disk, os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
         try:
             found = os.fstat(backing)  # also brings the size into the kernel before the loop device asks for it
-            if os.minor(found.st_dev) != minor or found.st_size != size_bytes:
+            if os.minor(found.st_dev) != connection.minor or found.st_size != size_bytes:
                 raise MountFailed(f"{disk} is not the file that is served.", "See who else mounts there.")
             device = loop.attach(backing, folder / "device", name)
         finally:
@@ -110,13 +104,12 @@ def attach(fuse_fd: int, size_bytes: int, name: str, folder: pathlib.Path) -> At
     except BaseException:
         clear_folder(folder)
         raise
-    return Attachment(folder, minor, size_bytes, device)
+    return Attachment(folder, connection, size_bytes, device)
 
 
 def clear_folder(folder: pathlib.Path) -> None:
-    """Remove what an earlier life has left in the folder: node, note and mounts (whose server is dead)."""
-    for name in ("device", "connection"):
-        (folder / name).unlink(missing_ok=True)
+    """Remove what an earlier life has left in the folder: node and mounts (whose server is dead)."""
+    (folder / "device").unlink(missing_ok=True)
     for _ in range(_MAX_STALE_MOUNTS):
         if not umount(folder / "disk", lazy=True):
             return

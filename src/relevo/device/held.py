@@ -16,7 +16,7 @@ import os
 import pathlib
 import time
 
-from relevo.device.mount import abort_connection
+from relevo.device.connection import Connection
 
 CANNOT_RESUME = 75
 """Exit status (EX_TEMPFAIL) of a worker that cannot take over the device of the dead one; it could start without."""
@@ -72,14 +72,14 @@ class Held:
         self.deadline_s = time.monotonic() + RESUME_LIMIT_S
         return True
 
-    def drop(self, minor: int | None) -> None:
-        """Let go: the connection (by its number, when it is still known to be this one) fails at once, held or not.
+    def drop(self, connection: Connection | None) -> None:
+        """Let go: the connection, if there is a device, fails at once, held or not.
 
         Aborted first, because a descriptor that is on its way to somebody would keep it alive.
         """
-        if minor is not None:
+        if connection is not None:
             with contextlib.suppress(OSError):
-                abort_connection(minor)
+                connection.abort()
         fd, self.fd = self.fd, -1
         lock, self._lock = self._lock, -1
         self.deadline_s = None

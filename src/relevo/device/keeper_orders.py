@@ -15,9 +15,9 @@ import structlog
 from relevo.base.errors import RelevoError
 from relevo.device.alias import Alias
 from relevo.device.attachment import Attachment, attach, clear_folder
+from relevo.device.connection import connection_at
 from relevo.device.held import Held
 from relevo.device.keeper_proto import Attach, Detach, DeviceOrder, Grow, Hold, KeeperReply, Serving
-from relevo.device.mount import abort_connection, connection_minor
 
 ORDER_GRACE_S = 10.0  # for an order that was under way when the worker died
 ORDER_SETTLE_S = 0.5  # for one that waits for nobody, before the device is given up for it
@@ -82,7 +82,8 @@ class Orders:
         match job.order:
             case Attach(no=no, size=size):
                 made = self._attach(job.fuse_fd, size)
-                return KeeperReply(no=no, ok=True, device=str(made.device), minor=made.minor, loop=made.loop_number)
+                minor = made.connection.minor
+                return KeeperReply(no=no, ok=True, device=str(made.device), minor=minor, loop=made.loop_number)
             case Detach(force=force):
                 self._detach(force=force)
             case Grow(size=size):
@@ -109,7 +110,7 @@ class Orders:
             made.abandon()
             raise
         self.attachment = made
-        _log.info("device_attached", loop=made.loop_number, connection=made.minor)
+        _log.info("device_attached", loop=made.loop_number, connection=made.connection.minor)
         return made
 
     def _detach(self, *, force: bool) -> None:
@@ -163,10 +164,7 @@ class Orders:
 
     def give_up(self) -> None:
         """The device waits no longer: whoever uses it gets errors, and no other worker takes it over."""
-        attachment, minor = self.attachment, None
-        if attachment is not None and connection_minor(self._folder / "disk") == attachment.minor:
-            minor = attachment.minor  # unmounted by somebody, the number would be another connection's by now
-        self.held.drop(minor)
+        self.held.drop(None if self.attachment is None else self.attachment.connection)
 
     def abandon(self) -> bool:
         """The worker is dead: drop what waits, let what runs fail, remove the device. False when an order is stuck."""
@@ -186,8 +184,8 @@ class Orders:
         return True
 
     def _abort_and_join(self, thread: threading.Thread) -> bool:
-        note = self._folder / "connection"
-        with contextlib.suppress(OSError, ValueError):
-            abort_connection(int(note.read_text()))
+        connection = connection_at(self._folder / "disk")
+        if connection is not None:
+            connection.abort()
         thread.join(ORDER_GRACE_S)
         return not thread.is_alive()

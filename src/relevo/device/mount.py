@@ -1,4 +1,4 @@
-"""Mounting a `FuseFile` onto a regular file, unmounting it, and aborting a connection whose server is stuck.
+"""Mounting a `FuseFile` onto a regular file, and unmounting it (`connection.py`: aborting it when its server is stuck).
 
 Plain system calls through ctypes: no mount(8), which may touch paths of its own. `mount_fuse_file` does not wait for
 the server: the kernel queues INIT and returns.
@@ -21,17 +21,10 @@ _MS_NODEV = 0x4
 _MS_NOATIME = 0x400
 _MNT_DETACH = 0x2
 _UMOUNT_NOFOLLOW = 0x8
-# fsopen, fsconfig and fsmount (Linux 5.2) have the same numbers on every architecture.
-_SYS_FSOPEN = 430
-_SYS_FSCONFIG = 431
-_SYS_FSMOUNT = 432
-_CLOEXEC = 0x1
-_FSCONFIG_CMD_CREATE = 6
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
-_libc.syscall.restype = ctypes.c_long
 
 
 class MountFailed(RelevoError):
@@ -105,51 +98,3 @@ def _escaped(path: pathlib.Path) -> bytes:
     for special in b"\\ \t\n":
         escaped = escaped.replace(bytes([special]), b"\\%03o" % special)
     return escaped
-
-
-def abort_connection(minor: int) -> bool:
-    """Abort a FUSE connection: every request in flight and to come fails at once, whatever its server does.
-
-    The control file system is mounted on no name (fsmount), so nothing is left over. Minor numbers are used again at
-    once: forget the number after this call.
-
-    Returns:
-        False when there is no such connection.
-
-    Raises:
-        OSError: the kernel has no fusectl, or we are not root.
-    """
-    control = _open_control()
-    try:
-        fd = os.open(f"{minor}/abort", os.O_WRONLY | os.O_CLOEXEC, dir_fd=control)
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(control)
-    try:
-        os.write(fd, b"1")
-    finally:
-        os.close(fd)
-    return True
-
-
-def list_connections() -> frozenset[int]:
-    """The minor numbers of every FUSE connection of this kernel."""
-    control = _open_control()
-    try:
-        return frozenset(int(name) for name in os.listdir(control))  # noqa: PTH208 - a descriptor, not a path
-    finally:
-        os.close(control)
-
-
-def _open_control() -> int:
-    context = _check(_libc.syscall(_SYS_FSOPEN, b"fusectl", _CLOEXEC))
-    try:
-        _check(_libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0))
-        mount = _check(_libc.syscall(_SYS_FSMOUNT, context, _CLOEXEC, 0))
-    finally:
-        os.close(context)
-    try:
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
-    finally:
-        os.close(mount)

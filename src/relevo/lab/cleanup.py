@@ -12,7 +12,7 @@ from relevo.lab import fusectl, loops
 from relevo.lab.errors import LabFailed
 from relevo.lab.folder import REMOVED, LabFolder
 from relevo.lab.machine import Machine
-from relevo.lab.mounts import fuse_minors, mounts
+from relevo.lab.mounts import mounts
 from relevo.lab.process import marked
 from relevo.lab.scene import cluster_name
 
@@ -37,11 +37,9 @@ def anything_left(folder: LabFolder) -> bool:
 
 def abort_all(folder: LabFolder) -> None:
     """Abort every FUSE connection of the lab whose owner still runs, so that nothing waits for one."""
-    below = {mount.minor for mount in mounts() if mount.fuse and pathlib.Path(mount.point).is_relative_to(folder.path)}
-    own = fuse_minors()
+    fusectl.abort(fusectl.mounted_below(folder.path))
     for process in marked(folder.path):
-        below |= fuse_minors(process.pid) - own
-    fusectl.abort(below)
+        fusectl.abort(fusectl.mounted(process.pid))
 
 
 def clean(folder: LabFolder, machines: Iterable[Machine]) -> None:

@@ -7,8 +7,8 @@ import pathlib
 import signal
 
 from relevo.base.control import DaemonUnreachable, Message
+from relevo.device.connection import connection_at
 from relevo.device.mount import connection_minor, umount
-from relevo.lab import fusectl
 from relevo.lab.errors import LabFailed
 from relevo.lab.folder import LabFolder
 from relevo.lab.process import Process, arguments, marked, wait_until
@@ -42,9 +42,9 @@ class Disk:
             os.close(fd)
 
     @property
-    def minor(self) -> int | None:
-        """The FUSE connection of the test disk."""
-        return connection_minor(self._served)
+    def mounted(self) -> bool:
+        """Whether the test disk is there."""
+        return connection_minor(self._served) is not None
 
     def power_on(self) -> pathlib.Path:
         """The file, on the host, that is the disk while its machine is on.
@@ -91,8 +91,7 @@ class Disk:
             LabFailed: it does not end.
         """
         process = self._process()
-        minor = self.minor
-        if minor is not None and not self._unmount():
+        if self.mounted and not self._unmount():
             self._abort()
             umount(self._served, lazy=True)
         for left in [process] if process is not None else self._stray():
@@ -113,14 +112,14 @@ class Disk:
                 umount(self._served)
             except OSError:
                 return False
-            return self.minor is None
+            return not self.mounted
 
         return wait_until(gone, END_LIMIT_S)
 
     def _abort(self) -> None:
-        minor = self.minor
-        if minor is not None:
-            fusectl.abort({minor})
+        connection = connection_at(self._served)
+        if connection is not None:
+            connection.abort()
 
     def _process(self) -> Process | None:
         return self._lab.process(f"machines/{self._machine}/disk.json")

@@ -15,11 +15,11 @@ import msgspec
 
 from relevo.base.control import DaemonUnreachable, Message
 from relevo.base.sysrq import MASK_VARIABLE, REQUIRED, STAND_IN_VARIABLE
+from relevo.device.connection import Connection
 from relevo.lab import fusectl, loops, sysrq
 from relevo.lab.disk import Disk
 from relevo.lab.errors import LabFailed, MachineOff, MachineOn
 from relevo.lab.folder import LabFolder, program_folders, python
-from relevo.lab.mounts import fuse_minors
 from relevo.lab.process import MARK, Process, arguments, inside, marked, pid_namespace, wait_until
 from relevo.lab.root import MASKED_TREES, ROOT, UPPER, WORK
 from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, SWITCHES, Unit, cluster_name
@@ -189,7 +189,7 @@ class Machine:
             raise LabFailed(
                 f"{self.name} has not powered off after {STOP_LIMIT_S:.0f} s.", f"relevo lab crash {self.name}"
             )
-        self._await_end(set())
+        self._await_end([])
 
     def crash(self) -> Message:
         """Cut its power: first no packet leaves, then its disk refuses and forgets, then everything is killed.
@@ -206,38 +206,32 @@ class Machine:
         process = self.power()
         self._switch.power_off(self.name)
         forgot = (self.disk.crash() if self.disk is not None else None) or {}
-        minors = self._connections(process)
-        fusectl.abort(minors)
+        connections = fusectl.mounted(process.pid)
+        fusectl.abort(connections)
         process.send(signal.SIGKILL)
-        self._await_end(minors)
+        self._await_end(connections)
         return {key: forgot[key] for key in ("unflushed_blocks", "lost_blocks") if key in forgot}
 
-    def _connections(self, process: Process) -> set[int]:
-        """The FUSE connections made in it: what is mounted there now, and what its PID 1 wrote down."""
-        return fuse_minors(process.pid) - self._of_disk() | self._noted()
-
-    def _noted(self) -> set[int]:
-        return set(self._lab.load(f"machines/{self.name}/fuse.json", [])) - self._of_disk()
-
-    def _of_disk(self) -> set[int]:
-        minor = None if self.disk is None else self.disk.minor
-        return set() if minor is None else {minor}
+    def _left_connections(self) -> list[Connection]:
+        """The FUSE connections of what is left of it: what is mounted there, and what its PID 1 wrote down."""
+        noted = fusectl.unclaimed(self._lab.load(f"machines/{self.name}/fuse.json", []))
+        return [connection for process in self._left() for connection in fusectl.mounted(process.pid)] + noted
 
     def _record(self) -> dict[str, int]:
         return dict(self._lab.load(f"machines/{self.name}/process.json", {}))
 
-    def _await_end(self, minors: set[int]) -> None:
+    def _await_end(self, connections: list[Connection]) -> None:
         """Wait until its processes, FUSE connections and loop devices are gone, then put the machine away."""
         if not wait_until(lambda: not self._left(), ABORT_AFTER_S):
-            fusectl.abort(minors | self._noted())
+            fusectl.abort(connections + self._left_connections())
             if not wait_until(lambda: not self._left(), GONE_LIMIT_S):
                 left = ", ".join(str(found.pid) for found in self._left())
                 raise LabFailed(f"Processes of {self.name} do not end: {left}.", "relevo lab down")
-        if not wait_until(lambda: not self._devices(minors), ABORT_AFTER_S):
+        if not wait_until(lambda: not self._devices(connections), ABORT_AFTER_S):
             for loop in loops.named(cluster_name(self._lab.name), self.name):
                 loops.detach(loop)
-            if not wait_until(lambda: not self._devices(minors), GONE_LIMIT_S):
-                raise LabFailed(f"Devices of {self.name} do not end: {self._devices(minors)}.", "relevo lab down")
+            if not wait_until(lambda: not self._devices(connections), GONE_LIMIT_S):
+                raise LabFailed(f"Devices of {self.name} do not end: {self._devices(connections)}.", "relevo lab down")
         self._forget()
         self._switch.unplug(self.name)
         if self.disk is not None:
@@ -249,8 +243,8 @@ class Machine:
         found = inside({record["pid_namespace"]}) if "pid_namespace" in record else []
         return [] if len(found) == 1 and found[0].only_waits else found
 
-    def _devices(self, minors: set[int]) -> list[str]:
-        devices = [f"FUSE connection {minor}" for minor in sorted(fusectl.living(minors))]
+    def _devices(self, connections: list[Connection]) -> list[str]:
+        devices = [f"FUSE connection {connection.minor}" for connection in connections if connection.alive]
         return devices + [f"/dev/loop{loop.number}" for loop in loops.named(cluster_name(self._lab.name), self.name)]
 
     def _forget(self) -> None:
@@ -260,20 +254,18 @@ class Machine:
     def clean_up(self) -> None:
         """End whatever is left of it, in whatever state it is; for `lab down`."""
         record = self._record()
-        minors = self._noted()
         process = self.process
-        if process is not None:
-            minors |= self._connections(process)
+        connections = [] if process is None else fusectl.mounted(process.pid)
         namespaces = {record["pid_namespace"]} if "pid_namespace" in record else set()
         for mine in boot_processes(self._lab.path, self._folder):
             namespaces |= _namespace(mine)
             mine.send(signal.SIGKILL)
         left = inside(namespaces)
-        if left:  # only then do the minors still mean this machine
-            fusectl.abort(minors)
+        if left:
+            fusectl.abort(connections + self._left_connections())
         for found in left:
             found.send(signal.SIGKILL)
-        self._await_end(minors if left else set())
+        self._await_end(connections)
 
     def erase(self) -> None:
         """Remove what it has in the lab's folder, but for its log."""
