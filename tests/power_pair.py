@@ -140,10 +140,15 @@ class PowerPair(Pair):
 
 
 class Writers:
-    """Each writes files of its own, and notes those that an fsync has made safe."""
+    """Each writes files of its own, and notes those that an fsync has made safe.
+
+    By a descriptor of the root, not by its name: that means a folder of the machine's own disk as soon as the mount is
+    taken away, and what is written there would count as safe.
+    """
 
     def __init__(self, root: pathlib.Path, seed: str, known: dict[str, set[str]]) -> None:
-        self._root = root
+        self._folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._root = pathlib.Path(f"/proc/self/fd/{self._folder}")
         self.safe = known
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(number, seed)) for number in range(WRITERS)]
@@ -157,6 +162,7 @@ class Writers:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        os.close(self._folder)
 
     def _write(self, number: int, seed: str) -> None:
         chance = random.Random(f"{seed}/{number}")
