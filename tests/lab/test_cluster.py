@@ -140,6 +140,8 @@ def test_both_links_cut_is_a_split_brain_that_keeps_everything_until_it_is_resol
     with cluster.load():
         cluster.lab.cut("nodo1")
         cluster.story.await_service_away_from("nodo1")
+        lonely = "echo 'only nodo1 has this' > /srv/relevo/lonely.txt && sync -f /srv/relevo/lonely.txt"
+        cluster.lab.run("nodo1", ["sh", "-c", lonely], check=True)
     kept = list(cluster.acknowledged)
     cluster.lab.heal("nodo1")
     state = cluster.story.await_status(
@@ -152,16 +154,31 @@ def test_both_links_cut_is_a_split_brain_that_keeps_everything_until_it_is_resol
     )
     serving = state["services"]["web"]["node"]
     assert cluster.holders() == [serving]
-    resolve = ["relevo", "mirror", "resolve", MIRROR, "--keep", "nodo2", "--yes"]
+    resolve = ["relevo", "mirror", "resolve", "--keep", "nodo2"]
     shown = cluster.lab.run("nodo1", ["relevo", "mirror", "status", MIRROR], check=True).stdout.decode()
     assert "apart since 20" in shown, "since when, and how much each side wrote"
     assert "changed here" in shown
-    cluster.lab.run("nodo2", resolve, check=True, capture=True)
+    unsure = cluster.lab.run("nodo2", resolve, capture=True)
+    assert (unsure.returncode, b"nodo1 LOSES its changes: " in unsure.stdout) == (1, True)
+    assert b"--yes" in unsure.stderr
+    said = cluster.lab.run("nodo2", [*resolve, "--yes"], check=True, capture=True).stdout.decode()
     cluster.story.await_service_on("nodo1")
-    listed = cluster.lab.run("nodo1", ["relevo", "mirror", "saved", "list", MIRROR], check=True).stdout.decode()
+    listed = cluster.lab.run("nodo1", ["relevo", "mirror", "saved", "list"], check=True).stdout.decode()
     assert "split-brain" in listed, "what nodo1 gave up was kept"
+    assert recovered(cluster.lab, said, listed.split()[0], "lonely.txt") == b"only nodo1 has this\n"
     cluster.acknowledged = kept
     cluster.judge()
+
+
+def recovered(lab: Lab, said: str, copy: str, name: str) -> bytes:
+    """A file out of the saved copy, by the commands that `resolve` told people to give."""
+    commands = [line.split("#")[0].replace("COPY", copy).strip() for line in said.splitlines() if line.startswith("  ")]
+    recipe = [line for line in commands if line.startswith(("cp ", "relevo mirror saved extract", "mount "))]
+    # a lab's machine has no nodes of loop devices but those of its mirrors
+    nodes = "for n in $(seq 0 255); do mknod /dev/loop$n b 7 $n; done"
+    quietly = [f"{line} > /dev/null" for line in recipe]
+    script = ["set -e", nodes, 'cd "$(mktemp -d)"', *quietly, f"cat /mnt/{name}", "umount /mnt"]
+    return lab.run("nodo1", ["sh", "-c", "\n".join(script)], check=True, capture=True).stdout
 
 
 def test_the_node_daemon_dies_and_nobody_notices(cluster: Cluster) -> None:

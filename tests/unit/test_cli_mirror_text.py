@@ -10,6 +10,7 @@ from typing import Any
 
 import drbd_conf_files as files
 from relevo.cli.mirror import _sentence
+from relevo.cli.mirror_resolve import cost, way_back
 from relevo.mirror import diskless
 
 FOUND: dict[str, Any] = {
@@ -45,6 +46,27 @@ def test_resolve_without_a_cluster_names_what_to_do_instead(tmp_path: pathlib.Pa
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
     assert done.returncode == 1
     assert DISCARD in done.stderr
+
+
+def test_what_a_resolution_costs_names_the_loser_the_amount_and_the_place() -> None:
+    told = {
+        "mirror": "r0",
+        "keep": "nodo1",
+        "loser": "nodo2",
+        "since": "2026-11-26T07:00:00Z",
+        "changed_bytes": {"nodo1": 4096, "nodo2": 3 * 4096},
+    }
+    said = cost(told, "/var/lib/relevo/saved/r0")
+    assert "nodo1 keeps its changes: 4.0 KiB in 1 changed block of 4 KiB." in said
+    assert "nodo2 LOSES its changes: 12.0 KiB in 3 changed blocks of 4 KiB." in said
+    assert "apart since 2026-11-26T07:00:00Z" in said
+    assert "on nodo2 below /var/lib/relevo/saved/r0" in said
+    assert "not heard" in cost({**told, "changed_bytes": {"nodo1": 4096, "nodo2": None}}, "/x")
+    recipe = way_back("r0", "nodo2", "/dev/sdb1", "ext4")
+    assert "relevo mirror saved list r0" in recipe
+    assert "cp --sparse=always /dev/sdb1 old.img" in recipe
+    assert "relevo mirror saved extract r0 COPY old.img --onto" in recipe
+    assert "mount -t ext4" in recipe, "by itself mount sees drbd's meta-data, and refuses"
 
 
 def test_the_last_verify_and_the_next_one_are_told() -> None:

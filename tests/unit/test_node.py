@@ -14,9 +14,10 @@ from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.cli.history import BadSince, begin_of
 from relevo.config.load import load
+from relevo.config.model import Config
 from relevo.lab.scene import Options, configuration
 from relevo.manager.executor import Executor
-from relevo.manager.model import Failure, NodeFacts, Record, decode_facts
+from relevo.manager.model import Alive, Failure, MirrorFacts, NodeFacts, NodeView, Record, decode_facts
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
 from relevo.node.daemon import Daemon, Failures, now_ms
@@ -262,22 +263,26 @@ def test_a_full_disk_is_an_alarm_and_no_vote_counts_until_it_is_stored(etc: path
     asyncio.run(story())
 
 
+def _requests(brain: Brain, config: Config, paths: Paths) -> Requests:
+    return Requests(
+        config=config,
+        me="nodo1",
+        paths=paths,
+        brain=brain,
+        executor=Executor({}, {}, lambda: 0, lambda: None),
+        fencer=Fencer(config, History(), lambda: None),
+        history=History(),
+        changed=lambda: None,
+        told=asyncio.Condition(),
+    )
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -> None:
     async def story() -> None:
         brain, config = _brain(etc), load(etc / "relevo.toml")
         await brain.think(1000, None, {"r0": {"connection": "StandAlone", "split_brain": split}}, {})
-        requests = Requests(
-            config=config,
-            me="nodo1",
-            paths=Paths(etc, etc / "state", etc / "run"),
-            brain=brain,
-            executor=Executor({}, {}, lambda: 0, lambda: None),
-            fencer=Fencer(load(etc / "relevo.toml"), History(), lambda: None),
-            history=History(),
-            changed=lambda: None,
-            told=asyncio.Condition(),
-        )
+        requests = _requests(brain, config, Paths(etc, etc / "state", etc / "run"))
         if not split:
             with pytest.raises(NoSplitBrain):
                 await requests.handlers()["resolve"]({"mirror": "r0", "keep": "nodo2"})
@@ -286,6 +291,37 @@ def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -
         await requests.handlers()["resolve"]({"mirror": "r0", "keep": "nodo2"})
         assert brain.record.kept == {"r0": "nodo2"}
         assert brain.record.forced == {"web": "nodo2"}
+
+    asyncio.run(story())
+
+
+def test_what_a_resolution_costs_is_said_before_anything_is_decided(etc: pathlib.Path) -> None:
+    """Who loses how much, for either decision, as both servers count it now."""
+    mine = {"connection": "StandAlone", "split_brain": True, "out_of_sync_bytes": 5 * 4096}
+    side = MirrorFacts(connection="StandAlone", split_brain=True, out_of_sync_bytes=2 * 4096)
+    theirs = NodeFacts(boot_id="b", config_hash="c", mirrors={"r0": side})
+
+    async def story() -> None:
+        brain, config = _brain(etc), load(etc / "relevo.toml")
+        paths = Paths(etc, etc / "state", etc / "run")
+
+        async def status(_request: Message) -> Message:
+            return {"split_brain_since": "2026-11-26T07:00:00Z"}
+
+        server = ControlServer(paths.socket("mirror-r0"), {"status": status}, {})
+        await server.start()
+        await brain.think(1000, None, {"r0": mine}, {})
+        brain.nodes["nodo2"] = NodeView(alive=Alive.ALIVE, facts=theirs)
+        ask = _requests(brain, config, paths).handlers()["resolve_preview"]
+        told = await ask({"mirror": "r0", "keep": "nodo1"})
+        assert told["since"] == "2026-11-26T07:00:00Z"
+        assert told["changed_bytes"] == {"nodo1": 5 * 4096, "nodo2": 2 * 4096}
+        assert (told["keep"], told["loser"]) == ("nodo1", "nodo2")
+        assert (await ask({"mirror": "r0", "keep": "nodo2"}))["loser"] == "nodo1"
+        brain.nodes["nodo2"] = NodeView(alive=Alive.DEAD)
+        assert (await ask({"mirror": "r0", "keep": "nodo1"}))["changed_bytes"] == {"nodo1": 5 * 4096, "nodo2": None}
+        assert brain.record == Record(), "nothing was decided"
+        await server.stop()
 
     asyncio.run(story())
 

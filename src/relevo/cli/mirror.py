@@ -7,25 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from relevo.base.control import call
-from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
-from relevo.cli import drbdadm, mirror_conf, mirror_saved
-from relevo.cli.context import Context, of, print_json
-from relevo.config.site import NoSuchMirror, find_site
+from relevo.cli import drbdadm, mirror_conf, mirror_resolve, mirror_saved
+from relevo.cli.context import of, print_json
+from relevo.cli.mirror_names import OptionalName, chosen
+from relevo.config.site import find_site
 from relevo.mirror.bitmap import BLOCK_BYTES
 
 app = typer.Typer(cls=drbdadm.Verbs, no_args_is_help=True, help="The same blocks on two disks.")
 drbdadm.register(app)
 app.command("dump")(mirror_conf.dump)
+app.command("resolve")(mirror_resolve.resolve)
 app.add_typer(mirror_saved.app, name="saved")
 Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
-
-
-def _only_one(context: Context) -> str:
-    mirrors = list(context.config().mirrors)
-    if len(mirrors) != 1:
-        raise NoSuchMirror("Which mirror is meant?", f"Name it: {', '.join(mirrors) or 'there is none'}.")
-    return mirrors[0]
 
 
 @app.command("run")
@@ -63,12 +57,13 @@ def create(
 @app.command("status")
 def status(
     ctx: typer.Context,
-    name: Name,
+    name: OptionalName = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Show roles, connection and disks as this node sees them."""
     context = of(ctx)
+    name = chosen(context, name)
     find_site(context.paths, context.node, name)
     found = call(context.paths.socket(f"mirror-{name}"), "status")
     if as_json:
@@ -96,7 +91,7 @@ def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
         own, peers = (format_bytes(found[f"split_brain_{side}_bytes"]) for side in ("own", "peer"))
         since = f" since {found['split_brain_since']}" if found.get("split_brain_since") else ""
         lines.append(f"  apart{since}: {own} changed here, {peers} on the peer")
-        lines.append(f"  to resolve it: {_resolve_remedy(found['name'], decided_here=decided_here)}")
+        lines.append(f"  to resolve it: {mirror_resolve.remedy(found['name'], decided_here=decided_here)}")
     return "\n".join(lines)
 
 
@@ -109,39 +104,3 @@ def _verified(schedule: dict[str, Any]) -> list[str]:
         last = f"{schedule['last_ended']}, {format_bytes(schedule['last_blocks'] * BLOCK_BYTES)} differed"
     waits = f", waits: {schedule['waits']}" if schedule["waits"] else ""
     return [f"  verified: {last}; due {schedule['next_due']}{waits}"]
-
-
-def _resolve_remedy(name: str, *, decided_here: bool) -> str:
-    if not decided_here:
-        return f"relevo mirror resolve {name} --keep NODE"
-    return (
-        f"`relevo mirror connect --discard-my-data {name}` on the server whose changes are given up, "
-        f"`relevo mirror connect {name}` on the other"
-    )
-
-
-@app.command("resolve")
-def resolve(
-    ctx: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(help="Name of the mirror; may be left out if there is only one.")
-    ] = None,
-    *,
-    keep: Annotated[str, typer.Option(help="The node whose changes stay.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """After a split brain: keep the changes of one node and give up those of the other."""
-    context = of(ctx)
-    name = name or _only_one(context)
-    find_site(context.paths, context.node, name)
-    if not context.paths.config.exists():
-        raise RelevoError(
-            f"Without {context.paths.config} no node daemon can resolve {name}.",
-            f"Run {_resolve_remedy(name, decided_here=True)}.",
-        )
-    nodes = list(context.config().nodes)
-    if keep not in nodes:
-        raise RelevoError(f"There is no node {keep!r}.", f"Known: {', '.join(nodes)}.")
-    if not yes:
-        typer.confirm(f"Give up what was changed on {name} since the split, except on {keep}?", abort=True)
-    typer.echo(call(context.paths.socket("node"), "resolve", mirror=name, keep=keep)["what"])

@@ -10,6 +10,7 @@ import typer
 
 from relevo.base.units import format_bytes
 from relevo.cli.context import of, print_json
+from relevo.cli.mirror_names import OptionalName, chosen
 from relevo.config.site import find_site
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ Copy = Annotated[str, typer.Argument(help="Name of the saved copy, as `list` sho
 @app.command("list")
 def show(
     ctx: typer.Context,
-    name: Name,
+    name: OptionalName = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
@@ -30,6 +31,7 @@ def show(
     from relevo.mirror.saved import saved_copies
 
     context = of(ctx)
+    name = chosen(context, name)
     find_site(context.paths, context.node, name)
     copies = saved_copies(context.paths.state, name)
     if as_json:

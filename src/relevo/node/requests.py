@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from relevo.base.control import Handler, Message, acall
@@ -82,6 +83,7 @@ class Requests:
             "leave": self._leave,
             "force": self._force,
             "resolve": self._resolve,
+            "resolve_preview": self._resolve_preview,
             "fence": self._fence,
         }
 
@@ -118,13 +120,48 @@ class Requests:
         self._brain.change_record(record)
         return self._done(f"{service} is forced onto {self._me}; its copy of the data counts from now on.")
 
-    async def _resolve(self, request: Message) -> Message:
+    async def _resolve_preview(self, request: Message) -> Message:
+        """What `resolve` would cost: a request of its own, so that an older daemon refuses it and does not act."""
+        mirror, keep = self._split(request)
+        loser = next(name for name in self._hosts(mirror) if name != keep)
+        since = ""
+        with contextlib.suppress(RelevoError):
+            since = str((await acall(self._paths.socket(f"mirror-{mirror}"), "status")).get("split_brain_since", ""))
+        return {
+            "mirror": mirror,
+            "keep": keep,
+            "loser": loser,
+            "since": since,
+            "changed_bytes": {name: self._changed_bytes(name, mirror) for name in self._hosts(mirror)},
+        }
+
+    def _hosts(self, mirror: str) -> list[str]:
+        return [name for name, node in self._config.nodes.items() if mirror in node.disks]
+
+    def _changed_bytes(self, node: str, mirror: str) -> int | None:
+        """What a node has changed alone, by its own count; None: it is not heard."""
+        view = self._brain.nodes.get(node)
+        if view is None or view.facts is None or view.alive is not Alive.ALIVE:
+            return None
+        side = view.facts.mirrors.get(mirror)
+        return None if side is None else side.out_of_sync_bytes
+
+    def _split(self, request: Message) -> tuple[str, str]:
+        """The mirror that is meant, and the node that keeps its changes.
+
+        Raises:
+            NoSplitBrain: nobody knows of one.
+        """
         mirror = self._named(request, "mirror", dict(self._config.mirrors))
-        keep = self._named(request, "keep", dict(self._config.nodes))
+        keep = named(self._config, request, "keep", dict.fromkeys(self._hosts(mirror)))
         if not self._is_split(mirror):
             raise NoSplitBrain(
                 f"No node reports a split brain of {mirror}: nothing is to be resolved.", "See `relevo status`."
             )
+        return mirror, keep
+
+    async def _resolve(self, request: Message) -> Message:
+        mirror, keep = self._split(request)
         self._brain.change_record(self._resolved(mirror, keep))
         return self._done(f"The changes of {keep} on {mirror} stay; those of the other node are given up.")
 
