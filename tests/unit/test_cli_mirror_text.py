@@ -82,4 +82,15 @@ def test_the_last_verify_and_the_next_one_are_told() -> None:
     assert "verified: 2026-11-25T03:10:00Z, 8.0 KiB differed; due 2026-11-26T03:00:00Z" in said
     assert "waits: no side is Primary" in said
     assert "verified: never" in _sentence({**FOUND, "verify_schedule": {**schedule, "last_ended": ""}})
-    assert "verified" not in _sentence(FOUND)
+    assert "verified by itself: never (no verify_every is set)" in _sentence(FOUND)
+
+
+def test_a_pause_and_a_verify_under_way_are_told() -> None:
+    assert "paused" not in _sentence(FOUND)
+    assert "resync is paused here: relevo mirror resume-sync r0 lets it go on" in _sentence({**FOUND, "paused": True})
+    assert "resync is paused on the peer" in _sentence({**FOUND, "peer_paused": True})
+    run = {"done_bytes": 4096, "total_bytes": 8192, "rate_bytes": 4096, "eta_ms": 1000, "out_of_sync_blocks": 1}
+    said = _sentence({**FOUND, "verify": run})
+    assert "verify: 4.0 KiB of 8.0 KiB, 1.0 s left, 4.0 KiB differ so far" in said
+    last = {"blocks": 0, "bytes": 0, "sectors": [], "ended_ms": 1, "complete": False}
+    assert "last verify (of a part) since the mirror's start: 0 B differed" in _sentence({**FOUND, "last_verify": last})

@@ -7,6 +7,7 @@ import datetime as dt
 import pathlib
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from relevo import __version__
@@ -17,7 +18,17 @@ from relevo.config.load import load
 from relevo.config.model import Config
 from relevo.lab.scene import Options, configuration
 from relevo.manager.executor import Executor
-from relevo.manager.model import Alive, Failure, MirrorFacts, NodeFacts, NodeView, Record, decode_facts
+from relevo.manager.model import (
+    Alive,
+    Failure,
+    MirrorFacts,
+    NodeFacts,
+    NodeView,
+    Record,
+    ServiceFacts,
+    ServiceState,
+    decode_facts,
+)
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
 from relevo.node.daemon import Daemon, Failures, now_ms
@@ -26,7 +37,7 @@ from relevo.node.history import MAX_EVENTS, History, read_history
 from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
 from relevo.node.publisher import Publisher
-from relevo.node.requests import NoSplitBrain, Requests
+from relevo.node.requests import NoSplitBrain, Requests, RunsWell
 from relevo.node.status import status_of
 from relevo.node.store import Store
 
@@ -322,6 +333,46 @@ def test_what_a_resolution_costs_is_said_before_anything_is_decided(etc: pathlib
         assert (await ask({"mirror": "r0", "keep": "nodo1"}))["changed_bytes"] == {"nodo1": 5 * 4096, "nodo2": None}
         assert brain.record == Record(), "nothing was decided"
         await server.stop()
+
+    asyncio.run(story())
+
+
+SERVING = MirrorFacts(role="Primary", connection="Connected", disk="UpToDate", peer_disk="UpToDate")
+
+
+@pytest.mark.parametrize(
+    ("state", "side", "alive", "refusal"),
+    [
+        ("started", {}, Alive.ALIVE, "relevo move web nodo1"),
+        ("started", {"split_brain": True, "connection": "StandAlone"}, Alive.ALIVE, "relevo mirror resolve r0"),
+        ("started", {"suspended": True}, Alive.ALIVE, ""),
+        ("started", {"disk": "Inconsistent", "peer_disk": "DUnknown"}, Alive.ALIVE, ""),
+        ("failed", {}, Alive.ALIVE, ""),
+        ("started", {}, Alive.DEAD, ""),
+    ],
+)
+def test_what_runs_well_elsewhere_is_moved_and_never_forced(
+    etc: pathlib.Path, state: str, side: Message, alive: Alive, refusal: str
+) -> None:
+    there = NodeFacts(
+        boot_id="b",
+        config_hash="c",
+        services={"web": ServiceFacts(state=ServiceState(state))},
+        mirrors={"r0": msgspec.structs.replace(SERVING, **side)},
+    )
+
+    async def story() -> None:
+        brain, config = _brain(etc), load(etc / "relevo.toml")
+        await brain.think(1000, None, {"r0": {"connection": "Connected"}}, {})
+        brain.nodes["nodo2"] = NodeView(alive=alive, facts=there)
+        asked = _requests(brain, config, Paths(etc, etc / "state", etc / "run")).handlers()
+        for request in ("force_check", "force"):
+            if refusal:
+                with pytest.raises(RunsWell, match=refusal):
+                    await asked[request]({"service": "web"})
+            else:
+                await asked[request]({"service": "web"})
+        assert brain.record.forced == ({} if refusal else {"web": "nodo1"})
 
     asyncio.run(story())
 

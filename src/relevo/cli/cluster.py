@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from relevo.base import units
-from relevo.base.control import call, watch
+from relevo.base.control import Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.cli.context import of, print_json
@@ -148,9 +148,15 @@ def force(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Start a service here although this copy may be stale: the other server is gone and will not come back."""
+    socket = of(ctx).paths.socket("node")
+    try:
+        call(socket, "force_check", service=service)
+    except Refused as error:
+        if error.error == "RunsWell":  # a daemon of an earlier version does not know the question
+            raise
     if not yes:
         typer.confirm(f"Changes that only the other server has will be given up. Start {service} here?", abort=True)
-    typer.echo(call(of(ctx).paths.socket("node"), "force", service=service)["what"])
+    typer.echo(call(socket, "force", service=service)["what"])
 
 
 def fence(

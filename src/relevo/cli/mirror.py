@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from relevo.base.control import call
-from relevo.base.units import format_bytes
+from relevo.base.units import format_bytes, format_duration_ms
 from relevo.cli import drbdadm, mirror_conf, mirror_resolve, mirror_saved
 from relevo.cli.context import of, print_json
 from relevo.cli.mirror_names import OptionalName, chosen
@@ -81,9 +81,9 @@ def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
         )
     ]
     if found.get("resync"):
-        done, total = found["resync"]["done_bytes"], found["resync"]["total_bytes"]
-        lines.append(f"  resync: {format_bytes(done)} of {format_bytes(total)}")
-    lines.extend(_verified(found.get("verify_schedule") or {}))
+        lines.append(f"  resync: {_progress(found['resync'])}")
+    lines.extend(_paused(found))
+    lines.extend(_verifies(found))
     if found.get("device"):
         lines.append(f"  device: {found['device']}")
     lines.extend(f"  {found[key]}" for key in ("problem",) if found.get(key))
@@ -95,10 +95,39 @@ def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
     return "\n".join(lines)
 
 
+def _progress(run: dict[str, Any]) -> str:
+    """How far a resync or a verify has come."""
+    left = f", {format_duration_ms(run['eta_ms'])} left" if run.get("eta_ms") is not None else ""
+    return f"{format_bytes(run['done_bytes'])} of {format_bytes(run['total_bytes'])}{left}"
+
+
+def _paused(found: dict[str, Any]) -> list[str]:
+    """Who holds every resync (`pause-sync`), whether or not one is under way."""
+    name = found["name"]
+    told = (
+        ("paused", f"here: relevo mirror resume-sync {name}"),
+        ("peer_paused", f"on the peer: relevo mirror resume-sync {name} there"),
+    )
+    return [f"  resync is paused {sentence} lets it go on" for key, sentence in told if found.get(key)]
+
+
+def _verifies(found: dict[str, Any]) -> list[str]:
+    """The verify under way, the last one that anybody began, and those that begin by themselves."""
+    lines = []
+    if run := found.get("verify"):
+        lines.append(
+            f"  verify: {_progress(run)}, {format_bytes(run['out_of_sync_blocks'] * BLOCK_BYTES)} differ so far"
+        )
+    if last := found.get("last_verify"):
+        part = "" if last["complete"] else " (of a part)"
+        lines.append(f"  last verify{part} since the mirror's start: {format_bytes(last['bytes'])} differed")
+    return [*lines, *_verified(found.get("verify_schedule") or {})]
+
+
 def _verified(schedule: dict[str, Any]) -> list[str]:
     """When the copies were last compared by themselves, what that found, and when it is due again."""
     if not schedule.get("every_ms"):
-        return []
+        return ["  verified by itself: never (no verify_every is set)"]
     last = "never"
     if schedule["last_ended"]:
         last = f"{schedule['last_ended']}, {format_bytes(schedule['last_blocks'] * BLOCK_BYTES)} differed"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from relevo.base.control import Handler, Message, acall
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.config.model import Config
+from relevo.config.model import Config, Service
 from relevo.manager.executor import Executor
-from relevo.manager.model import CONNECTED, UP_TO_DATE, Alive, Record, ServiceState
+from relevo.manager.model import CONNECTED, PRIMARY, UP_TO_DATE, Alive, NodeFacts, Record, ServiceState
 from relevo.manager.record import with_forced, with_kept
 from relevo.manager.standing import mirrors_of
 from relevo.node.brain import Brain
@@ -35,8 +35,24 @@ class NoSplitBrain(RelevoError):
     """A split brain was to be resolved, but the copies do not differ in both directions."""
 
 
+class RunsWell(RelevoError):
+    """A service shall be forced although it runs, and well."""
+
+
 class StillRunning(RelevoError):
     """A node that leaves could not stop everything in time."""
+
+
+def _runs_well(facts: NodeFacts, service: Service) -> bool:
+    """Whether a node runs a service with nothing wrong: writes go on, and on a current copy."""
+    told = facts.services.get(service.name)
+    if told is None or told.state is not ServiceState.STARTED or told.failures:
+        return False
+    sides = [facts.mirrors.get(name) for name in mirrors_of(service)]
+    return all(
+        side is not None and side.role == PRIMARY and not side.suspended and UP_TO_DATE in {side.disk, side.peer_disk}
+        for side in sides
+    )
 
 
 class Requests:
@@ -82,6 +98,7 @@ class Requests:
         return {
             "leave": self._leave,
             "force": self._force,
+            "force_check": self._force_check,
             "resolve": self._resolve,
             "resolve_preview": self._resolve_preview,
             "fence": self._fence,
@@ -109,8 +126,34 @@ class Requests:
         self._fencer.begin(node, because="a person says so.")
         return self._done(f"{node} is being fenced; see relevo status.")
 
+    async def _force_check(self, request: Message) -> Message:
+        """Whether `force` would be refused: asked before a person is."""
+        self._check_force(self._named(request, "service", dict(self._config.services)))
+        return {}
+
+    def _check_force(self, service: str) -> None:
+        """Force is for a server that is gone; what runs well elsewhere is moved, and nothing written there is given up.
+
+        Raises:
+            RunsWell: it runs, and nothing is wrong with it.
+        """
+        for node, view in self._brain.nodes.items():
+            facts = view.facts
+            if facts is None or view.alive is not Alive.ALIVE or not _runs_well(facts, self._config.services[service]):
+                continue
+            if node == self._me:
+                raise RunsWell(f"{service} runs here already: nothing is to be forced.", "See `relevo status`.")
+            split = next((name for name in mirrors_of(self._config.services[service]) if self._is_split(name)), None)
+            remedy = f"To have it here: relevo move {service} {self._me}."
+            if split is not None:
+                remedy = f"To decide whose changes stay: relevo mirror resolve {split} --keep NODE."
+            raise RunsWell(
+                f"{service} runs well on {node}: forced onto {self._me} it could lose what was written there.", remedy
+            )
+
     async def _force(self, request: Message) -> Message:
         service = self._named(request, "service", dict(self._config.services))
+        self._check_force(service)
         if self._brain.record.maintains(service):
             raise InMaintenance(
                 f"{service} is in maintenance: nothing is started.",
