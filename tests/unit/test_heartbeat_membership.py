@@ -15,7 +15,7 @@ from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import events, outbox, wire
 from relevo.heartbeat.events import ALIVE, TRANSITIONS, Effect, Event, Mark, PeerState, Reason, Settings, Sign
 from relevo.heartbeat.gaps import ASK_DELAY_MS, ASK_GAP_MS, ASK_TIMES, MAX_MISSING, MAX_RANGE
-from relevo.heartbeat.membership import FACTS_INTERVAL_MS, GOODBYES, Membership
+from relevo.heartbeat.membership import Membership
 from relevo.heartbeat.peer import (
     HELD_MESSAGES,
     RECENT_MESSAGES,
@@ -24,6 +24,7 @@ from relevo.heartbeat.peer import (
     WINDOW_MESSAGES,
     Window,
 )
+from relevo.heartbeat.voice import FACTS_INTERVAL_MS, GOODBYES
 from relevo.heartbeat.wire import Message, Value
 
 QUICK = HeartbeatTimings(keepalive_ms=200, warntime_ms=600, deadtime_ms=1200, initdead_ms=3000)

@@ -41,24 +41,16 @@ from relevo.heartbeat.events import (
     Persisted,
     Publish,
     Reason,
-    SaidGoodbye,
     SelfChanged,
-    Send,
     Settings,
     Sign,
     Suspect,
     Tick,
 )
 from relevo.heartbeat.peer import Incarnation, Peer, PeerLink, Received
+from relevo.heartbeat.voice import Voice
 from relevo.heartbeat.wire import Message, WireError
 
-FACTS_INTERVAL_MS = 1000
-"""Facts are repeated so often."""
-HASTEN_GAP_MS = 20
-"""Extra heartbeats (to a new, a doubtful or an unaware peer) keep this distance."""
-GOODBYES = 3
-GOODBYE_GAP_MS = 20
-"""A goodbye is sent so many times, so far apart: nobody asks for it again."""
 PAUSE_KEEPALIVES = 2
 """A step that comes more than so many keepalives after the one before means that we were stopped; the time beyond is
 not counted as anyone's silence."""
@@ -81,22 +73,10 @@ class Membership:
         self._timings = settings.timings
         self._now_ms = now_ms
         self._awake_ms = 0  # the awake clock: like now_ms, but pauses of ours are cut short
-        self._outbox = outbox.Outbox(
-            settings.me, settings.uuid, settings.boot_id, settings.config_hash, settings.generation
-        )
-        self._own_generations = {settings.generation}
+        self._voice = Voice(settings)
         self._peers = {name: self._new_peer(name) for name in settings.peers}
         self._own_links = dict.fromkeys(settings.links, True)
-        self._own_state = PeerState.INIT
         self._initdead_passed = False
-        self._facts: str | None = None
-        self._facts_no = 0
-        self._facts_sent_no = 0
-        self._next_status_ms = 0
-        self._last_status_ms = -HASTEN_GAP_MS
-        self._next_facts_ms: int | None = None
-        self._goodbye: tuple[Send, int, int] | None = None  # (what, how often still, when next)
-        self._left = False
         self._persist_due = False
         self._counters: Counter[Reason] = Counter(dict.fromkeys(Reason, 0))
         self._last_dropped: Dropped | None = None
@@ -141,13 +121,13 @@ class Membership:
                 assert event.link in self._own_links
                 self._own_links[event.link] = event.up
                 if event.up:
-                    self._hasten()
+                    self._voice.hasten(self._awake_ms)
             case Publish():
-                self._on_publish(event.facts)
+                self._voice.publish(event.facts, self._awake_ms)
             case Leave():
-                self._on_leave()
+                self._voice.leave(self._heard(), self._awake_ms)
             case Join():
-                self._on_join(event.generation)
+                self._voice.join(event.generation, self._awake_ms)
             case Suspect():
                 self._on_suspect(event.peer)
             case Persisted():
@@ -194,20 +174,20 @@ class Membership:
             self._on_numbered(peer, link, message, Mark(generation, sequence))
 
     def _on_unnumbered(self, kind: str, message: Message) -> None:
-        if kind != "NS_rexmit" or message.text("dest") != self._settings.me or self._left:
+        if kind != "NS_rexmit" or message.text("dest") != self._settings.me or self._voice.left:
             return
         try:
             first, last = message.decimal("firstseq"), message.decimal("lastseq")
         except WireError:
             return
-        self._effects.extend(self._outbox.again(first, last, self._awake_ms))
+        self._effects.extend(self._voice.outbox.again(first, last, self._awake_ms))
 
     def _on_numbered(self, peer: Peer, link: str, message: Message, mark: Mark) -> None:
-        proven = outbox.heard_generation(message, self._settings.me) in self._own_generations
+        proven = outbox.heard_generation(message, self._settings.me) in self._voice.generations
         if peer.present is None or mark.generation >= peer.present.generation:
             peer.answered_generation = mark.generation
         if message.text(outbox.RELEVO) == "1" and not proven:
-            self._hasten()  # it does not know yet that we (in this run) are here
+            self._voice.hasten(self._awake_ms)  # it does not know yet that we (in this run) are here
         received = Received(link, message, mark, proven, self._awake_ms)
         # a disk that hangs must not make a live peer look dead: after a while go on without it
         since_ms = peer.held_since_ms
@@ -251,8 +231,8 @@ class Membership:
             peer.graced = False
         self._on_content(peer, present, received, newest=newest)
         if begun or (state_before not in ALIVE and peer.state in ALIVE):
-            self._hasten()
-            self._facts_due()
+            self._voice.hasten(self._awake_ms)
+            self._voice.facts_due(self._awake_ms)
         # only an original sends again what has no repetition of its own
         present.gaps.heard(mark.sequence, received.at_ms, ask=not peer.relevo)
 
@@ -269,7 +249,7 @@ class Membership:
         if message.text(outbox.RELEVO) == "1":
             if not peer.relevo:
                 peer.relevo = True
-                self._facts_due()
+                self._voice.facts_due(self._awake_ms)
             peer.boot_id = message.printable(outbox.BOOT) or peer.boot_id
             peer.config_hash = message.printable(outbox.CONFIG) or peer.config_hash
 
@@ -283,9 +263,9 @@ class Membership:
             self._sign(peer, _SAYS.get(message.text("st") or "", Sign.HEARD) if kind == "status" else Sign.HEARD)
         if kind == outbox.RELEVO:
             self._on_facts(peer, present, received)
-        elif kind == "reqnodes" and message.text("dest") == self._settings.me and not self._left:
+        elif kind == "reqnodes" and message.text("dest") == self._settings.me and not self._voice.left:
             names = sorted([self._settings.me, *self._peers])
-            self._effects.append(self._outbox.node_list(peer.name, names, self._heard()))
+            self._effects.append(self._voice.outbox.node_list(peer.name, names, self._heard()))
 
     def _on_facts(self, peer: Peer, present: Incarnation, received: Received) -> None:
         try:
@@ -328,36 +308,14 @@ class Membership:
         """The exact marks, for the end of the process. ORDER: nothing may be received after this is called."""
         return {name: peer.final_mark() for name, peer in self._peers.items()}
 
-    # --- our own wishes -----------------------------------------------------------------------------------------------
-
-    def _on_publish(self, facts: str) -> None:
-        if facts == self._facts:
-            return  # no news: the repetition goes on as it is
-        self._facts = facts
-        self._facts_no += 1
-        self._facts_due()
-
-    def _on_leave(self) -> None:
-        if not self._left:
-            self._left = True
-            send = self._outbox.goodbye(self._heard(), self._everyone())
-            self._goodbye = (send, GOODBYES, self._awake_ms)
-
-    def _on_join(self, generation: int) -> None:
-        self._outbox.begin(generation)
-        self._own_generations.add(generation)
-        self._left = False
-        self._goodbye = None
-        self._own_state = PeerState.INIT
-        self._next_status_ms = self._awake_ms
-        self._facts_due()
+    # --- suspicion ----------------------------------------------------------------------------------------------------
 
     def _on_suspect(self, name: str) -> None:
         peer = self._peers.get(name)
-        if peer is None or self._left:
+        if peer is None or self._voice.left:
             return
-        self._hasten()
-        self._effects.append(self._outbox.node_list_request(name, self._heard()))
+        self._voice.hasten(self._awake_ms)
+        self._effects.append(self._voice.outbox.node_list_request(name, self._heard()))
 
     # --- what time brings ---------------------------------------------------------------------------------------------
 
@@ -379,85 +337,32 @@ class Membership:
                 if silent or not self._own_links[name]:
                     record.up = False
         settled = self._initdead_passed or all(peer.state is not PeerState.UNKNOWN for peer in self._peers.values())
-        if self._own_state is PeerState.UP and settled:
-            self._own_state = PeerState.ACTIVE
-            self._hasten()
-
-    def _hasten(self) -> None:
-        self._next_status_ms = min(self._next_status_ms, max(self._awake_ms, self._last_status_ms + HASTEN_GAP_MS))
-
-    def _facts_due(self) -> None:
-        if self._facts is not None:
-            self._next_facts_ms = self._awake_ms
-
-    def _everyone(self) -> tuple[str, ...]:
-        return tuple(self._peers)
+        if settled:
+            self._voice.settle(self._awake_ms)
 
     def _heard(self) -> dict[str, int]:
         return {name: peer.answered_generation for name, peer in self._peers.items() if peer.answered_generation}
 
     def _send_what_is_due(self) -> None:
-        if self._left:
-            self._repeat_goodbye()
-            return
-        for peer in self._peers.values():
-            self._mind_gaps(peer)
-        if self._awake_ms >= self._next_status_ms:
-            deadtime_ms = self._timings.deadtime_ms
-            self._effects.append(
-                self._outbox.status(self._own_state.value, deadtime_ms, self._heard(), self._everyone())
-            )
-            self._last_status_ms = self._awake_ms
-            self._next_status_ms = self._awake_ms + self._timings.keepalive_ms
-            if self._own_state is PeerState.INIT:
-                self._own_state = PeerState.UP
-        if self._next_facts_ms is not None and self._awake_ms >= self._next_facts_ms:
-            self._send_facts()
+        if not self._voice.left:
+            for peer in self._peers.values():
+                self._mind_gaps(peer)
+        understanding = [name for name, peer in self._peers.items() if peer.relevo]
+        self._effects += self._voice.due(self._awake_ms, self._heard(), understanding)
 
     def _mind_gaps(self, peer: Peer) -> None:
         if peer.present is None or peer.state not in ALIVE:
             return
         gaps, uuid = peer.present.gaps, peer.present.uuid
         for first, last in gaps.questions(self._awake_ms):
-            self._effects.append(self._outbox.question(peer.name, uuid, first, last))
+            self._effects.append(self._voice.outbox.question(peer.name, uuid, first, last))
         if (complete := gaps.acknowledge()) is not None:
-            self._effects.append(self._outbox.acknowledgement(peer.name, uuid, complete))
-
-    def _send_facts(self) -> None:
-        assert self._facts is not None
-        to = tuple(name for name, peer in self._peers.items() if peer.relevo)
-        if not to:
-            self._next_facts_ms = None  # becomes due when a peer turns out to understand them
-            return
-        assert self._next_facts_ms is not None
-        new = self._facts_sent_no != self._facts_no
-        self._facts_sent_no = self._facts_no
-        self._effects.append(self._outbox.facts(self._facts, self._facts_no, self._heard(), to))
-        # new facts are repeated soon: a lost datagram must not cost a second
-        self._next_facts_ms = self._awake_ms + (self._timings.keepalive_ms if new else FACTS_INTERVAL_MS)
-
-    def _repeat_goodbye(self) -> None:
-        if self._goodbye is None:
-            return
-        send, times, at_ms = self._goodbye
-        if self._awake_ms < at_ms:
-            return
-        if times == 0:
-            self._goodbye = None
-            self._effects.append(SaidGoodbye())
-            return
-        self._effects.append(send)
-        self._goodbye = (send, times - 1, self._awake_ms + GOODBYE_GAP_MS)
+            self._effects.append(self._voice.outbox.acknowledgement(peer.name, uuid, complete))
 
     def _plan_tick(self) -> None:
         # even with nothing to do (after a goodbye) a step comes at least so often: a longer gap means a pause of ours
         due = [self._awake_ms + self._timings.keepalive_ms]
-        if self._goodbye is not None:
-            due.append(self._goodbye[2])
-        if not self._left:
-            due.append(self._next_status_ms)
-            if self._next_facts_ms is not None:
-                due.append(self._next_facts_ms)
+        due += self._voice.next_ms()
         if not self._initdead_passed:
             due.append(self._timings.initdead_ms)
         for peer in self._peers.values():
@@ -465,7 +370,7 @@ class Membership:
                 due.append(peer.deadline_ms)
                 if not peer.late:
                     due.append(peer.heard_ms + self._timings.warntime_ms)
-                asking_ms = peer.present.gaps.next_ms() if peer.present and not self._left else None
+                asking_ms = peer.present.gaps.next_ms() if peer.present and not self._voice.left else None
                 if asking_ms is not None:
                     due.append(asking_ms)
             due.extend(link.heard_ms + self._timings.deadtime_ms for link in peer.links.values() if link.up)
@@ -476,10 +381,10 @@ class Membership:
     @property
     def left(self) -> bool:
         """We said goodbye and have not begun anew."""
-        return self._left
+        return self._voice.left
 
     def _own_view(self) -> tuple[object, ...]:
-        return self._own_state, self._left, self._initdead_passed, tuple(self._own_links.values())
+        return self._voice.state, self._voice.left, self._initdead_passed, tuple(self._own_links.values())
 
     def view(self, now_ms: int) -> dict[str, Any]:
         """The whole state as `watch` and `status` tell it (docs/internals/heartbeat.md)."""
@@ -488,8 +393,8 @@ class Membership:
         return {
             "me": self._settings.me,
             "boot_id": self._settings.boot_id,
-            "generation": self._outbox.generation,
-            "state": PeerState.LEFT.value if self._left else self._own_state.value,
+            "generation": self._voice.outbox.generation,
+            "state": PeerState.LEFT.value if self._voice.left else self._voice.state.value,
             "initdead_passed": self._initdead_passed,
             "links": {name: "up" if up else "down" for name, up in self._own_links.items()},
             "peers": {name: peer.view(awake_ms, self._settings.config_hash) for name, peer in self._peers.items()},
