@@ -219,7 +219,7 @@ def test_no_name_breaks_the_page(name: str, language: str) -> None:
         found = [entry(of), entry(of, folder=True)]
         view = views.View((of,), found, 0, 2, 1, "name", False, language, {"lang": of})  # noqa: FBT003
         both = (
-            ("listing.html", {**views.listing(view), "may_write": True, "quotas": []}),
+            ("listing.html", {**views.listing(view), "quotas": []}),
             ("delete.html", views.deletion((of, of), entry(of), language, keeps=True)),
         )
         parser = Tags()

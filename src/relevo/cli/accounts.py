@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import secrets
 import sys
+import time
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -11,12 +14,14 @@ import typer
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes, parse_size_bytes
 from relevo.cli.context import Context, of, print_json
-from relevo.config.model import Config, FilesResource
+from relevo.config.model import AddressResource, Config, FilesResource
 
 user = typer.Typer(no_args_is_help=True, help="Who may log in to the file service.")
 group = typer.Typer(no_args_is_help=True, help="Users with the same permissions.")
 share = typer.Typer(no_args_is_help=True, help="Folders with permissions of their own, and links to what is in them.")
 _NO_LIMIT = "none"
+_DAY_S = 86_400
+_HTTP = 80
 
 _Files = Annotated[str, typer.Option("--files", help="Id of the files resource, when there are several.")]
 _JSON = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
@@ -271,6 +276,72 @@ def share_list(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = ""
         everyone = ["everyone: read"] if item["public"] else []
         rows.append((item["name"], item["path"], ", ".join([*everyone, *grants]), _limit(item, used)))
     _print_table(("share", "folder", "permissions", "quota"), rows)
+
+
+@share.command("link")
+def share_link(
+    ctx: typer.Context,
+    path: Annotated[str, typer.Argument(help="File or folder below the root, such as /docs/plan.pdf.")],
+    *,
+    creator: Annotated[
+        str, typer.Option("--as", metavar="USER", help="Whose link it is; it opens no more than they may.")
+    ],
+    drop: Annotated[bool, typer.Option("--drop", help="Files can be put there, and nothing is seen.")] = False,
+    days: Annotated[int, typer.Option(help="How long it is valid; 0: until it is removed.", min=0, max=3650)] = 7,
+    password: Annotated[bool, typer.Option("--password", help="Ask for a password that the link will have.")] = False,
+    password_stdin: _STDIN = False,
+    files: _Files = "",
+) -> None:
+    """Make a link for people without an account, and print its address: this once, only its digest is kept."""
+    from relevo.files import link
+    from relevo.files.accounts import changes
+
+    secret = secrets.token_urlsafe(link.SECRET_BYTES)
+    hashed = _hashed(stdin=password_stdin) if password or password_stdin else None
+    expires_s = int(time.time()) + days * _DAY_S if days else None
+    more = {"creator": creator, "kind": "drop" if drop else "read", "expires_s": expires_s, "password": hashed}
+    address = _address(of(ctx).config(), files)
+    _change(ctx, files, "link-add", address + link.url_for(secret), digest=changes.digest_of(secret), path=path, **more)
+
+
+def _address(config: Config, wanted: str) -> str:
+    """Where people find the file service: at the address that goes with it."""
+    resource = _resource(config, wanted)
+    for service in config.services.values():
+        if resource in service.resources:
+            for item in service.resources:
+                if isinstance(item, AddressResource):
+                    return f"http://{item.address.ip}" + ("" if resource.port == _HTTP else f":{resource.port}")
+    return f"http://ADDRESS:{resource.port}"
+
+
+@share.command("unlink")
+def share_unlink(
+    ctx: typer.Context,
+    link_id: Annotated[str, typer.Argument(metavar="ID", help="As relevo share links shows it.")],
+    *,
+    files: _Files = "",
+) -> None:
+    """Withdraw a link: it opens nothing from now on, and what is being fetched by it breaks off."""
+    _change(ctx, files, "link-remove", f"The link {link_id} is withdrawn.", id=link_id)
+
+
+@share.command("links")
+def share_links(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "") -> None:
+    """List the links, and how often each was used."""
+    if (state := _shown(ctx, files, "links", as_json=as_json)) is None:
+        return
+    rows = []
+    for item in state["links"]:
+        end = item["expires_s"]
+        until = (
+            "-" if end is None else "over" if end <= time.time() else f"{dt.datetime.fromtimestamp(end):%Y-%m-%d %H:%M}"
+        )
+        use = item["used"]
+        used = f"opened {use['opened']}, fetched {use['fetched']}, put {use['stored']}"
+        kind = item["kind"] + (", password" if item["password"] else "")
+        rows.append((item["id"], item["path"], kind, item["creator"], until, used))
+    _print_table(("link", "path", "kind", "by", "until", "used"), rows)
 
 
 def audit(

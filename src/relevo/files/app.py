@@ -17,10 +17,12 @@ from relevo.files import (
     forms,
     guard,
     limits,
+    link,
     listing,
     pages,
     previews,
     searching,
+    sharing,
     store,
     tus,
     zipping,
@@ -31,7 +33,7 @@ from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, language_of, refuse_foreign_pages, take_apart
 from relevo.files.pages import assets, render
 from relevo.files.service import Service, State
-from relevo.files.urls import HEALTH, TUS, split_target, url_of
+from relevo.files.urls import HEALTH, TUS, shown, split_target, through, url_of
 from relevo.files.volume import Entry
 
 ALLOWED = "OPTIONS, GET, HEAD, PUT, POST, DELETE, MKCOL"
@@ -58,7 +60,8 @@ class App:
             except (ConnectionError, asyncio.CancelledError):
                 raise
             except Exception:  # noqa: BLE001 - whatever fails is answered and logged; the service lives on
-                _log.exception("request_failed", method=request.method, path=request.raw_path[:200])
+                path = request.raw_path.partition("/link/")[0][:200]  # what follows is a secret
+                _log.exception("request_failed", method=request.method, path=path)
                 return self._tell(request, FilesError(500, "internal"))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -75,6 +78,8 @@ class App:
             raise unavailable("closed")
         if call.place.names == remote.PLACE:
             return await _order(self._service, call)
+        if call.place.names[: len(link.PLACE)] == link.PLACE:
+            return await self._by_link(call)
         accounts = self._service.accounts
         who = await identity.of(accounts, request)
         call = dataclasses.replace(call, who=who)
@@ -89,6 +94,26 @@ class App:
                 raise
             if accounts.exist:
                 self._note(call, response.status)
+            return response
+
+    async def _by_link(self, call: Call) -> web.StreamResponse:
+        """A request through a share link; its errors lead back to the link, not to the front."""
+        service, request = self._service, call.request
+        call, door = link.enter(service.accounts.policy, call, time.time())
+        with through(door), guard.acting(service.accounts.guard(call.who)), service.traffic.called(call.who.label):
+            try:
+                if (early := await link.prepare(service, call)) is not None:
+                    return early
+                rules.admit(call)
+                if (page := await link.beginning(service, call)) is not None:
+                    return page
+                if call.place.names[: len(TUS)] == TUS:
+                    return await tus.handle(service, call)
+                response = await self._on_files(call)
+            except FilesError as error:
+                self._note(call, error.status)
+                return self._tell(request, error)
+            link.count(service, call, response)
             return response
 
     async def _for_somebody(self, call: Call) -> web.StreamResponse:
@@ -114,9 +139,11 @@ class App:
         if (not changed and status not in {401, 403}) or call.place.names[:2] in {gate.LOGIN, gate.ACCOUNT}:
             return
         path, _ = split_target(request.raw_path)
+        if call.who.link is not None:  # the address holds the link's secret
+            path = "/" + "/".join(map(shown, call.place.names))
         more = {"action": call.query["action"][:32]} if "action" in call.query else {}
         self._service.audit.note(
-            call.who.name, request.method, call, path=path[: limits.PATH_MAX_BYTES], status=status, **more
+            call.who.label, request.method, call, path=path[: limits.PATH_MAX_BYTES], status=status, **more
         )
 
     async def _on_files(self, call: Call) -> web.StreamResponse:
@@ -138,6 +165,8 @@ class App:
 
     async def _read(self, call: Call) -> web.StreamResponse:
         service, names, query = self._service, call.place.names, call.query
+        if "share" in query:
+            return await sharing.show(service, call)
         if names and ("delete" in query or "about" in query):
             return await listing.one(service, call)
         if "zip" in query:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 
-from relevo.files import changes, guard, limits, pages, zipping
-from relevo.files.accounts.access import Verb
+from relevo.files import changes, guard, limits, pages, sharing, zipping
+from relevo.files.accounts.access import Kind, Verb
 from relevo.files.bin import numbered
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, empty, form_body, go_on
@@ -28,11 +28,13 @@ async def post(service: Service, call: Call) -> web.StreamResponse:
 
     `upload` (multipart) and `folder` (`name`) in a folder; `delete` of the thing itself, or of the folder's `item`s;
     `rename` (`item`, `name`), `move`, `copy` (`item`…, `to`, `conflict`: empty, `replace` or `both`), `zip` (`item`…);
-    `ask` (`what`, `item`…) is the question before one of them.
+    `ask` (`what`, `item`…) is the question before one of them; `share` and `unshare` make and remove a link to it.
     """
     action = call.query.get("action", "upload")
     if action == "upload":
         return await _upload(service, call)
+    if action in {"share", "unshare"}:
+        return await sharing.post(service, call, action)
     given = await fields(call)
     values, items = dict(given), _items(given)
     match action:
@@ -187,9 +189,11 @@ async def _upload(service: Service, call: Call) -> web.Response:
     await service.require_copies()
     guard.require_room((*call.place.names, "*"), request.content_length or 0)
     await service.run(check_room, service.volume, request.content_length or 0)
-    present = await service.run(service.volume.look, call.place.names)
-    if present is None or not present.is_folder:
-        raise FilesError(404, "not_found")
+    dropped = call.who.kind is Kind.LINK  # that its folder is there was looked at; who drops may not see it
+    if not dropped:
+        present = await service.run(service.volume.look, call.place.names)
+        if present is None or not present.is_folder:
+            raise FilesError(404, "not_found")
     await go_on(request)
     names, copies = [], 2
     try:
@@ -201,7 +205,8 @@ async def _upload(service: Service, call: Call) -> web.Response:
             name = name_in_form(part.filename)
             check_new((*call.place.names, name))
             guard.require(Verb.WRITE, (*call.place.names, name))
-            stored = await receive(service, (*call.place.names, name), _pieces(part))
+            stored = await receive(service, (*call.place.names, name), _pieces(part), replaces=not dropped)
+            service.note_put(call.who.label, (*call.place.names, stored.entry.name), call)
             names.append(name)
             copies = min(copies, stored.copies)
     if not names:

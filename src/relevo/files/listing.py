@@ -10,7 +10,6 @@ import msgspec
 from aiohttp import web
 
 from relevo.files import guard, limits, pages
-from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.order import natural_key
@@ -93,8 +92,7 @@ def _as_page(service: Service, call: Call, by: str, *, descending: bool) -> web.
         query=call.query,
     )
     said, warn = guard.quota_sentences(call.place.names, call.language)
-    may_write = guard.may(Verb.WRITE, (*call.place.names, "*"))
-    return pages.answer(call, "listing.html", **views.listing(view), may_write=may_write, quotas=said, quota_warn=warn)
+    return pages.answer(call, "listing.html", **views.listing(view), quotas=said, quota_warn=warn)
 
 
 async def one(service: Service, call: Call) -> web.Response:

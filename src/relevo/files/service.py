@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import msgspec
 import structlog
 
 from relevo.base.errors import RelevoError
@@ -23,15 +24,18 @@ from relevo.files import bin as rubbish
 from relevo.files import copies, limits, uploads
 from relevo.files.accounts import audit, remote
 from relevo.files.accounts import store as usage_store
-from relevo.files.accounts.access import EVERYONE, Kind, Verb, Who, decide
+from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
 from relevo.files.accounts.keeper import Change, Keeper
 from relevo.files.accounts.model import Accounts
 from relevo.files.accounts.quota import RECOUNT_S, STALE_S, Quotas, Usage
+from relevo.files.accounts.seen import Seen
 from relevo.files.claims import Claims
 from relevo.files.errors import FilesError, VolumeFault, unavailable
+from relevo.files.http import Call
 from relevo.files.order import Orders
 from relevo.files.pool import Pool
 from relevo.files.traffic import Traffic
+from relevo.files.urls import shown
 from relevo.files.volume import Entry, Volume, digest_slice
 
 P = ParamSpec("P")
@@ -114,6 +118,7 @@ class Service:
             try:
                 leftovers = await self._pool.run(volume.open)
                 await self._pool.run(self.accounts.load, volume)
+                seen = await self._pool.run(usage_store.load_seen, volume)
             except RelevoError as error:
                 await self._pool.run(volume.close)
                 self.state = State.CLOSED
@@ -128,6 +133,7 @@ class Service:
             self.quotas.wake = lambda: loop.call_soon_threadsafe(self._look_at_quotas.set)
             self._counter = asyncio.create_task(self._keep_count(volume))
             self.audit.start(lambda lines: self.run(audit.append, volume, lines))
+            self.seen.start(seen, lambda saved: self.run(usage_store.save_seen, volume, msgspec.json.encode(saved)))
             _log.info("volume_opened", root=str(self.resource.root))
 
     async def quiesce(self) -> None:
@@ -174,6 +180,7 @@ class Service:
         ending = {task for task in (self._cleaner, self._counter, *self._finishing.values()) if task is not None}
         if ending:
             await asyncio.wait(ending, timeout=limits.CLOSE_S)
+        await self.seen.stop()
         await self.audit.stop()
         ended = await self.traffic.settled(left_s()) and await self._pool.drained(left_s())
         if not ended:
@@ -286,7 +293,9 @@ class Service:
                 await self.run(uploads.delete, volume, upload.id)
                 raise uploads.ChecksumWrong
             await self.require_copies()
-            return await self.run(uploads.finish, volume, upload, handle)
+            entry = await self.run(uploads.finish, volume, upload, handle)
+            self.note_put(upload.info.owner, (*upload.info.names[:-1], entry.name))
+            return entry
         finally:
             self.later(handle.close)
 
@@ -318,6 +327,17 @@ class Service:
     def quotas(self) -> Quotas:
         """What users and shares take up."""
         return self.accounts.quotas
+
+    @property
+    def seen(self) -> Seen:
+        """Which sessions there are, and how often links were used."""
+        return self.accounts.seen
+
+    def note_put(self, owner: str, names: tuple[str, ...], call: Call | None = None) -> None:
+        """Something was put by a link: counted and noted, by the name that it got."""
+        if owner.startswith(LINK_LABEL):
+            self.seen.link(owner.removeprefix(LINK_LABEL), stored=1)
+            self.audit.note(owner, "link_put", call, path="/" + "/".join(map(shown, names)))
 
     async def _keep_count(self, volume: Volume) -> None:
         """Count what is used while anybody has a quota: now, when it is stale, and from time to time."""
@@ -379,5 +399,12 @@ class Service:
     def _may_still_write(self, info: uploads.Info) -> bool:
         """Whether whoever began an upload may still put it there; housekeeping ends it in their absence."""
         policy = self.accounts.policy
-        who = Who(Kind.USER, info.owner) if policy.accounts is not None else EVERYONE
+        if policy.accounts is None:
+            return True
+        who = Who(Kind.USER, info.owner)
+        if info.owner.startswith(LINK_LABEL):
+            link = policy.accounts.links.get(info.owner.removeprefix(LINK_LABEL))
+            if link is None:
+                return False
+            who = Who(Kind.LINK, link.id, link)
         return decide(policy, who, Verb.WRITE, info.names).allowed

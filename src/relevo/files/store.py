@@ -15,7 +15,7 @@ from aiohttp import web
 
 from relevo.base.durable import sync_fd
 from relevo.base.units import format_bytes
-from relevo.files import digests, guard, limits
+from relevo.files import beside, digests, guard, limits
 from relevo.files.accounts.access import Verb
 from relevo.files.conditions import require
 from relevo.files.errors import FilesError, unavailable
@@ -106,6 +106,7 @@ async def receive(
     *,
     condition: Condition = no_condition,
     digest: bytes | None = None,
+    replaces: bool = True,
 ) -> Stored:
     """Store a body under a name.
 
@@ -115,6 +116,7 @@ async def receive(
         body: pieces; an exception from it leaves nothing behind.
         condition: looked at again in the moment of renaming.
         digest: the SHA-256 that it must have.
+        replaces: a file of this name; else it gets a number beside it.
 
     Raises:
         FilesError: nothing was stored.
@@ -130,12 +132,15 @@ async def receive(
         await service.run(sync_fd, temporary.fd)
         if service.resource.when_degraded == "refuse" and await service.copies() < 2:
             raise unavailable("degraded")
-        entry, created = await service.run(volume.publish, temporary, names, condition)
+        if replaces:
+            entry, created = await service.run(volume.publish, temporary, names, condition)
+        else:
+            entry, created = await service.run(beside.publish, volume, temporary, names), True
         published = True
     finally:
         service.later(volume.release if published else volume.discard, temporary)
     copies = await service.copies()
-    _log.info("stored", path="/".join(names), bytes=entry.size_bytes, copies=copies)
+    _log.info("stored", path="/".join((*names[:-1], entry.name)), bytes=entry.size_bytes, copies=copies)
     return Stored(entry, created, copies, digest)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from relevo.files.texts_accounts import ACCOUNTS
+from relevo.files.texts_links import LINKS
 from relevo.files.texts_pages import PAGES
 from relevo.files.texts_script import SCRIPT
 
@@ -136,6 +137,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     **PAGES,
     **ACCOUNTS,
+    **LINKS,
     **SCRIPT,
 }
 

@@ -86,6 +86,7 @@ ACCOUNTS: dict[str, tuple[str, str]] = {
     ),
     # --- pages --------------------------------------------------------------------------------------------------------
     "login": ("Log in", "Iniciar sesión"),
+    "user": ("User", "Usuario"),
     "user_name": ("User name", "Nombre de usuario"),
     "password": ("Password", "Contraseña"),
     "logout": ("Log out", "Cerrar sesión"),

@@ -27,5 +27,6 @@ SCRIPT: dict[str, tuple[str, str]] = {
     "conflict_replace": ("Replace it", "Reemplazarlo"),
     "conflict_both": ("Keep both", "Conservar ambos"),
     "conflict_skip": ("Skip", "Omitir"),
+    "copied": ("The address is copied.", "La dirección se ha copiado."),
     "for_all": ("The same for all that follow", "Lo mismo para los siguientes"),
 }

@@ -42,6 +42,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self._active: dict[asyncio.Task[object], web.RequestHandler] = {}
+        self._callers: dict[asyncio.Task[object], str] = {}
         self._quiet = asyncio.Event()
         self._quiet.set()
         self.server: Server | None = None
@@ -66,6 +67,24 @@ class Traffic:
             del self._active[task]
             if not self._active:
                 self._quiet.set()
+
+    @contextlib.contextmanager
+    def called(self, label: str) -> Iterator[None]:
+        """The current task's request is somebody's, by the label that `end` knows, while the body runs."""
+        task = asyncio.current_task()
+        assert task is not None, "requests are answered by tasks"
+        self._callers[task] = label
+        try:
+            yield
+        finally:
+            del self._callers[task]
+
+    def end(self, label: str) -> None:
+        """Break off every request of somebody who may not go on: a running download too."""
+        for task, caller in list(self._callers.items()):
+            if caller == label and task is not asyncio.current_task():
+                reset(self._active[task].transport)
+                task.cancel()
 
     async def settled(self, limit_s: float) -> bool:
         """Wait until no request is under way; whether that came to pass within the limit."""

@@ -28,7 +28,7 @@ from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on, whole_number
 from relevo.files.service import Service
 from relevo.files.store import check_room
-from relevo.files.urls import TUS, check_new, name_in_form, relative_path, url_of
+from relevo.files.urls import TUS, check_new, door, name_in_form, relative_path, url_of
 from relevo.files.volume import Handle, Volume, write_all
 
 VERSION = "1.0.0"
@@ -166,26 +166,38 @@ def _expires(service: Service, upload: uploads.Upload) -> dict[str, str]:
     return {"Upload-Expires": http_date(time.time() + service.resource.upload_expiry_ms / 1000)}
 
 
+def _info(metadata: dict[str, str], length: int, field: str) -> uploads.Info:
+    """What an upload is; by a drop link it goes into the link's folder, whatever path it says."""
+    sha256 = metadata.get("sha256", "")
+    if sha256 and _SHA256.fullmatch(sha256) is None:
+        raise FilesError(400, "bad_digest")
+    names, acting = place_of(metadata), guard.current()
+    if acting is None:
+        return uploads.Info(names, length, field, sha256, metadata.get("ifexists", "") != "refuse")
+    if (link := acting.who.link) is not None:
+        return uploads.Info((*link.path, names[-1]), length, field, sha256, False, acting.owner, True)  # noqa: FBT003
+    return uploads.Info(names, length, field, sha256, metadata.get("ifexists", "") != "refuse", acting.owner)
+
+
+def _endpoint() -> str:
+    """Where uploads lie, for whoever asks: by a link they lie behind it."""
+    return (found.url if (found := door()) is not None else "") + ENDPOINT
+
+
 async def _create(service: Service, call: Call) -> web.Response:
     headers = call.request.headers
     length = whole_number(headers.get("Upload-Length"))
     field = headers.get("Upload-Metadata", "")
     metadata = parse_metadata(field)
-    sha256 = metadata.get("sha256", "")
-    if sha256 and _SHA256.fullmatch(sha256) is None:
-        raise FilesError(400, "bad_digest")
-    names = place_of(metadata)
-    guard.require(Verb.WRITE, names)
-    acting = guard.current()
-    owner = acting.owner if acting is not None else ""
-    info = uploads.Info(names, length, field, sha256, metadata.get("ifexists", "") != "refuse", owner)
+    info = _info(metadata, length, field)
+    guard.require(Verb.WRITE, info.names)
     with_body = call.request.content_type == PART_TYPE and call.request.can_read_body
     if with_body and (call.request.content_length or 0) > length:
         raise FilesError(413, "tus_overflow")
     checksum = checksum_of(headers.get("Upload-Checksum")) if with_body else None
     await service.require_copies()
     upload = await service.run(_create_checked, service.volume, info)
-    result = {**_HEADERS, "Location": ENDPOINT + upload.id}
+    result = {**_HEADERS, "Location": _endpoint() + upload.id}
     if upload.complete or with_body:  # an empty file has nothing to wait for
         async with service.claims.claim(upload.id):
             upload = await _load(service, upload.id)  # housekeeping may have been quicker
@@ -197,7 +209,7 @@ async def _create(service: Service, call: Call) -> web.Response:
 
 
 def _create_checked(volume: Volume, info: uploads.Info) -> uploads.Upload:
-    present = volume.look(info.names)
+    present = None if info.beside else volume.look(info.names)
     if present is not None and present.is_folder:
         raise FilesError(409, "is_folder")
     if present is not None and not info.replace:
@@ -301,11 +313,9 @@ async def _finish(service: Service, upload: uploads.Upload) -> dict[str, str]:
     entry = await service.finish(upload)
     copies = await service.copies()
     _log.info("stored", path="/".join(upload.info.names), bytes=entry.size_bytes, copies=copies, upload=upload.id)
-    headers = {
-        "Content-Location": url_of(upload.info.names, folder=False),
-        "ETag": entry.version.etag,
-        "Relevo-Copies": str(copies),
-    }
+    headers = {"Relevo-Copies": str(copies)}
+    if not upload.info.beside:  # whoever drops something is not told what else is there
+        headers |= {"Content-Location": url_of(upload.info.names, folder=False), "ETag": entry.version.etag}
     if upload.info.sha256:
         headers["Repr-Digest"] = digests.field(bytes.fromhex(upload.info.sha256))
     return headers

@@ -23,7 +23,7 @@ import time
 import msgspec
 
 from relevo.base.durable import sync_fd
-from relevo.files import limits
+from relevo.files import beside, limits
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
 from relevo.files.volume import Entry, Handle, Volume, names_in, own, write_all
@@ -45,7 +45,8 @@ class Info(msgspec.Struct, frozen=True):
         metadata: the Upload-Metadata field as the client sent it.
         sha256: the checksum (hexadecimal) that the client announced, or empty.
         replace: whether a file of this name is replaced.
-        owner: the user who began it, or empty: there were no accounts then.
+        owner: the user or link who began it, or empty: there were no accounts then.
+        beside: it replaces nothing, and gets a number when its name is taken.
     """
 
     names: tuple[str, ...]
@@ -54,6 +55,7 @@ class Info(msgspec.Struct, frozen=True):
     sha256: str = ""
     replace: bool = True
     owner: str = ""
+    beside: bool = False
 
 
 class Upload:
@@ -219,7 +221,10 @@ def finish(volume: Volume, upload: Upload, handle: Handle) -> Entry:
         if present is not None and not upload.info.replace:
             raise FilesError(409, "exists")
 
-    entry, _ = volume.publish(handle, upload.info.names, expected, area="uploads")
+    if upload.info.beside:
+        entry = beside.publish(volume, handle, upload.info.names, area="uploads")
+    else:
+        entry, _ = volume.publish(handle, upload.info.names, expected, area="uploads")
     sync_fd(volume.uploads_folder())
     upload.published = True
     return entry

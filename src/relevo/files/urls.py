@@ -1,14 +1,20 @@
-"""Addresses: from the bytes of a request line to names below the root, and back. Pure, and the first line of defence.
+"""Addresses: from the bytes of a request line to names below the root, and back: the first line of defence.
 
 A path becomes a tuple of names; each is a plain name (never empty, `.`, `..`, with `/` or NUL). The second line of
 defence is `volume.py`, which walks these names one by one and follows no link.
+
+Everything here is pure but for one thing: while somebody looks at the volume through a share link, the addresses that
+are made begin with that link (`through`), so that no page has to know by which way its reader came.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import os
 import urllib.parse
+from collections.abc import Iterator
 
 from relevo.files.errors import FilesError
 from relevo.files.limits import NAME_MAX_BYTES, PATH_MAX_BYTES
@@ -127,10 +133,53 @@ def quote(name: str) -> str:
     return urllib.parse.quote(os.fsencode(name), safe=_SAFE)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Door:
+    """A share link that somebody came by.
+
+    Attributes:
+        names: what it opens; its reader sees nothing above.
+        url: its address, without `/` at the end.
+    """
+
+    names: tuple[str, ...]
+    url: str
+
+
+_door: contextvars.ContextVar[Door | None] = contextvars.ContextVar("door", default=None)
+
+
+@contextlib.contextmanager
+def through(door: Door) -> Iterator[None]:
+    """Addresses that are made while the body runs lead through a share link."""
+    token = _door.set(door)
+    try:
+        yield
+    finally:
+        _door.reset(token)
+
+
+def door() -> Door | None:
+    """The share link that whoever asks came by; None: they came by the front."""
+    return _door.get()
+
+
+def home() -> str:
+    """The address that a reader calls the beginning."""
+    found = _door.get()
+    return found.url if found is not None else "/"
+
+
 def url_of(names: tuple[str, ...], *, folder: bool) -> str:
-    """The address of names, from the root."""
-    path = "/" + "/".join(quote(name) for name in names)
-    return path + "/" if folder and names else path
+    """The address of names, as whoever asks may write it; what lies above a share link becomes the link itself."""
+    found = _door.get()
+    if found is None:
+        begin = ""
+    else:
+        begin = found.url
+        names = names[len(found.names) :] if names[: len(found.names)] == found.names else ()
+    path = begin + "".join(f"/{quote(name)}" for name in names)
+    return path + "/" if not path or (folder and (names or begin)) else path
 
 
 def shown(name: str) -> str:

@@ -44,6 +44,9 @@ class Kind(enum.Enum):
     LINK = "link"
 
 
+LINK_LABEL = "link:"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Who:
     """Somebody, as far as a request proves it.
@@ -59,6 +62,11 @@ class Who:
     name: str = ""
     link: ShareLink | None = None
     session: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the audit log and unfinished uploads call them; no user's name has a colon."""
+        return f"{LINK_LABEL}{self.name}" if self.kind is Kind.LINK else self.name
 
 
 EVERYONE = Who(Kind.EVERYONE)
@@ -187,9 +195,14 @@ def _by_link(policy: Policy, who: Who, verb: Verb, path: Path) -> Decision:
     link = who.link
     assert link is not None, "whoever comes by a link has one"
     maker = Who(Kind.USER, link.creator)
-    if not below(path, link.path) or not decide(policy, maker, Verb.MANAGE, path).allowed:
+    assert policy.accounts is not None, "asked above"
+    if policy.accounts.links.get(link.id) != link:
+        return _no("link_gone")
+    within = policy.inside(path) if verb is Verb.READ_TREE else []
+    managed = all(policy.level(maker, share) >= Level.MANAGE for share in [policy.share_of(path), *within])
+    if not below(path, link.path) or not managed:
         return _no("no_access")
     usable = {"read": {Verb.SEE, Verb.LIST, Verb.READ, Verb.READ_TREE}, "drop": {Verb.WRITE}}[link.kind]
-    if verb not in usable or (link.kind == "drop" and path == link.path):
+    if verb not in usable or (link.kind == "drop" and path[:-1] != link.path):
         return _no("no_access")
     return decide(policy, maker, verb, path)

@@ -59,7 +59,10 @@ def require_token(service: Service, call: Call, given: dict[str, str]) -> None:
     Raises:
         FilesError: 403.
     """
-    if not tokens.is_form_token(service.accounts.policy, call.who.session, given.get("token", "")):
+    owner = tokens.form_of(call.who.name, call.who.session)
+    if call.who.kind is not Kind.USER or not tokens.is_form_token(
+        service.accounts.policy, owner, given.get("token", "")
+    ):
         raise FilesError(403, "form_token")
 
 

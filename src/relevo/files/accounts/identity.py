@@ -39,7 +39,12 @@ def _wrong() -> FilesError:
     return FilesError(401, "bad_login", headers={"WWW-Authenticate": CHALLENGE})
 
 
-def _basic(field: str) -> tuple[str, str]:
+def basic(field: str) -> tuple[str, str]:
+    """Name and password of an Authorization field.
+
+    Raises:
+        FilesError: 401, there are none in it.
+    """
     scheme, _, value = field.partition(" ")
     if scheme.lower() != "basic" or len(value) > _BASIC_MAX:
         raise _wrong()
@@ -71,6 +76,23 @@ async def log_in(keeper: Keeper, request: web.BaseRequest, name: str, password: 
     return False
 
 
+async def opens(keeper: Keeper, request: web.BaseRequest, name: str, hashed: str, password: str) -> bool:
+    """Whether a password is the one of a link (`name`: its label); wrong ones are counted as those of users are.
+
+    Raises:
+        FilesError: 429, too many were wrong; 503.
+    """
+    if keeper.verifier.knows(name, password, hashed):
+        return True
+    address = request.remote or ""
+    require_patience(keeper, address, name)
+    if await keeper.verifier.verify(name, password, hashed):
+        keeper.throttle.succeeded(address, name)
+        return True
+    keeper.throttle.failed(address, name, time.monotonic())
+    return False
+
+
 def require_patience(keeper: Keeper, address: str, name: str) -> None:
     """Refuse a further guess.
 
@@ -91,7 +113,7 @@ async def of(keeper: Keeper, request: web.BaseRequest) -> Who:
     if not keeper.exist:
         return EVERYONE
     if (field := request.headers.get("Authorization")) is not None:
-        name, password = _basic(field)
+        name, password = basic(field)
         if not await log_in(keeper, request, name, password):
             raise _wrong()
         return Who(Kind.USER, name)
@@ -100,6 +122,7 @@ async def of(keeper: Keeper, request: web.BaseRequest) -> Who:
         return ANONYMOUS
     if request.method not in _SAFE:
         _require_own_page(request)
+    keeper.seen.session(session, request.remote or "", request.headers.get("User-Agent", ""))
     return Who(Kind.USER, session.user, session=session.id)
 
 

@@ -13,13 +13,15 @@ from relevo.files.accounts.access import EVERYONE, Kind, Policy, Verb, Who, deci
 from relevo.files.accounts.model import Accounts, Path, User
 from relevo.files.accounts.passwords import Verifier
 from relevo.files.accounts.quota import Quotas
+from relevo.files.accounts.seen import Seen
 from relevo.files.accounts.throttle import Throttle
 from relevo.files.errors import FilesError
 from relevo.files.volume import Entry, Volume
 
 Change = Callable[[Accounts], Accounts]
 Run = Callable[..., Awaitable[Any]]
-_STATUS = {"reserved": 403, "no_access": 403, "only_read": 403, "share_inside": 409, "share_itself": 409}
+_STATUS = {"link_gone": 404, "share_inside": 409, "share_itself": 409}
+"""Of a refusal; 403 when it is not here."""
 CHALLENGE = 'Basic realm="Relevo", charset="UTF-8"'
 _log = structlog.get_logger()
 
@@ -28,7 +30,7 @@ def refusal(why: str) -> FilesError:
     """The answer that a decision of `access.decide` means."""
     if why == "log_in":
         return FilesError(401, why, headers={"WWW-Authenticate": CHALLENGE})
-    return FilesError(_STATUS[why], why)
+    return FilesError(_STATUS.get(why, 403), why)
 
 
 class Keeper:
@@ -39,6 +41,7 @@ class Keeper:
         verifier: of passwords.
         throttle: of guesses.
         quotas: what is used and allowed.
+        seen: which sessions there are, and how often links were used.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class Keeper:
         self.verifier = Verifier()
         self.throttle = Throttle()
         self.quotas = Quotas(self)
+        self.seen = Seen()
         self._changing = asyncio.Lock()
 
     @property
@@ -105,7 +109,7 @@ class Acting:
     @property
     def owner(self) -> str:
         """Whose unfinished uploads these are."""
-        return f"link:{self.who.name}" if self.who.kind is Kind.LINK else self.who.name
+        return self.who.label
 
     @property
     def admin(self) -> bool:
@@ -145,8 +149,9 @@ class Acting:
 
     def quota_sentences(self, names: Path, language: str) -> tuple[list[str], bool]:
         """What a page says about quotas at a path, and whether one is nearly used up."""
-        user = self.user if self.who.kind is Kind.USER else None
-        return self._keeper.quotas.sentences(user, names, language)
+        if self.who.kind is not Kind.USER:
+            return [], False
+        return self._keeper.quotas.sentences(self.user, names, language)
 
     def may(self, verb: Verb, names: Path) -> bool:
         """Whether they may do something."""
@@ -163,5 +168,7 @@ class Acting:
             raise refusal(decision.why)
 
     def form_token(self) -> str:
-        """What the forms of this session carry; empty without a session."""
-        return tokens.form_token(self._keeper.policy, self.who.session) if self.who.session else ""
+        """What the forms of somebody carry about accounts; empty for whoever has not logged in."""
+        if self.who.kind is not Kind.USER:
+            return ""
+        return tokens.form_token(self._keeper.policy, tokens.form_of(self.who.name, self.who.session))

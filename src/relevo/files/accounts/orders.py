@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import msgspec
 
 from relevo.files.accounts import audit, changes, passwords
-from relevo.files.accounts.access import Kind, Verb, Who, decide
+from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
 from relevo.files.accounts.keeper import refusal
 from relevo.files.accounts.model import Accounts, LevelName, ShareLink
+from relevo.files.accounts.seen import LinkUse, Saved
 from relevo.files.errors import FilesError
 from relevo.files.http import Call
 from relevo.files.urls import relative_path
@@ -257,6 +258,8 @@ def require_allowed(service: Service, who: Who | None, order: Order) -> None:
         case LinkAdd() if order.creator == user.name:
             path = path_of(order.path)
         case LinkRemove() if (link := policy.accounts.links.get(order.id)) is not None:
+            if link.creator == user.name:
+                return
             path = link.path
     if path is None or not decide(policy, who, Verb.MANAGE, path).allowed:
         raise FilesError(403, "admins_only")
@@ -281,7 +284,7 @@ async def execute(service: Service, order: Order, who: Who | None, call: Call | 
         await service.audit.flush()
         return {"notes": await service.run(audit.tail, service.volume, count)}
     if isinstance(order, Show):
-        return shown(accounts) | service.quotas.shown()
+        return shown(accounts, service.seen.saved) | service.quotas.shown()
     if accounts is None and not isinstance(order, UserAdd):
         raise FilesError(404, "no_accounts")
     now_s = int(time.time())
@@ -289,7 +292,12 @@ async def execute(service: Service, order: Order, who: Who | None, call: Call | 
         assert accounts is not None, "asked above"
         apply(accounts, order, now_s)
         await service.run(service.volume.prepare_share, path_of(order.path))
-    await service.change_accounts(lambda present: apply(present, order, now_s))
+    if isinstance(order, LinkAdd):
+        await _require_target(service, order, now_s)
+    changed = await service.change_accounts(lambda present: apply(present, order, now_s))
+    service.seen.forget(changed)
+    if isinstance(order, LinkRemove):
+        service.traffic.end(f"{LINK_LABEL}{order.id}")
     told = {key: value for key, value in msgspec.to_builtins(order).items() if key not in {"password", "digest"}}
     if getattr(order, "password", None):
         told["password"] = "set"  # noqa: S105 - says that there is one
@@ -297,8 +305,26 @@ async def execute(service: Service, order: Order, who: Who | None, call: Call | 
     return {"copies": await service.copies()}
 
 
-def shown(accounts: Accounts | None) -> dict[str, Any]:
-    """The accounts without secrets, for programs."""
+async def _require_target(service: Service, order: LinkAdd, now_s: int) -> None:
+    """A link names something that is there, and its maker may give it.
+
+    Raises:
+        FilesError: 404 or 409.
+    """
+    path, policy = path_of(order.path), service.accounts.policy
+    if not decide(policy, Who(Kind.USER, order.creator), Verb.MANAGE, path).allowed:
+        raise FilesError(409, "link_maker", name=order.creator)
+    if order.expires_s is not None and order.expires_s <= now_s:
+        raise FilesError(400, "link_time")
+    entry = await service.run(service.volume.look, path)
+    if entry is None:
+        raise FilesError(404, "not_found")
+    if order.kind == "drop" and not entry.is_folder:
+        raise FilesError(409, "link_drop_folder")
+
+
+def shown(accounts: Accounts | None, seen: Saved) -> dict[str, Any]:
+    """The accounts without secrets, and what was seen of them, for programs."""
     if accounts is None:
         return {"accounts": False, "users": [], "groups": [], "shares": [], "links": []}
     users = [
@@ -333,6 +359,7 @@ def shown(accounts: Accounts | None) -> dict[str, Any]:
             "created_s": link.created_s,
             "expires_s": link.expires_s,
             "password": bool(link.password),
+            "used": msgspec.to_builtins(seen.links.get(link.id, LinkUse())),
         }
         for link in accounts.links.values()
     ]

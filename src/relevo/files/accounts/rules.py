@@ -15,12 +15,15 @@ from relevo.files.errors import FilesError
 from relevo.files.urls import TUS, WORK_FOLDER
 
 if TYPE_CHECKING:
+    from relevo.files.accounts.model import ShareLink
     from relevo.files.http import Call
 
 _BIN = (WORK_FOLDER, "bin")
-_SHOWN = frozenset({"lang", "sort", "order", "from", "done", "n", "copies", "format", "download"})
+_SHOWN = frozenset({"lang", "sort", "order", "from", "done", "n", "copies", "format", "download", "file"})
 """Fields of an address that change only how something is shown."""
-_READ = {"zip": Verb.READ_TREE, "search": Verb.LIST, "preview": Verb.READ, "about": Verb.SEE, "delete": Verb.REMOVE}
+_READ = {"zip": Verb.READ_TREE, "search": Verb.LIST, "preview": Verb.READ, "about": Verb.SEE}
+_MANY = {**_READ, "delete": Verb.REMOVE, "share": Verb.MANAGE}
+"""The same for those who came by the front, and may change things."""
 _CHANGE = {"PUT": Verb.WRITE, "MKCOL": Verb.WRITE, "DELETE": Verb.REMOVE}
 _FORMS = {
     "upload": Verb.LIST,  # what is written is asked for name by name
@@ -31,6 +34,8 @@ _FORMS = {
     "copy": Verb.LIST,
     "zip": Verb.LIST,
     "ask": Verb.LIST,
+    "share": Verb.MANAGE,
+    "unshare": Verb.MANAGE,
 }
 _BIN_FORMS = frozenset({"restore", "purge", "empty"})
 
@@ -42,6 +47,9 @@ def admit(call: Call) -> None:
         FilesError: 401 or 403 (409: a share is there).
     """
     names, method = call.place.names, call.request.method
+    if call.who.link is not None:
+        _admit_by_link(call, call.who.link)
+        return
     if names[: len(TUS)] == TUS:
         return  # each upload has its place and its owner: `tus.py` asks for both
     if names[: len(_BIN)] == _BIN:
@@ -53,15 +61,45 @@ def admit(call: Call) -> None:
         case "OPTIONS":
             pass
         case "GET" | "HEAD":
-            wanted = _known(call, _SHOWN | _READ.keys())
-            for verb in [_READ[field] for field in _READ if field in wanted] or [Verb.SEE]:
-                guard.require(verb, names)
+            _look(call, _MANY)
         case "POST":
             _known(call, _SHOWN | {"action"})
             guard.require(_rule(_FORMS, call.query.get("action", "upload")), names)
         case _:
             _known(call, _SHOWN | {"recursive"})
             guard.require(_rule(_CHANGE, method), names)
+
+
+def _look(call: Call, fields: dict[str, Verb]) -> None:
+    """GET: each thing that is asked for needs its verb."""
+    wanted = _known(call, _SHOWN | fields.keys())
+    for verb in [fields[field] for field in fields if field in wanted] or [Verb.SEE]:
+        guard.require(verb, call.place.names)
+
+
+def _admit_by_link(call: Call, link: ShareLink) -> None:
+    """Who came by a link looks and fetches, or puts files: nothing else, whatever its maker may do."""
+    names, method = call.place.names, call.request.method
+    if method == "OPTIONS":
+        return
+    if link.kind == "read" and not call.place.reserved:
+        if method in {"GET", "HEAD"}:
+            _look(call, _READ)
+            return
+        if method == "POST" and call.query.get("action") == "zip":
+            _known(call, _SHOWN | {"action"})
+            guard.require(Verb.LIST, names)
+            return
+    if link.kind == "drop":
+        if names[: len(TUS)] == TUS:
+            return
+        _known(call, _SHOWN | {"action"})
+        if names == link.path and method in {"GET", "HEAD"}:
+            return  # the page with its form
+        if names == link.path and method == "POST" and call.query.get("action", "upload") == "upload":
+            guard.require(Verb.WRITE, (*names, "*"))
+            return
+    raise refusal("no_access")
 
 
 def _admit_to_bin(call: Call) -> None:

@@ -17,11 +17,13 @@ from relevo.base.errors import RelevoError
 from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import FORMAT, Accounts
 from relevo.files.accounts.quota import Usage
+from relevo.files.accounts.seen import Saved
 from relevo.files.volume import Volume, write_all
 
 FOLDER = "accounts"
 FILE = "accounts.json"
 _USAGE = "usage.json"
+_SEEN = "seen.json"
 _MODE = 0o600
 MAX_BYTES = 16 << 20
 KEY_BYTES = 32
@@ -48,17 +50,8 @@ def load(volume: Volume) -> Policy:
         AccountsDamaged: the file cannot be understood.
         OSError: as the system calls do.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(FILE, flags, dir_fd=volume.work(FOLDER))
-    except FileNotFoundError:
+    if (raw := _read(volume, FILE)) is None:
         return Policy(None)
-    try:
-        raw = b""
-        while piece := os.read(fd, MAX_BYTES + 1 - len(raw)):
-            raw += piece
-    finally:
-        os.close(fd)
     try:
         accounts = msgspec.json.decode(raw, type=Accounts, strict=True)
         if accounts.format != FORMAT or len(bytes.fromhex(accounts.key)) < KEY_BYTES or not accounts.users:
@@ -95,20 +88,49 @@ def _replace(volume: Volume, name: str, data: bytes) -> None:
     sync_fd(folder)
 
 
-def load_usage(volume: Volume) -> Usage | None:
-    """The last count that was saved, None when there is none that can be read."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+def _read(volume: Volume, name: str) -> bytes | None:
+    """A file of ours, None when there is none.
+
+    Raises:
+        OSError: as the system calls do.
+    """
     try:
-        fd = os.open(_USAGE, flags, dir_fd=volume.work(FOLDER))
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=volume.work(FOLDER))
     except FileNotFoundError:
         return None
     try:
-        saved = msgspec.json.decode(os.read(fd, MAX_BYTES), type=_SavedUsage)
-    except msgspec.DecodeError:
-        return None
+        raw = b""
+        while piece := os.read(fd, MAX_BYTES + 1 - len(raw)):
+            raw += piece
+        return raw
     finally:
         os.close(fd)
+
+
+def load_usage(volume: Volume) -> Usage | None:
+    """The last count that was saved, None when there is none that can be read."""
+    try:
+        saved = msgspec.json.decode(_read(volume, _USAGE) or b"", type=_SavedUsage)
+    except msgspec.DecodeError:
+        return None
     return Usage(Counter(saved.users), Counter(saved.shares))
+
+
+def load_seen(volume: Volume) -> Saved:
+    """What was seen of links and sessions, as it was saved; nothing when it cannot be read."""
+    try:
+        return msgspec.json.decode(_read(volume, _SEEN) or b"", type=Saved)
+    except msgspec.DecodeError:
+        return Saved()
+
+
+def save_seen(volume: Volume, saved: bytes) -> None:
+    """Save what was seen; nothing rests on it.
+
+    Raises:
+        OSError: as the system calls do.
+    """
+    _replace(volume, _SEEN, saved)
 
 
 def save_usage(volume: Volume, usage: Usage) -> None:

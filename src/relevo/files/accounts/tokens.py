@@ -16,7 +16,8 @@ from relevo.files.accounts.access import Policy
 
 SESSION_S = 12 * 3600
 """A session ends after this; using it does not lengthen it."""
-LINK_S = 3600
+LINK_S = SESSION_S
+"""A link's password is asked for again after this: a large upload by one takes longer than an hour."""
 TOKEN_MAX = 1024
 _SESSION = "s1"
 _LINK = "l1"
@@ -86,6 +87,11 @@ def session_of(policy: Policy, token: str, now_s: float) -> Session | None:
     if user is None or user.epoch != session.epoch or session.ends_s <= now_s or session.id in policy.accounts.revoked:
         return None
     return session
+
+
+def form_of(user: str, session: str) -> str:
+    """What a form belongs to: a session, or a user whose browser sends the password with each request."""
+    return session or f"basic:{user}"
 
 
 def form_token(policy: Policy, session: str) -> str:

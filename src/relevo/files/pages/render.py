@@ -19,7 +19,7 @@ from relevo.files.accounts.access import Kind
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.pages import assets
 from relevo.files.texts import LANGUAGES, text
-from relevo.files.urls import shown, url_of
+from relevo.files.urls import door, home, shown, url_of
 
 KEPT = ("lang", "sort", "order")
 """Parameters that links keep."""
@@ -66,12 +66,14 @@ def link(url: str, query: Mapping[str, str], **more: str) -> str:
 def crumbs(names: tuple[str, ...], language: str) -> list[tuple[str, str]]:
     """Label and address of each folder on the way to one."""
     labels = [text(language, "root"), *(shown(name) for name in names)]
-    return [(label, url_of(names[:count], folder=True)) for count, label in enumerate(labels)]
+    found = door()
+    first = 0 if found is None else len(found.names)
+    return [(label, url_of(names[:count], folder=True)) for count, label in enumerate(labels) if count >= first]
 
 
 def _account() -> dict[str, Any] | None:
     """Who is logged in, for the bar of a page; None: there are no accounts."""
-    if (acting := guard.current()) is None:
+    if (acting := guard.current()) is None or acting.who.kind is Kind.LINK:
         return None
     logged_in = acting.who.kind is Kind.USER
     url = "/.relevo/account" if logged_in else "/.relevo/login"
@@ -98,7 +100,7 @@ def document(template: str, language: str, query: Mapping[str, str], nonce: str,
 
     def other_language(other: str) -> str:
         needed = {**context.get("here_query", {}), "lang": other}
-        return link(context.get("here", "/"), query, **needed)
+        return link(context.get("here", home()), query, **needed)
 
     known = {
         "language": language,
@@ -110,6 +112,7 @@ def document(template: str, language: str, query: Mapping[str, str], nonce: str,
         "nonce": nonce,
         "query": query,
         "here": "",
+        "home": home(),
         "account": _account(),
     }
     return _templates().get_template(template).render({**known, **context})

@@ -1,4 +1,7 @@
-"""What a page of a folder shows, in words and addresses; the templates only put them in their places. Pure."""
+"""What a page of a folder shows, in words and addresses; the templates only put them in their places.
+
+Pure, but for whoever asks: addresses are written for them (`urls.through`), and the guard says what they may do.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from relevo.files import limits
+from relevo.files import guard, limits
+from relevo.files.accounts.access import Kind, Verb
 from relevo.files.bin import Binned
 from relevo.files.kinds import SHOWN, content_type, kind_of
 from relevo.files.pages.render import crumbs, date_text, link, size_text
 from relevo.files.texts import text
-from relevo.files.urls import quote, shown, url_of
+from relevo.files.urls import door, quote, shown, url_of
 from relevo.files.volume import Entry
 
 _DONE = {
@@ -115,8 +119,17 @@ def notice(query: Mapping[str, str], language: str) -> tuple[str, bool]:
     return text(language, code, what=what), single
 
 
+def _is_top(names: tuple[str, ...]) -> bool:
+    """Whether a path is what a share link opens: its reader goes no higher."""
+    found = door()
+    return found is not None and found.names == names
+
+
 def title_of(names: tuple[str, ...], language: str) -> str:
     """The title of a folder's page."""
+    found = door()
+    if found is not None:  # of a link's own path only the last name is told
+        names = names[max(0, len(found.names) - 1) :]
     path = "/".join(shown(name) for name in names)
     return text(language, "title", path=path) if path else text(language, "root")
 
@@ -141,7 +154,7 @@ def listing(view: View) -> dict[str, Any]:
         "here": here,
         "title": title_of(view.names, language),
         "crumbs": crumbs(view.names, language),
-        "parent": url_of(view.names[:-1], folder=True) if view.names else "",
+        "parent": url_of(view.names[:-1], folder=True) if view.names and not _is_top(view.names) else "",
         "rows": [row(here, entry, language, query) for entry in view.entries],
         "by": view.by,
         "descending": view.descending,
@@ -152,6 +165,8 @@ def listing(view: View) -> dict[str, Any]:
         "notice": told,
         "risk": risk,
         "bin_url": BIN_URL,
+        "may": may_do(view.names),
+        "may_write": guard.may(Verb.WRITE, (*view.names, "*")),
     }
 
 
@@ -187,8 +202,41 @@ def about(names: tuple[str, ...], entry: Entry, language: str, query: Mapping[st
         "kind": kind,
         "facts": _facts(entry, language),
         "shown": open_url(url, kind, query) if entry.is_folder or kind in SHOWN else "",
-        "download": f"{url}/?zip=1" if entry.is_folder else f"{url}?download=1",
+        "download": f"{url.rstrip('/')}/?zip=1" if entry.is_folder else f"{url}?download=1",
+        "may": may_do(names),
     }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class May:
+    """What whoever looks may do with something: a page offers nothing that is refused.
+
+    Attributes:
+        remove: delete it, give it another name or place.
+        fetch: have all of it.
+        duplicate: copy it to some place.
+        share: make links to it.
+        restore: they have a bin.
+    """
+
+    remove: bool
+    fetch: bool
+    duplicate: bool
+    share: bool
+    restore: bool
+
+
+def may_do(names: tuple[str, ...]) -> May:
+    """What whoever looks may do with something."""
+    acting = guard.current()
+    user, fetch = acting is None or acting.who.kind is Kind.USER, guard.may(Verb.READ_TREE, names)
+    return May(
+        remove=bool(names) and guard.may(Verb.REMOVE, names),
+        fetch=fetch,
+        duplicate=user and fetch,
+        share=acting is not None and user and guard.may(Verb.MANAGE, names),
+        restore=user,
+    )
 
 
 def preview(names: tuple[str, ...], entry: Entry, kind: str, language: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -198,7 +246,7 @@ def preview(names: tuple[str, ...], entry: Entry, kind: str, language: str, quer
         "here_query": {"preview": "1"},
         "shown_as": kind,
         "cut": kind == "text" and entry.size_bytes > limits.PREVIEW_TEXT_BYTES,
-        "source": url_of(names, folder=False),
+        "source": url_of(names, folder=False) + ("?file=1" if _is_top(names) else ""),
         "about_url": link(url_of(names, folder=False), query, about="1"),
     }
 

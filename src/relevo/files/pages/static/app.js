@@ -48,7 +48,7 @@ async function send(form, submitter) {
   const { answer, retried } = await ask(url, { method: "POST", body, headers: { Accept: "text/html" } });
   const text = await answer.text();
   if (answer.ok) {
-    show(text, answer.url, { push: action !== "ask" });
+    show(text, answer.url, { push: answer.redirected }); // else the page is the answer to this one form
   } else if (retried && ["delete", "rename", "move", "folder"].includes(action) && [404, 409].includes(answer.status)) {
     await go(url.pathname.endsWith("/") ? url.pathname : url.pathname.replace(/[^/]*$/, "")); // the lost answer was a yes
   } else {
@@ -109,6 +109,7 @@ document.addEventListener("keydown", (event) => {
 function dress() {
   previews();
   places();
+  copying();
   const form = document.getElementById("things"), tools = document.getElementById("chosen-tools");
   const folder = document.getElementById("folder-input");
   if (folder) folder.hidden = false;
@@ -186,6 +187,19 @@ function places() { // the folders below what is typed so far
   };
   field.addEventListener("input", fill);
   field.addEventListener("focus", fill);
+}
+
+function copying() { // the address of a link that was just made
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    const field = document.getElementById(button.dataset.copy);
+    button.hidden = false;
+    field.addEventListener("focus", () => field.select());
+    button.addEventListener("click", async () => {
+      field.select();
+      try { await navigator.clipboard.writeText(field.value); } catch { document.execCommand("copy"); } // without TLS there is no clipboard
+      tell(say("copied"), false);
+    });
+  }
 }
 
 const own = document.getElementById("script");

@@ -20,13 +20,13 @@ export async function download(url) {
   if (isAway(head.status)) { await sleep(500); return download(url); }
   const size = Number(head.headers.get("Content-Length"));
   if (!head.ok || size > IN_PAGE_MAX_BYTES) { location.assign(url); return; }
-  new Fetching(url, size, head.headers.get("ETag")).run();
+  const named = head.headers.get("Content-Disposition")?.match(/filename\*=UTF-8''([^;]+)/)?.[1];
+  new Fetching(url, size, head.headers.get("ETag"), decodeURIComponent(named ?? url.pathname.split("/").pop())).run();
 }
 
 class Fetching {
-  constructor(url, size, etag) {
-    Object.assign(this, { url, size, etag, parts: [], done: 0 });
-    this.name = decodeURIComponent(url.pathname.split("/").pop());
+  constructor(url, size, etag, name) {
+    Object.assign(this, { url, size, etag, name, parts: [], done: 0 });
     this.line = new Line(this.name, size, [["pause", () => this.pause()], ["resume", () => this.run()], ["cancel", () => this.cancel()]]);
   }
 

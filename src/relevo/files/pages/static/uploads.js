@@ -23,9 +23,11 @@ const folderHere = () => {
   return path.startsWith("/.relevo/") ? "" : decodeURIComponent(path).replace(/^\//, "");
 };
 
+const through = () => document.getElementById("drop")?.dataset.url ?? ""; // the link that takes files here
+
 export function upload(files) {
-  const folder = folderHere();
-  for (const { file, path } of files) queue.push(new Job(file, folder + path));
+  const folder = folderHere(), door = through();
+  for (const { file, path } of files) queue.push(new Job(file, door ? path.split("/").pop() : folder + path, door));
   if (queue.length && running === 0) rule = null;
   next();
 }
@@ -41,8 +43,8 @@ function next() {
 }
 
 class Job {
-  constructor(file, path) {
-    Object.assign(this, { file, path, ifexists: "refuse" });
+  constructor(file, path, door) {
+    Object.assign(this, { file, path, door, ifexists: "refuse" });
     this.line = new Line(path, file.size, [["pause", () => this.pause()], ["resume", () => this.resume()], ["cancel", () => this.cancel()]]);
   }
 
@@ -89,9 +91,9 @@ class Job {
       }, 1000);
       this.wake = () => stop("stopped");
       this.tus ??= new globalThis.tus.Upload(this.file, {
-        endpoint: "/.relevo/tus/", retryDelays: null, uploadDataDuringCreation: this.file.size <= AT_ONCE_BYTES, removeFingerprintOnSuccess: true,
+        endpoint: `${this.door}/.relevo/tus/`, retryDelays: null, uploadDataDuringCreation: this.file.size <= AT_ONCE_BYTES, removeFingerprintOnSuccess: true,
         headers: { Accept: "application/json", "Accept-Language": document.documentElement.lang },
-        fingerprint: async (file) => ["relevo", this.path, file.size, file.lastModified].join("/"),
+        fingerprint: async (file) => ["relevo", this.door, this.path, file.size, file.lastModified].join("/"),
       });
       Object.assign(this.tus.options, {
         metadata: { path: this.path, ifexists: this.ifexists },
@@ -185,7 +187,7 @@ export function start(onDone) {
   refresh = onDone;
   let depth = 0;
   const over = (on) => document.body.classList.toggle("over", on);
-  const carries = (event) => event.dataTransfer?.types.includes("Files");
+  const carries = (event) => event.dataTransfer?.types.includes("Files") && document.getElementById("file"); // where nothing may be put, nothing is caught
   addEventListener("dragenter", (event) => { if (carries(event)) { depth++; over(true); event.preventDefault(); } });
   addEventListener("dragleave", (event) => { if (carries(event) && --depth <= 0) { depth = 0; over(false); } });
   addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
