@@ -14,7 +14,6 @@ from relevo.base.errors import RelevoError
 from relevo.base.units import parse_size_bytes
 from relevo.cli.context import print_json
 from relevo.lab.lab import Lab, Options
-from relevo.lab.machine import environment
 from relevo.lab.scene import DEFAULT_DIR, EXPOSED_PORT
 
 app = typer.Typer(
@@ -109,9 +108,10 @@ def run(
     folder: Dir = DEFAULT_DIR,
 ) -> None:
     """Run a command in a machine. Input, output, signals and exit status pass through."""
-    argv = _lab(folder).machine(node).command(command)
+    machine = _lab(folder).machine(node)
+    argv = machine.command(command)
     sys.stdout.flush()
-    os.execve(argv[0], argv, {**os.environ, **environment()})
+    os.execve(argv[0], argv, {**os.environ, **machine.environment})
 
 
 @app.command()
@@ -132,6 +132,17 @@ def boot(node: Node, folder: Dir = DEFAULT_DIR, *, as_json: Json = False) -> Non
     """Switch a machine on that crashed or was stopped."""
     _lab(folder).boot(node)
     _say(f"{node} is on.", {"node": node}, as_json=as_json)
+
+
+@app.command()
+def program(
+    node: Node,
+    venv: Annotated[pathlib.Path | None, typer.Argument(help="A virtual environment with another Relevo.")] = None,
+    folder: Dir = DEFAULT_DIR,
+) -> None:
+    """Choose the program that a server runs from its next boot on; without a folder it is this one again."""
+    _lab(folder).set_program(node, venv)
+    typer.echo(f"{node} runs {'this program' if venv is None else venv} from its next boot on.")
 
 
 @app.command()

@@ -177,15 +177,18 @@ def python(module: str) -> list[str]:
     return [sys.executable, "-P", "-m", module]
 
 
-def program_folders(hidden: tuple[str, ...]) -> list[str]:
+def program_folders(hidden: tuple[str, ...], *further: str) -> list[str]:
     """Folders that hold this program and its interpreter and that an overlay over / would not show.
 
     Args:
         hidden: trees that no machine sees.
+        further: other folders that have to be seen.
     """
     source = pathlib.Path(__file__).resolve().parents[2]
     found = []
-    for path in dict.fromkeys((source, pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix))):
+    for path in dict.fromkeys(
+        (source, pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix), *map(pathlib.Path, further))
+    ):
         masked = any(path.is_relative_to(tree) for tree in hidden)
         if masked or path.stat().st_dev != pathlib.Path("/").stat().st_dev:
             found.append(str(path))

@@ -15,7 +15,7 @@ from relevo.lab import cleanup, service
 from relevo.lab.errors import CommandFailed, LabFailed, LabNotRunning, LabRunning, MachineOff
 from relevo.lab.expose import HOST
 from relevo.lab.folder import LabFolder
-from relevo.lab.machine import Machine, environment, read_log
+from relevo.lab.machine import Machine, read_log
 from relevo.lab.scene import (
     ADDRESSES,
     CLIENT,
@@ -223,6 +223,27 @@ class Lab:
         if units:
             self.start_units(node)
 
+    def set_program(self, node: str, program: pathlib.Path | None) -> None:
+        """Which program a server runs from its next boot on: two versions side by side, as during an upgrade.
+
+        Args:
+            node: whose.
+            program: a virtual environment that has `bin/relevo`; None: this program.
+
+        Raises:
+            LabFailed: there is no such program.
+            LabNotRunning: there is no lab.
+        """
+        check_machine(node, server=True)
+        with self._changing():
+            options = self.folder.options()
+            programs = {name: path for name, path in options.programs.items() if name != node}
+            if program is not None:
+                if not (program / "bin/relevo").is_file():
+                    raise LabFailed(f"There is no {program}/bin/relevo.", "Name a virtual environment that has Relevo.")
+                programs[node] = str(program.resolve())
+            self.folder.save("lab.json", msgspec.structs.replace(options, programs=programs))
+
     def stop(self, node: str) -> None:
         """Power a machine off in order: it says goodbye, its daemons end, then it is off.
 
@@ -306,10 +327,9 @@ class Lab:
         Raises:
             MachineOff: it is off.
         """
-        command = self.machine(node).command(argv)
-        return subprocess.Popen(
-            command, stdin=stdin, stdout=stdout, stderr=stderr, env={**environment(), **(env or {})}
-        )
+        machine = self.machine(node)
+        command, given = machine.command(argv), {**machine.environment, **(env or {})}
+        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=given)
 
     def run(
         self,

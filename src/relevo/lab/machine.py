@@ -120,6 +120,7 @@ class Machine:
         if self.process is not None:
             raise MachineOn(f"{self.name} is on already.")
         self._forget()
+        program = self._lab.options().programs.get(self.name)
         disks = {} if self.disk is None else {DISK_PATH: str(self.disk.power_on())}
         if self._lab.options().fencing and self.disk is not None:
             disks[SWITCHES] = str(self._folder.parent / POWER)
@@ -129,9 +130,9 @@ class Machine:
             "folder": str(self._folder),
             "disks": disks,
             "shared": [str(self._lab.shared)],
-            "needed": program_folders((*MASKED_TREES, str(self._lab.path))),
+            "needed": program_folders((*MASKED_TREES, str(self._lab.path)), *([program] if program else [])),
             "boot_id": str(uuid.uuid4()),
-            "env": environment(),
+            "env": environment(program),
             "units": self._lab.load(self._units_name, []),
         }
         (self._folder / "boot.json").write_bytes(msgspec.json.encode(spec))
@@ -160,6 +161,11 @@ class Machine:
     def root(self) -> pathlib.Path:
         """Its file tree, as far as the host can reach it while it is on."""
         return pathlib.Path(f"/proc/{self.power().pid}/root")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of what is run in it."""
+        return environment(self._lab.options().programs.get(self.name))
 
     def command(self, argv: Iterable[str]) -> list[str]:
         """The command line, on the host, that runs `argv` in it.
@@ -297,9 +303,13 @@ def _namespace(process: Process) -> set[int]:
     return set() if found is None or found == own else {found}
 
 
-def environment() -> dict[str, str]:
-    """The environment of a machine's daemons and commands: this program's commands come first in PATH."""
-    folder = pathlib.Path(sys.executable).parent
+def environment(program: str | None = None) -> dict[str, str]:
+    """The environment of a machine's daemons and commands: the program's commands come first in PATH.
+
+    Args:
+        program: the virtual environment of another program than this one.
+    """
+    folder = pathlib.Path(sys.executable).parent if program is None else pathlib.Path(program) / "bin"
     path = f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     found = {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     return {**found, MASK_VARIABLE: REQUIRED, STAND_IN_VARIABLE: f"/{sysrq.STAND_IN}"}

@@ -67,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         auto_failback: whether the service returns to nodo1.
         seed: of what the disks forget.
         further: more text of relevo.toml.
+        programs: machine -> the virtual environment whose `relevo` it runs instead of this one, from its next boot on.
     """
 
     disk: Literal["testdisk", "plain"] = "testdisk"
@@ -82,6 +83,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     auto_failback: bool = True
     seed: int = 1
     further: str = ""
+    programs: dict[str, str] = {}
 
 
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
