@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster_load import Cluster
+from dav_client import OpenFile
 
 from relevo.lab import poll
 from relevo.lab.demo import polling
@@ -68,6 +69,7 @@ def test_an_orderly_stop_of_the_active_server(cluster: Cluster) -> None:
 
 
 def test_a_power_cut_of_the_active_server_and_a_second_one_right_after(cluster: Cluster) -> None:
+    opened = OpenFile.begin(cluster.lab)
     with cluster.one_address(), cluster.load():
         cluster.lab.crash("nodo1")
         cluster.story.await_service_away_from("nodo1")
@@ -78,6 +80,7 @@ def test_a_power_cut_of_the_active_server_and_a_second_one_right_after(cluster: 
         cluster.story.await_service_away_from("nodo2")
         cluster.lab.boot("nodo2")
         cluster.story.await_service_on("nodo1")
+    opened.end()
     cluster.judge()
 
 

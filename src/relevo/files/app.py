@@ -28,6 +28,8 @@ from relevo.files import (
     zipping,
 )
 from relevo.files.accounts import gate, identity, orders, remote, rules
+from relevo.files.dav import ask
+from relevo.files.dav import handler as dav
 from relevo.files.download import send_file
 from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, language_of, refuse_foreign_pages, take_apart
@@ -38,6 +40,8 @@ from relevo.files.volume import Entry
 
 ALLOWED = "OPTIONS, GET, HEAD, PUT, POST, DELETE, MKCOL"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_NOT_NOTED = _SAFE | {"PROPFIND", "LOCK", "UNLOCK"}
+"""What changes no file (a LOCK that makes an empty one is followed by the PUT of its content)."""
 _log = structlog.get_logger()
 
 
@@ -80,16 +84,16 @@ class App:
             return await _order(self._service, call)
         if call.place.names[: len(link.PLACE)] == link.PLACE:
             return await self._by_link(call)
-        accounts = self._service.accounts
-        who = await identity.of(accounts, request)
-        call = dataclasses.replace(call, who=who)
+        accounts, over_dav = self._service.accounts, dav.is_here(call)
+        who = await identity.of(accounts, request, sessions=not over_dav)
+        call = dataclasses.replace(call, who=who, place=ask.inside(call.place) if over_dav else call.place)
         with guard.acting(accounts.guard(who)):
             try:
-                response = await self._for_somebody(call)
+                response = await (self._over_dav(call) if over_dav else self._for_somebody(call))
             except FilesError as error:
                 if accounts.exist:
                     self._note(call, error.status)
-                    if error.code == "log_in" and request.method in _SAFE and call.wants_html:
+                    if not over_dav and error.code == "log_in" and request.method in _SAFE and call.wants_html:
                         return gate.to_login(request)
                 raise
             if accounts.exist:
@@ -132,16 +136,23 @@ class App:
             raise FilesError(404 if call.request.method in _SAFE else 403, "reserved")
         return await self._on_files(call)
 
+    async def _over_dav(self, call: Call) -> web.StreamResponse:
+        if self._service.accounts.exist:
+            rules.admit_to_dav(call)
+        return await dav.handle(self._service, call)
+
     def _note(self, call: Call, status: int) -> None:
         """Into the audit log: changes of files, and what was refused."""
         request = call.request
-        changed = request.method not in _SAFE and status < 400
+        changed = request.method not in _NOT_NOTED and status < 400
         if (not changed and status not in {401, 403}) or call.place.names[:2] in {gate.LOGIN, gate.ACCOUNT}:
             return
         path, _ = split_target(request.raw_path)
         if call.who.link is not None:  # the address holds the link's secret
             path = "/" + "/".join(map(shown, call.place.names))
         more = {"action": call.query["action"][:32]} if "action" in call.query else {}
+        if "Destination" in request.headers:
+            more["to"] = request.headers["Destination"][: limits.PATH_MAX_BYTES]
         self._service.audit.note(
             call.who.label, request.method, call, path=path[: limits.PATH_MAX_BYTES], status=status, **more
         )
@@ -160,7 +171,10 @@ class App:
             case "MKCOL":
                 return await changes.make_folder(service, call)
             case "OPTIONS":
-                return empty(204, {"Allow": ALLOWED, "Tus-Resumable": tus.VERSION})
+                more = (
+                    {} if call.place.names else {"DAV": "1, 2", "MS-Author-Via": "DAV"}
+                )  # Windows asks the root first
+                return empty(204, {"Allow": ALLOWED, "Tus-Resumable": tus.VERSION, **more})
         raise FilesError(405, "method", headers={"Allow": ALLOWED})
 
     async def _read(self, call: Call) -> web.StreamResponse:

@@ -81,13 +81,16 @@ def discard(volume: Volume, names: tuple[str, ...], condition: Condition = no_co
                 if present is None:
                     raise FilesError(404, "not_found")
                 condition(present)
+                volume.locks.require(names, member=True, tree=True)
                 tree.rename_new(name, bin_id, source=parent, target=folder)
+                tokens = volume.locks.forget(names)
         except BaseException:
             os.unlink(bin_id + _SUFFIX, dir_fd=folder)
             raise
         guard.gone(names, present)
         sync_fd(folder)
         sync_fd(parent)
+    volume.erase_locks(tokens)
     return bin_id
 
 
@@ -176,6 +179,7 @@ def restore(volume: Volume, bin_id: str) -> tuple[str, ...]:
             candidate = name if number == 1 else numbered(name, number)
             guard.require(Verb.REMOVE, (*above, candidate))
             with contextlib.suppress(FileExistsError), volume.names_lock:
+                volume.locks.require((*above, candidate), member=True)
                 with guard.charged((*above, candidate), record.size_bytes, None):
                     tree.rename_new(bin_id, candidate, source=folder, target=parent)
                 break

@@ -51,16 +51,16 @@ async def create_folder(service: Service, names: tuple[str, ...]) -> int:
     return copies
 
 
-async def discard(service: Service, names: tuple[str, ...]) -> int:
+async def discard(service: Service, names: tuple[str, ...], condition: Condition = no_condition) -> int:
     """Put a file or a folder into the bin, or delete it where there is none; on how many servers that is recorded.
 
     Raises:
         FilesError: nothing was deleted.
     """
     if service.resource.bin_expiry_ms == 0:
-        return await remove(service, names, recursive=True)
+        return await remove(service, names, condition, recursive=True)
     await service.require_copies()
-    bin_id = await service.run(rubbish.discard, service.volume, names)
+    bin_id = await service.run(rubbish.discard, service.volume, names, condition)
     copies = await service.copies()
     _log.info("discarded", path="/".join(names), bin=bin_id, copies=copies)
     return copies
@@ -93,7 +93,14 @@ async def purge(service: Service, bin_id: str) -> int:
     return copies
 
 
-async def move(service: Service, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool = False) -> int:
+async def move(
+    service: Service,
+    source: tuple[str, ...],
+    target: tuple[str, ...],
+    *,
+    replace: tree.Replace = tree.Replace.NOTHING,
+    condition: Condition = no_condition,
+) -> int:
     """Give something another name or place; on how many servers that is recorded.
 
     Raises:
@@ -101,13 +108,23 @@ async def move(service: Service, source: tuple[str, ...], target: tuple[str, ...
     """
     check_new(target)
     await service.require_copies()
-    await service.run(tree.move, service.volume, source, target, replace=replace)
+    volume = service.volume
+    trash = await service.run(tree.move, volume, source, target, replace=replace, condition=condition)
+    if trash is not None:
+        service.later(volume.purge, "trash", trash)
     copies = await service.copies()
     _log.info("moved", path="/".join(source), to="/".join(target), copies=copies)
     return copies
 
 
-async def copy(service: Service, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool = False) -> int:
+async def copy(
+    service: Service,
+    source: tuple[str, ...],
+    target: tuple[str, ...],
+    *,
+    replace: tree.Replace = tree.Replace.NOTHING,
+    deep: bool = True,
+) -> int:
     """Copy something, whole and durable, or not at all; on how many servers it is.
 
     Raises:
@@ -115,7 +132,7 @@ async def copy(service: Service, source: tuple[str, ...], target: tuple[str, ...
     """
     check_new(target)
     await service.require_copies()
-    await tree.copy(service, source, target, replace=replace)
+    await tree.copy(service, source, target, replace=replace, deep=deep)
     copies = await service.copies()
     _log.info("copied", path="/".join(source), to="/".join(target), copies=copies)
     return copies

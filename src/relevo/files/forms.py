@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 from aiohttp import BodyPartReader, MultipartReader, web
 
-from relevo.files import changes, guard, limits, pages, sharing, zipping
+from relevo.files import changes, guard, limits, pages, sharing, tree, zipping
 from relevo.files.accounts.access import Kind, Verb
 from relevo.files.bin import numbered
 from relevo.files.errors import FilesError
@@ -149,13 +149,14 @@ async def _relocate(
         folder = relative_path(to) if to else ()
         targets = [(*folder, item) for item in items]
     change = changes.copy if action == "copy" else changes.move
+    replace = tree.Replace.FILE if conflict == "replace" else tree.Replace.NOTHING
 
     async def relocate(item: str, target: tuple[str, ...]) -> int:
         source = (*names, item)
         if source[0] in HIDDEN_AT_ROOT:
             raise FilesError(403, "reserved")
         free = await _free_name(service, target) if conflict == "both" else target
-        return await change(service, source, free, replace=conflict == "replace")
+        return await change(service, source, free, replace=replace)
 
     copies = await _each([functools.partial(relocate, *pair) for pair in zip(items, targets, strict=True)])
     return done(call, _here(call), "copied" if action == "copy" else "moved", copies, *map(shown, items))

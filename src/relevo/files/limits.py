@@ -81,6 +81,26 @@ SEARCH_SLICE_S = 0.05
 PREVIEW_TEXT_BYTES = 256 << 10
 """So much of a text file is shown as a preview."""
 
+# --- WebDAV -----------------------------------------------------------------------------------------------------------
+DAV_XML_MAX_BYTES = 256 << 10
+"""The body of a request that is XML."""
+DAV_XML_DEPTH_MAX = 64
+DAV_XML_ELEMENTS_MAX = 2000
+DAV_IF_MAX_CONDITIONS = 256
+"""Conditions in one If field."""
+DAV_SLICE = 200
+"""Things that one turn of a thread describes; an answer about more is sent while it is made."""
+LOCKS_MAX = 5000
+LOCK_OWNER_MAX_BYTES = 4096
+LOCK_DEFAULT_S = 600
+"""How long a lock holds when its client does not say."""
+LOCK_MAX_S = 3600
+"""Longer ones are refreshed by their clients."""
+LOCK_GRACE_S = 120
+"""A lock that ended while the servers changed holds for this long more, so that its client can refresh it."""
+PROPERTIES_MAX_BYTES = 32 << 10
+"""What may be said about one thing, where the file system keeps so much."""
+
 # --- answers ----------------------------------------------------------------------------------------------------------
 RETRY_AFTER_S = 1
 COPIES_TIMEOUT_S = 2.0

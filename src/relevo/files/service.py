@@ -21,7 +21,7 @@ import structlog
 from relevo.base.errors import RelevoError
 from relevo.config.model import FilesResource
 from relevo.files import bin as rubbish
-from relevo.files import copies, limits, uploads
+from relevo.files import copies, limits, lock_store, uploads
 from relevo.files.accounts import audit, remote
 from relevo.files.accounts import store as usage_store
 from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
@@ -119,6 +119,7 @@ class Service:
                 leftovers = await self._pool.run(volume.open)
                 await self._pool.run(self.accounts.load, volume)
                 seen = await self._pool.run(usage_store.load_seen, volume)
+                await self._pool.run(lock_store.load, volume)
             except RelevoError as error:
                 await self._pool.run(volume.close)
                 self.state = State.CLOSED
@@ -374,6 +375,7 @@ class Service:
                         await self._look_after(volume, upload_id)
             with contextlib.suppress(FilesError):
                 await self._empty_bin(volume)
+                await self.run(lock_store.expire, volume)
             await asyncio.sleep(limits.CLEAN_INTERVAL_S)
 
     async def _empty_bin(self, volume: Volume) -> None:

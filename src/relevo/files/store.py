@@ -19,7 +19,7 @@ from relevo.files import beside, digests, guard, limits
 from relevo.files.accounts.access import Verb
 from relevo.files.conditions import require
 from relevo.files.errors import FilesError, unavailable
-from relevo.files.http import COMMON_HEADERS, Call, body_pieces, go_on
+from relevo.files.http import COMMON_HEADERS, Call, body_pieces, go_on, whole_number
 from relevo.files.service import Service
 from relevo.files.urls import check_new, url_of
 from relevo.files.volume import Condition, Entry, Handle, Volume, no_condition, write_all
@@ -44,8 +44,20 @@ class Stored:
     digest: bytes | None
 
 
-async def put(service: Service, call: Call) -> web.Response:
-    """Answer a PUT."""
+async def put(
+    service: Service, call: Call, *, also: Condition = no_condition, make_folders: bool = True
+) -> web.Response:
+    """Answer a PUT.
+
+    Args:
+        service: with the volume open.
+        call: the request.
+        also: a further condition on what is there now, beside those of RFC 9110.
+        make_folders: missing folders on the way are made; else 409.
+
+    Raises:
+        FilesError: nothing was stored.
+    """
     request, names = call.request, call.place.names
     if call.place.slash:
         raise FilesError(400, "file_slash")
@@ -58,19 +70,35 @@ async def put(service: Service, call: Call) -> web.Response:
 
     def expected(entry: Entry | None) -> None:
         require(method, headers, entry.version if entry is not None and not entry.is_folder else None)
+        also(entry)
 
     await service.require_copies()
-    await service.run(_check_target, service.volume, names, expected, request.content_length)
+    await service.run(_check_target, service.volume, names, expected, length_of(request), make_folders=make_folders)
     await go_on(request)
-    stored = await receive(service, names, body_pieces(request), condition=expected, digest=announced)
+    stored = await receive(
+        service, names, body_pieces(request), condition=expected, digest=announced, make_folders=make_folders
+    )
     return answer(names, stored)
 
 
-def _check_target(volume: Volume, names: tuple[str, ...], expected: Condition, length: int | None) -> None:
+def length_of(request: web.BaseRequest) -> int | None:
+    """How long a body will be: macOS sends it in chunks, and says so in a field of its own."""
+    if request.content_length is not None or "X-Expected-Entity-Length" not in request.headers:
+        return request.content_length
+    return whole_number(request.headers["X-Expected-Entity-Length"])
+
+
+def _check_target(
+    volume: Volume, names: tuple[str, ...], expected: Condition, length: int | None, *, make_folders: bool
+) -> None:
     present = volume.look(names)
+    if present is None and not make_folders:
+        with volume.existing(names[:-1]):
+            pass
     expected(present)
     if present is not None and present.is_folder:
         raise FilesError(409, "is_folder")
+    volume.locks.require(names, member=present is None)
     guard.require_room(names, length or 0)
     check_room(volume, length or 0)
 
@@ -107,6 +135,7 @@ async def receive(
     condition: Condition = no_condition,
     digest: bytes | None = None,
     replaces: bool = True,
+    make_folders: bool = True,
 ) -> Stored:
     """Store a body under a name.
 
@@ -117,6 +146,7 @@ async def receive(
         condition: looked at again in the moment of renaming.
         digest: the SHA-256 that it must have.
         replaces: a file of this name; else it gets a number beside it.
+        make_folders: missing folders on the way are made.
 
     Raises:
         FilesError: nothing was stored.
@@ -133,7 +163,7 @@ async def receive(
         if service.resource.when_degraded == "refuse" and await service.copies() < 2:
             raise unavailable("degraded")
         if replaces:
-            entry, created = await service.run(volume.publish, temporary, names, condition)
+            entry, created = await service.run(volume.publish, temporary, names, condition, make_folders=make_folders)
         else:
             entry, created = await service.run(beside.publish, volume, temporary, names), True
         published = True

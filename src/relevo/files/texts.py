@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from relevo.files.texts_accounts import ACCOUNTS
+from relevo.files.texts_dav import DAV
 from relevo.files.texts_links import LINKS
 from relevo.files.texts_pages import PAGES
 from relevo.files.texts_script import SCRIPT
@@ -139,6 +140,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     **ACCOUNTS,
     **LINKS,
     **SCRIPT,
+    **DAV,
 }
 
 _TAG = re.compile(r"\s*([A-Za-z]{1,8}|\*)(?:-[A-Za-z0-9-]*)?\s*(?:;\s*q\s*=\s*([0-9.]+))?\s*")

@@ -5,20 +5,32 @@ Everything here but `copy` itself runs in threads of the pool, as all that touch
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
+import enum
 import errno
 import os
 import secrets
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from relevo.base.durable import sync_fd
-from relevo.files import guard, limits
+from relevo.files import guard, limits, properties
 from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
-from relevo.files.volume import FILE_MODE, FOLDER, FOLDER_MODE, Entry, Handle, Volume, closing, folder_below, own, split
+from relevo.files.volume import (
+    FILE_MODE,
+    FOLDER,
+    FOLDER_MODE,
+    Condition,
+    Entry,
+    Handle,
+    Volume,
+    closing,
+    folder_below,
+    no_condition,
+    own,
+    split,
+)
 
 if TYPE_CHECKING:
     from relevo.files.service import Service
@@ -26,6 +38,8 @@ if TYPE_CHECKING:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NOREPLACE = 1
 """RENAME_NOREPLACE of renameat2(2): never over something that came into being a moment ago."""
+_EXCHANGE = 2
+"""RENAME_EXCHANGE: two things change their names in one step."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,29 +50,16 @@ def rename_new(name: str, new: str, *, source: int, target: int) -> None:
         FilesError: 409, a folder into itself.
         OSError: FileExistsError, and whatever renameat2 says.
     """
-    if _LIBC.renameat2(source, os.fsencode(name), target, os.fsencode(new), _NOREPLACE) == 0:
+    _rename(name, new, source, target, _NOREPLACE)
+
+
+def _rename(name: str, new: str, source: int, target: int, flags: int) -> None:
+    if _LIBC.renameat2(source, os.fsencode(name), target, os.fsencode(new), flags) == 0:
         return
     number = ctypes.get_errno()
     if number == errno.EINVAL:
         raise FilesError(409, "inside_itself")
     raise OSError(number, os.strerror(number), name, None, new)
-
-
-@contextlib.contextmanager
-def existing(volume: Volume, names: tuple[str, ...]) -> Iterator[int]:
-    """The folder that something is to be put in; it must exist, for a typing error must not make folders.
-
-    Raises:
-        FilesError: 409, there is none.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            fd = stack.enter_context(volume.folder(names))
-        except FileNotFoundError as error:
-            raise FilesError(409, "parent_missing") from error
-        except NotADirectoryError as error:
-            raise FilesError(409, "not_folder") from error
-        yield fd
 
 
 def _refuse_inside(source: tuple[str, ...], target: tuple[str, ...]) -> None:
@@ -68,85 +69,148 @@ def _refuse_inside(source: tuple[str, ...], target: tuple[str, ...]) -> None:
         raise FilesError(409, "inside_itself")
 
 
-def _present(parent: int, entry: Entry, new: str, *, replace: bool) -> Entry | None:
-    """What has a name that something is about to get; only a file replaces a file, and only if told to."""
-    present = Volume.look_in(parent, new)
-    if present is not None and (present.is_folder or entry.is_folder or not replace):
-        raise FilesError(409, "exists")
-    return present
+class Replace(enum.Enum):
+    """What may be replaced by something that gets its name."""
+
+    NOTHING = "nothing"
+    FILE = "file"  # a file by a file
+    ANYTHING = "anything"  # a folder with all that is in it too
 
 
-def _place(name: str, old: int, parent: int, new: str, present: Entry | None) -> None:
-    """Give something its new name, which `present` has now."""
-    if present is None:
-        rename_new(name, new, source=old, target=parent)
-    else:
-        os.rename(name, new, src_dir_fd=old, dst_dir_fd=parent)
-
-
-def move(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool = False) -> None:
-    """Give a file or a folder another name or place, durably.
+def _check_present(present: Entry | None, entry: Entry, replace: Replace) -> None:
+    """Refuse what may not be replaced.
 
     Raises:
-        FilesError: 404 no source, 409 something in the way, no folder to put it in, a folder into itself.
+        FilesError: 409.
+    """
+    if present is None or replace is Replace.ANYTHING:
+        return
+    if replace is Replace.NOTHING or present.is_folder or entry.is_folder:
+        raise FilesError(409, "exists")
+
+
+def _place(entry: Entry, name: str, old: int, parent: int, new: str, present: Entry | None) -> bool:
+    """Give something its new name, which `present` has now; whether what had it has the old name now.
+
+    Whoever looks finds the one or the other, at every moment.
+    """
+    if present is None:
+        rename_new(name, new, source=old, target=parent)
+    elif present.is_folder or entry.is_folder:
+        _rename(name, new, old, parent, _EXCHANGE)
+        return True
+    else:
+        os.rename(name, new, src_dir_fd=old, dst_dir_fd=parent)
+    return False
+
+
+def move(
+    volume: Volume,
+    source: tuple[str, ...],
+    target: tuple[str, ...],
+    *,
+    replace: Replace = Replace.NOTHING,
+    condition: Condition = no_condition,
+) -> str | None:
+    """Give a file or a folder another name or place, durably.
+
+    Args:
+        volume: the volume.
+        source: what.
+        target: its new path.
+        replace: what may be there.
+        condition: what the source must be.
+
+    Returns:
+        The name in the trash of a folder that was replaced, left to `Volume.purge`, or None.
+
+    Raises:
+        FilesError: 404 no source, 409 something in the way, no folder to put it in, a folder into itself, a lock.
     """
     _refuse_inside(source, target)
     guard.require(Verb.REMOVE, source)
     guard.require(Verb.REMOVE, target)  # as WRITE, and no share may be below what comes to lie there
-    (source_above, name), (target_above, new) = split(source), split(target)
-    with volume.folder(source_above) as old, existing(volume, target_above) as parent:
+    (source_above, name), (target_above, new), trash = split(source), split(target), None
+    with volume.folder(source_above) as old, volume.existing(target_above) as parent:
         with volume.names_lock:
             entry = volume.look_in(old, name)
             if entry is None:
                 raise FilesError(404, "not_found")
+            condition(entry)
             if source == target:
-                return
-            present = _present(parent, entry, new, replace=replace)
+                return None
+            present = volume.look_in(parent, new)
+            _check_present(present, entry, replace)
+            volume.locks.require(source, member=True, tree=True)
+            volume.locks.require(target, member=present is None, tree=True)
             guard.moved(source, target, entry)
-            _place(name, old, parent, new, present)
+            if _place(entry, name, old, parent, new, present):
+                trash = secrets.token_hex(16)
+                os.rename(name, trash, src_dir_fd=old, dst_dir_fd=volume.work("trash"))
             if present is not None:
                 guard.gone(target, present)
+            tokens = volume.locks.forget(source) + volume.locks.forget(target, itself=False)
         sync_fd(parent)
         if source_above != target_above:
             sync_fd(old)
+    volume.erase_locks(tokens)
+    return trash
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
-async def copy(service: Service, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool = False) -> None:
+async def copy(
+    service: Service,
+    source: tuple[str, ...],
+    target: tuple[str, ...],
+    *,
+    replace: Replace = Replace.NOTHING,
+    deep: bool = True,
+) -> None:
     """Copy a file or a folder with everything in it; it appears whole, and durable, or not at all.
+
+    Args:
+        service: with the volume open.
+        source: what.
+        target: the path of the copy.
+        replace: what may be there.
+        deep: a folder's content too; else only the folder and what is said about it.
 
     Raises:
         FilesError: as `move`, or the volume is full; nothing is left behind.
     """
     _refuse_inside(source, target)
-    guard.require(Verb.READ_TREE, source)
+    guard.require(Verb.READ_TREE if deep else Verb.LIST, source)
     guard.require(Verb.REMOVE, target)  # as in `move`
     volume = service.volume
-    entry = await service.run(_look, volume, source, target, replace=replace)
+    entry = await service.run(_look, volume, source, target, replace)
     name = secrets.token_hex(16)
     try:
         size_bytes = entry.size_bytes
         guard.require_room(target, size_bytes)
-        if entry.is_folder:
+        if not entry.is_folder:
+            await _copy_file(service, source, (name,))
+        elif deep:
             size_bytes = await _copy_folders(service, source, name, target)
             await service.run(_sync_all, volume.work("tmp"))
         else:
-            await _copy_file(service, source, (name,))
+            await service.run(_copy_folder_alone, volume, source, name)
         copied = dataclasses.replace(entry, size_bytes=size_bytes)
-        await service.run(_publish, volume, name, copied, target, replace=replace)
+        replaced = await service.run(_publish, volume, name, copied, target, replace)
     except BaseException:
         service.later(volume.purge, "tmp", name)
         raise
+    if replaced:
+        service.later(volume.purge, "tmp", name)
 
 
-def _look(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], *, replace: bool) -> Entry:
+def _look(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], replace: Replace) -> Entry:
     entry, present = volume.look(source), volume.look(target)
     if entry is None:
         raise FilesError(404, "not_found")
-    if present is not None and (present.is_folder or entry.is_folder or not replace):
-        raise FilesError(409, "exists")
+    _check_present(present, entry, replace)
+    volume.locks.require(target, member=present is None, tree=True)
     return entry
 
 
@@ -171,11 +235,22 @@ async def _copy_folders(service: Service, source: tuple[str, ...], name: str, ta
 
 
 def _begin_folder(volume: Volume, source: tuple[str, ...], way: tuple[str, ...]) -> list[Entry]:
+    _make_folder(volume, source, way)
+    return volume.entries(source)
+
+
+def _make_folder(volume: Volume, source: tuple[str, ...], way: tuple[str, ...]) -> None:
     with folder_below(volume.work("tmp"), way[:-1]) as parent:
         os.mkdir(way[-1], FOLDER_MODE, dir_fd=parent)
-        with closing(os.open(way[-1], FOLDER, dir_fd=parent)) as made:
+        with closing(os.open(way[-1], FOLDER, dir_fd=parent)) as made, volume.folder(source) as old:
             own(made)
-    return volume.entries(source)
+            properties.carry(old, made)
+
+
+def _copy_folder_alone(volume: Volume, source: tuple[str, ...], name: str) -> None:
+    _make_folder(volume, source, (name,))
+    with folder_below(volume.work("tmp"), (name,)) as made:
+        sync_fd(made)
 
 
 async def _copy_file(service: Service, source: tuple[str, ...], way: tuple[str, ...]) -> None:
@@ -200,6 +275,7 @@ def _copy_slice(volume: Volume, handle: Handle, way: tuple[str, ...], offset: in
     ):
         if offset == 0:
             own(out)
+            properties.carry(handle.fd, out)
         done, wanted = 0, limits.COPY_SLICE_BYTES
         while done < wanted:
             count = os.copy_file_range(handle.fd, out, wanted - done, offset + done, offset + done)
@@ -223,12 +299,18 @@ def _sync_all(folder: int) -> None:
     sync_fd(folder)
 
 
-def _publish(volume: Volume, name: str, entry: Entry, target: tuple[str, ...], *, replace: bool) -> None:
+def _publish(volume: Volume, name: str, entry: Entry, target: tuple[str, ...], replace: Replace) -> bool:
+    """Give a copy its name; whether what it replaced has the copy's old name now."""
     guard.require(Verb.REMOVE, target)  # copying takes a while: as it is now
     above, new = split(target)
-    with existing(volume, above) as parent:
+    with volume.existing(above) as parent:
         with volume.names_lock:
-            present = _present(parent, entry, new, replace=replace)
+            present = volume.look_in(parent, new)
+            _check_present(present, entry, replace)
+            volume.locks.require(target, member=present is None, tree=True)
             with guard.charged(target, entry.size_bytes, present):
-                _place(name, volume.work("tmp"), parent, new, present)
+                replaced = _place(entry, name, volume.work("tmp"), parent, new, present)
+            tokens = volume.locks.forget(target, itself=False)
         sync_fd(parent)
+    volume.erase_locks(tokens)
+    return replaced

@@ -21,7 +21,9 @@ from relevo.files.limits import NAME_MAX_BYTES, PATH_MAX_BYTES
 
 WORK_FOLDER = ".relevo"
 """At the root of the volume: what is being uploaded. On the wire: the service's own addresses."""
-HIDDEN_AT_ROOT = frozenset({WORK_FOLDER, "lost+found"})
+DAV_FOLDER = "dav"
+"""Below this address WebDAV is spoken, so the root of the volume has no folder of this name."""
+HIDDEN_AT_ROOT = frozenset({WORK_FOLDER, DAV_FOLDER, "lost+found"})
 HEALTH = (WORK_FOLDER, "health")
 TUS = (WORK_FOLDER, "tus")
 _SAFE = "!$&'()*+,;=:@~-._"  # RFC 3986 pchar, so that names stay readable

@@ -7,6 +7,7 @@ lead outside, whatever happens to the tree meanwhile. Users see the root without
     .relevo/uploads/  resumable uploads (`uploads.py`)
     .relevo/trash/    folders that were deleted with their content; emptied in the background
     .relevo/bin/      what a person deleted and may want back (`bin.py`)
+    .relevo/locks/    what WebDAV's clients have reserved (`lock_store.py`)
 
 Larger changes of the tree stand in `tree.py` (move, copy) and `bin.py`.
 """
@@ -27,15 +28,16 @@ import threading
 from collections.abc import Callable, Iterator
 
 from relevo.base.durable import sync_fd
-from relevo.files import guard
+from relevo.files import guard, properties
 from relevo.files.accounts.access import Verb
 from relevo.files.conditions import Version, version_of
 from relevo.files.errors import FilesError, NotMounted
 from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
+from relevo.files.locks import SCHEME, Locks
 from relevo.files.urls import HIDDEN_AT_ROOT, WORK_FOLDER
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -98,7 +100,8 @@ class Handle:
         self._volume.release(self)
 
 
-def _entry(name: str, found: os.stat_result) -> Entry | None:
+def entry_of(name: str, found: os.stat_result) -> Entry | None:
+    """A file or a folder as a listing shows it; None: it is neither."""
     if stat.S_ISDIR(found.st_mode):
         return Entry(name, True, 0, found.st_mtime_ns, found.st_ino, found.st_uid)  # noqa: FBT003
     if stat.S_ISREG(found.st_mode):
@@ -106,7 +109,8 @@ def _entry(name: str, found: os.stat_result) -> Entry | None:
     return None
 
 
-def _special(found: os.stat_result) -> FilesError:
+def special(found: os.stat_result) -> FilesError:
+    """The refusal of what is neither file nor folder."""
     return FilesError(403, "link" if stat.S_ISLNK(found.st_mode) else "not_regular")
 
 
@@ -203,6 +207,7 @@ class Volume:
         self._handles: set[Handle] = set()
         self._lock = threading.Lock()
         self.names_lock = threading.Lock()
+        self.locks = Locks()
         self._folders_lock = threading.Lock()
         self._folders_pending = 0
 
@@ -225,7 +230,7 @@ class Volume:
                 raise NotMounted(f"Nothing is mounted at {self._mountpoint}.")
             work = self._open_or_make(self._root, WORK_FOLDER)
             with closing(work):
-                for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit"):
+                for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit", "locks"):
                     self._work[name] = self._open_or_make(work, name)
         except BaseException:
             self.close()
@@ -297,7 +302,7 @@ class Volume:
         """
         guard.require(Verb.SEE, names)
         if not names:
-            found = _entry("", os.fstat(self._root))
+            found = entry_of("", os.fstat(self._root))
             assert found is not None, "the root was opened as a folder"
             return found
         above, name = split(names)
@@ -314,9 +319,9 @@ class Volume:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        entry = _entry(name, found)
+        entry = entry_of(name, found)
         if entry is None:
-            raise _special(found)
+            raise special(found)
         return entry
 
     def open_file(self, names: tuple[str, ...]) -> Handle | Entry:
@@ -336,9 +341,9 @@ class Volume:
             if entry.is_folder:
                 return entry
             guard.require(Verb.READ, names)
-            fd = os.open(name, _READ, dir_fd=parent)
+            fd = os.open(name, READ, dir_fd=parent)
         found = os.fstat(fd)
-        opened = _entry(name, found)
+        opened = entry_of(name, found)
         if opened is None or opened.is_folder:  # it was exchanged between the two calls
             os.close(fd)
             raise FilesError(404, "not_found")
@@ -358,7 +363,7 @@ class Volume:
                 if acting is not None and not acting.may(Verb.SEE, (*names, item.name)):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                    entry = _entry(item.name, item.stat(follow_symlinks=False))
+                    entry = entry_of(item.name, item.stat(follow_symlinks=False))
                     if entry is not None:
                         found.append(entry)
         return found
@@ -395,8 +400,13 @@ class Volume:
 
     def free_bytes(self) -> int:
         """Space that uploads may use."""
+        return self.space()[0]
+
+    def space(self) -> tuple[int, int]:
+        """Space that uploads may use, and space that is used, in bytes."""
         found = os.fstatvfs(self._root)
-        return max(0, found.f_bavail * found.f_frsize - RESERVED_SPACE_BYTES)
+        free, used = found.f_bavail * found.f_frsize, (found.f_blocks - found.f_bfree) * found.f_frsize
+        return max(0, free - RESERVED_SPACE_BYTES), used
 
     # --- the work area ------------------------------------------------------------------------------------------------
 
@@ -415,7 +425,7 @@ class Volume:
                 os.unlink(temporary.name, dir_fd=self._work["tmp"])
 
     def work(self, area: str) -> int:
-        """The descriptor of a folder of the work area: `tmp`, `uploads`, `trash`, `bin`, `accounts` or `audit`."""
+        """The descriptor of a folder of the work area: `tmp`, `uploads`, `trash`, `bin`, `locks`, …"""
         return self._work[area]
 
     def uploads_folder(self) -> int:
@@ -458,28 +468,48 @@ class Volume:
     # --- changing -----------------------------------------------------------------------------------------------------
 
     def publish(
-        self, handle: Handle, names: tuple[str, ...], condition: Condition = no_condition, *, area: str = "tmp"
+        self,
+        handle: Handle,
+        names: tuple[str, ...],
+        condition: Condition = no_condition,
+        *,
+        area: str = "tmp",
+        make_folders: bool = True,
     ) -> tuple[Entry, bool]:
-        """Give a file of the work area, already fsynced, its name; missing folders are made. Durable on return.
+        """Give a file of the work area, already fsynced, its name. Durable on return.
+
+        Args:
+            handle: the file.
+            names: its path.
+            condition: what is there now must be what is expected.
+            area: the work folder that it lies in.
+            make_folders: missing folders on the way are made.
 
         Returns:
             The new entry, and whether there was none before.
 
         Raises:
-            FilesError: 409 for a folder in the way; what `condition` raises. The file is then still in the work area.
+            FilesError: 409 for a folder in the way or missing, or a lock; what `condition` raises. The file is then
+                still in the work area.
         """
         guard.require(Verb.WRITE, names)
         above, name = split(names)
-        with self.parent(above) as parent:
+        with self.parent(above) if make_folders else self.existing(above) as parent:
+            replaced = properties.beside(parent, name)
+            if properties.carry(replaced, handle.fd):
+                sync_fd(handle.fd)
             with self.names_lock:
                 present = self.look_in(parent, name)
                 condition(present)
                 if present is not None and present.is_folder:
                     raise FilesError(409, "is_folder")
+                self.locks.require(names, member=present is None)
+                if properties.carry(replaced, handle.fd):  # they were changed a moment ago
+                    sync_fd(handle.fd)
                 with guard.charged(names, os.fstat(handle.fd).st_size, present):
                     self._rename_in(handle.name, name, self._work[area], parent)
             sync_fd(parent)
-        published = _entry(name, os.fstat(handle.fd))
+        published = entry_of(name, os.fstat(handle.fd))
         assert published is not None, "a temporary file is a regular file"
         return published, present is None
 
@@ -489,6 +519,23 @@ class Volume:
             os.rename(old, new, src_dir_fd=area, dst_dir_fd=parent)
         except FileNotFoundError as error:
             raise FilesError(409, "folder_gone") from error
+
+    @contextlib.contextmanager
+    def existing(self, names: tuple[str, ...]) -> Iterator[int]:
+        """The folder that something is to be put in, where a typing error must not make folders.
+
+        Raises:
+            FilesError: 409, there is none.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                fd = stack.enter_context(self.folder(names))
+            except FileNotFoundError as error:
+                raise FilesError(409, "parent_missing") from error
+            except NotADirectoryError as error:
+                raise FilesError(409, "not_folder") from error
+            self._await_pending()
+            yield fd
 
     @contextlib.contextmanager
     def parent(self, names: tuple[str, ...]) -> Iterator[int]:
@@ -529,10 +576,11 @@ class Volume:
     def _make_missing(self, names: tuple[str, ...]) -> None:
         fd = os.open(".", FOLDER, dir_fd=self._root)
         try:
-            for name in names:
+            for count, name in enumerate(names, 1):
                 try:
                     below = os.open(name, FOLDER, dir_fd=fd)
                 except FileNotFoundError:
+                    self.locks.require(names[:count], member=True)
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
                     below = os.open(name, FOLDER, dir_fd=fd)
@@ -554,7 +602,10 @@ class Volume:
         try:
             with self.folder(above) as parent:
                 self._await_pending()
-                os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+                with self.names_lock:
+                    if self.look_in(parent, name) is None:  # else mkdir says what is wrong
+                        self.locks.require(names, member=True)
+                    os.mkdir(name, FOLDER_MODE, dir_fd=parent)
                 with closing(os.open(name, FOLDER, dir_fd=parent)) as fd:
                     own(fd)
                 sync_fd(parent)
@@ -582,10 +633,21 @@ class Volume:
                 if entry is None:
                     raise FilesError(404, "not_found")
                 condition(entry)
+                self.locks.require(names, member=True, tree=True)
                 trash = self._unlink(parent, entry, recursive=recursive)
+                tokens = self.locks.forget(names)
             guard.gone(names, entry)
             sync_fd(parent)
+        self.erase_locks(tokens)
         return trash
+
+    def erase_locks(self, tokens: list[str]) -> None:
+        """Delete what is written about locks that do not hold any more, durably."""
+        for token in tokens:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(token.removeprefix(SCHEME), dir_fd=self._work["locks"])
+        if tokens:
+            sync_fd(self._work["locks"])
 
     def _unlink(self, parent: int, entry: Entry, *, recursive: bool) -> str | None:
         if not entry.is_folder:

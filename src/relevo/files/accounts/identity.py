@@ -104,8 +104,13 @@ def require_patience(keeper: Keeper, address: str, name: str) -> None:
         raise FilesError(429, "throttled", headers={"Retry-After": str(wait_s)}, seconds=wait_s)
 
 
-async def of(keeper: Keeper, request: web.BaseRequest) -> Who:
+async def of(keeper: Keeper, request: web.BaseRequest, *, sessions: bool = True) -> Who:
     """Who asks.
+
+    Args:
+        keeper: the accounts.
+        request: whose fields say it.
+        sessions: the cookie of a session counts; else only name and password.
 
     Raises:
         FilesError: 401 or 429: they say who they are, but do not prove it; 403, another site's page uses their session.
@@ -117,6 +122,8 @@ async def of(keeper: Keeper, request: web.BaseRequest) -> Who:
         if not await log_in(keeper, request, name, password):
             raise _wrong()
         return Who(Kind.USER, name)
+    if not sessions:
+        return ANONYMOUS
     session = tokens.session_of(keeper.policy, request.cookies.get(COOKIE, ""), time.time())
     if session is None:
         return ANONYMOUS

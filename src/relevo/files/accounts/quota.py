@@ -132,6 +132,14 @@ class Quotas:
                 found = (left, "share", share.name)
         return found
 
+    def room(self, user: User | None, path: Path) -> tuple[int, int] | None:
+        """How much more fits at a path and how much of that limit is used, in bytes; None: there is no limit."""
+        left, whose, name = self.left(user, path)
+        if left is None:
+            return None
+        used = self._used.users[user.uid] if whose == "user" and user is not None else self._used.shares[name]
+        return max(0, left), max(0, used)
+
     def require(self, user: User | None, path: Path, needed_bytes: int) -> None:
         """Refuse what would be too much.
 

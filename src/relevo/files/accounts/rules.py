@@ -37,6 +37,19 @@ _FORMS = {
     "share": Verb.MANAGE,
     "unshare": Verb.MANAGE,
 }
+_DAV = {
+    "GET": Verb.SEE,
+    "HEAD": Verb.SEE,
+    "PROPFIND": Verb.SEE,
+    "PUT": Verb.WRITE,
+    "MKCOL": Verb.WRITE,
+    "PROPPATCH": Verb.WRITE,
+    "LOCK": Verb.WRITE,
+    "UNLOCK": Verb.WRITE,
+    "DELETE": Verb.REMOVE,
+    "MOVE": Verb.REMOVE,
+    "COPY": Verb.LIST,  # `tree.py` asks for what is really copied, and for the destination
+}
 _BIN_FORMS = frozenset({"restore", "purge", "empty"})
 
 
@@ -100,6 +113,21 @@ def _admit_by_link(call: Call, link: ShareLink) -> None:
             guard.require(Verb.WRITE, (*names, "*"))
             return
     raise refusal("no_access")
+
+
+def admit_to_dav(call: Call) -> None:
+    """The same for WebDAV, where everybody says who they are: a client that is let in unasked never asks for a name.
+
+    Raises:
+        FilesError: 401 or 403 (409: a share is there).
+    """
+    method = call.request.method
+    if method == "OPTIONS":  # asked before anything else, and without a name
+        return
+    if call.who.kind is not Kind.USER:
+        raise refusal("log_in" if call.who.kind is Kind.ANONYMOUS else "no_access")
+    _known(call, frozenset())
+    guard.require(_rule(_DAV, method), call.place.names)
 
 
 def _admit_to_bin(call: Call) -> None:

@@ -1,0 +1,137 @@
+"""Locks on the volume: `.relevo/locks/ID`, a JSON object each, so that a failover ends none (docs/adr/0009).
+
+Written beside, fsynced, renamed, the folder fsynced, before a LOCK is answered; unlinked and the folder fsynced before
+an UNLOCK is. ID is the token without its scheme. Runs in threads of the pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+
+import msgspec
+import structlog
+
+from relevo.base.durable import sync_fd
+from relevo.files import guard
+from relevo.files.accounts.access import Verb
+from relevo.files.errors import FilesError
+from relevo.files.limits import LOCK_GRACE_S
+from relevo.files.locks import SCHEME, Lock, Path, acting
+from relevo.files.volume import Condition, Volume, names_in, no_condition, write_all
+
+FOLDER = "locks"
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_MODE = 0o600
+_MAX_BYTES = 64 << 10
+_log = structlog.get_logger()
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """A lock as it is written; names in hexadecimal, as in the bin: they may hold bytes that are not UTF-8."""
+
+    names: list[str]
+    deep: bool
+    shared: bool
+    owner: str
+    creator: str
+    timeout_s: int
+    ends_s: float
+
+
+def _write(folder: int, lock: Lock) -> None:
+    name = lock.token.removeprefix(SCHEME)
+    assert _ID.fullmatch(name), "a token of ours"
+    fields = {field.name: getattr(lock, field.name) for field in dataclasses.fields(lock) if field.name != "token"}
+    fields["names"] = [os.fsencode(part).hex() for part in lock.names]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(f"{name}.new", flags, _MODE, dir_fd=folder)
+    try:
+        write_all(fd, [msgspec.json.encode(_Record(**fields)), b"\n"])
+        sync_fd(fd)
+    finally:
+        os.close(fd)
+    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
+    sync_fd(folder)
+
+
+def _read(folder: int, name: str) -> Lock | None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        found = msgspec.json.decode(os.read(fd, _MAX_BYTES), type=_Record)
+        names = tuple(os.fsdecode(bytes.fromhex(part)) for part in found.names)
+    except (ValueError, msgspec.DecodeError):
+        return None
+    finally:
+        os.close(fd)
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Lock) if field.name != "token"}
+    return Lock(token=SCHEME + name, **{**fields, "names": names})
+
+
+def load(volume: Volume) -> None:
+    """Take the locks of a volume that is being opened; what is over, damaged or on nothing any more is deleted.
+
+    Nobody could refresh a lock while the servers changed: one that ended in the meantime holds for `LOCK_GRACE_S` more.
+    """
+    folder, now_s, gone = volume.work(FOLDER), time.time(), []
+    for name in names_in(folder):
+        lock = _read(folder, name) if _ID.fullmatch(name) else None
+        if lock is not None and lock.ends_s > now_s - LOCK_GRACE_S and _is_there(volume, lock.names):
+            volume.locks.put(dataclasses.replace(lock, ends_s=max(lock.ends_s, now_s + LOCK_GRACE_S)))
+        else:
+            gone.append(name)
+    volume.erase_locks(gone)
+
+
+def _is_there(volume: Volume, names: Path) -> bool:
+    with contextlib.suppress(FilesError, OSError):
+        return volume.look(names) is not None
+    return False
+
+
+def take(volume: Volume, lock: Lock, condition: Condition = no_condition) -> None:
+    """Take a lock, durably.
+
+    Raises:
+        FilesError: 423 another one contradicts it; 401, 403; what `condition` raises.
+    """
+    guard.require(Verb.REMOVE if lock.deep else Verb.WRITE, lock.names)  # no share below is locked with it
+    expire(volume)  # what is over and still written down would come back after a failover, beside this one
+    with volume.names_lock:  # whoever gives something a name has asked before, or sees this lock
+        condition(volume.look(lock.names))
+        volume.locks.add(lock)
+    try:
+        _write(volume.work(FOLDER), lock)
+    except BaseException:
+        volume.locks.drop(lock.token)
+        raise
+    _log.info("locked", path="/".join(lock.names), deep=lock.deep, shared=lock.shared, seconds=lock.timeout_s)
+
+
+def refresh(volume: Volume, lock: Lock) -> None:
+    """A lock holds longer, durably."""
+    guard.require(Verb.WRITE, lock.names)
+    _write(volume.work(FOLDER), lock)
+    volume.locks.put(lock)
+
+
+def release(volume: Volume, lock: Lock) -> None:
+    """A lock ends, durably.
+
+    Raises:
+        FilesError: 403, it is somebody else's, and whoever acts is no administrator.
+    """
+    who = guard.current()
+    if lock.creator != acting() and not (who is not None and who.admin):
+        raise FilesError(403, "lock_others")
+    volume.erase_locks([lock.token])
+    volume.locks.drop(lock.token)
+    _log.info("unlocked", path="/".join(lock.names))
+
+
+def expire(volume: Volume) -> None:
+    """Delete what is over."""
+    volume.erase_locks(volume.locks.expired())
