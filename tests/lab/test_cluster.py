@@ -6,9 +6,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from cluster_load import Cluster
 from dav_client import OpenFile
 
+from cluster_load import Cluster
 from relevo.lab import poll
 from relevo.lab.demo import polling
 from relevo.lab.lab import Lab, Options
