@@ -26,13 +26,14 @@ from relevo.base.durable import sync_fd
 from relevo.device.connection import connection_at
 from relevo.device.mount import umount
 from relevo.mirror.create import create_metadata
+from volume_writers import MISSING, VolumeWriters, lost_uploads
 
 FAST = 'timeout = "8 s"\nping_interval = "1 s"\nping_timeout = "6 s"\nconnect_interval = "200 ms"\n'
 """A dead server's link ends by its reset. A live one that a busy machine holds up must not be given up: alone, with
 `alone = "risk"`, it would acknowledge what the other one, which is promoted after the cut, cannot have."""
 DISK_BYTES = {"ext4": 96 << 20, "xfs": 352 << 20}
 WRITERS = 3
-MISSING = "missing"
+VOLUME_WRITERS = 3
 BLOCK_BYTES = 4096
 UNSAFE_BLOCKS = 512
 WORK_S = (0.1, 1.2)
@@ -146,13 +147,18 @@ class Writers:
     taken away, and what is written there would count as safe.
     """
 
-    def __init__(self, root: pathlib.Path, seed: str, known: dict[str, set[str]]) -> None:
+    def __init__(
+        self, root: pathlib.Path, seed: str, known: dict[str, set[str]], offsets: dict[str, tuple[int, str]]
+    ) -> None:
         self._folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._root = pathlib.Path(f"/proc/self/fd/{self._folder}")
         self.safe = known
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(number, seed)) for number in range(WRITERS)]
         self._threads.append(threading.Thread(target=self._write_unsafely, args=(seed,)))
+        self._served = VolumeWriters(self._root, known, offsets)
+        for number in range(VOLUME_WRITERS):
+            self._threads.append(threading.Thread(target=self._change, args=(number, seed)))
         self.unexpected: list[str] = []
         for thread in self._threads:
             thread.start()
@@ -162,6 +168,7 @@ class Writers:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        self._served.volume.close()
         os.close(self._folder)
 
     def _write(self, number: int, seed: str) -> None:
@@ -169,6 +176,12 @@ class Writers:
         with self._until_the_cut():
             while not self._stop.is_set():
                 self._one(number, chance)
+
+    def _change(self, number: int, seed: str) -> None:
+        chance = random.Random(f"{seed}/volume/{number}")
+        with self._until_the_cut():
+            while not self._stop.is_set():
+                self._served.run(number, chance)
 
     @contextlib.contextmanager
     def _until_the_cut(self) -> Iterator[None]:
@@ -228,6 +241,7 @@ class Course:
         self._chance = random.Random(seed)
         self._epoch = 0
         self._safe: dict[str, set[str]] = {}
+        self._offsets: dict[str, tuple[int, str]] = {}
         self.pair = PowerPair(folder, fstype, limit_s)
 
     def run(self) -> None:
@@ -249,7 +263,7 @@ class Course:
         for number in range(self._cuts):
             seed = f"{self._seed}/{number}"
             target = self._mount(primary)
-            writers = Writers(target, seed, self._safe)
+            writers = Writers(target, seed, self._safe, self._offsets)
             time.sleep(self._chance.uniform(*WORK_S))  # the moment of the cut is what this is about
             both = self._chance.random() < 0.5
             pair.cut_power([primary, other] if both else [primary], seed)
@@ -294,6 +308,8 @@ class Course:
                 if found not in allowed:
                     raise Lost(f"{name} is {found}, not {' or '.join(allowed)}")
                 self._safe[name] = {found}
+            if lost := lost_uploads(target, self._offsets):
+                raise Lost("; ".join(lost))
         finally:
             run("umount", str(target))
         checker = ("xfs_repair", "-n") if self._fstype == "xfs" else ("e2fsck", "-fn")

@@ -114,6 +114,32 @@ def test_read_only(tmp_path: pathlib.Path, volume: pathlib.Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("make", "ordered"), [("mkfs.ext4", True), ("mkfs.xfs", True), ("mkfs.ext4 -O ^has_journal", False)]
+)
+def test_file_systems_that_keep_order_are_recognised(tmp_path: pathlib.Path, make: str, ordered: bool) -> None:
+    """On these, changes made at once share their commits; on the others each is fsynced by itself."""
+    image, root = tmp_path / "image", tmp_path / "volume"
+    image.touch()
+    os.truncate(image, 320 << 20)
+    sh(*make.split(), "-q", str(image))
+    root.mkdir()
+    sh("mount", "-o", "loop", str(image), str(root))
+
+    async def main() -> None:
+        async with bench(tmp_path, root=root) as it:
+            assert it.service.volume.commits.ordered == ordered
+            async with it.http.put(it.url + "deep/er/x", data=b"1") as answer:
+                assert answer.status == 201
+            async with it.http.delete(it.url + "deep/er/x") as answer:
+                assert answer.status == 204
+
+    try:
+        asyncio.run(main())
+    finally:
+        sh("umount", str(root))
+
+
 def test_closed_volumes_can_be_unmounted(tmp_path: pathlib.Path, volume: pathlib.Path) -> None:
     """In the middle of a download and of an upload; and what is mounted next is served."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import pathlib
 import shutil
 import subprocess
@@ -20,12 +21,29 @@ RETURN_LIMIT_S = 30.0
 """How long two servers may take after the power loss until they serve again (initdead is 10 s)."""
 
 
+def _curl(lab: Lab, *arguments: str, data: bytes = b"") -> None:
+    assert lab.run("client", ["curl", "-sf", *arguments], stdin=data).returncode == 0
+
+
 def _store(lab: Lab) -> dict[str, bytes]:
-    """Files that the service acknowledged, each stored by a request of its own."""
+    """Files that the service acknowledged, each stored, renamed or deleted by a request of its own; empty: deleted."""
     contents = {f"{number}.txt": f"{number}-".encode() * (2000 + number) for number in range(FILES)}
     for name, data in contents.items():
-        done = lab.run("client", ["curl", "-sf", "-T", "-", URL + name], stdin=data)
-        assert done.returncode == 0
+        _curl(lab, "-T", "-", URL + name, data=data)
+    data = contents["tus"] = b"resumable" * 9000
+    fields = {
+        "Tus-Resumable": "1.0.0",
+        "Upload-Length": str(len(data)),
+        "Content-Type": "application/offset+octet-stream",
+    }
+    fields["Upload-Metadata"] = f"path {base64.b64encode(b'tus').decode()}"
+    given = [part for field, value in fields.items() for part in ("-H", f"{field}: {value}")]
+    _curl(lab, "-X", "POST", *given, "--data-binary", "@-", URL + ".relevo/tus/", data=data)
+    for number in range(0, FILES, 4):
+        _curl(lab, "-d", f"item={number}.txt&name=renamed-{number}", URL + "?action=rename")
+        contents[f"renamed-{number}"], contents[f"{number}.txt"] = contents[f"{number}.txt"], b""
+        _curl(lab, "-X", "DELETE", f"{URL}{number + 1}.txt")
+        contents[f"{number + 1}.txt"] = b""
     return contents
 
 

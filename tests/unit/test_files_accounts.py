@@ -22,7 +22,7 @@ from files_bench import Bench, bench, until
 from relevo.base.control import Refused
 from relevo.base.paths import Paths
 from relevo.config.model import Config, FilesResource
-from relevo.files import daemon, guard
+from relevo.files import daemon, guard, limits
 from relevo.files.accounts import audit, forward, passwords, remote
 from relevo.files.accounts.access import Kind, Verb, Who
 from relevo.files.client import ServerRefused, connection, get_file, put_file
@@ -135,7 +135,7 @@ def test_a_right_that_is_withdrawn_during_an_upload_counts(tmp_path: pathlib.Pat
 
         async def body() -> Any:
             going.set()
-            yield b"half"
+            yield bytes(limits.CHUNK_BYTES)  # so much is stored before the rest is there
             async with asyncio.timeout(20):
                 await withdrawn.wait()
             yield b"whole"

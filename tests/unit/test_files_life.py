@@ -126,7 +126,7 @@ def test_close_ends_transfers_and_leaves_no_descriptor(tmp_path: pathlib.Path) -
         taking.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         await downloading.readline()
         uploading, giving = await asyncio.open_connection("127.0.0.1", it.port)
-        giving.write(b"PUT /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n" + bytes(100_000))
+        giving.write(b"PUT /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n" + bytes(limits.CHUNK_BYTES))
         await until(lambda: len(it.work_files()) == 1)
         async with it.http.get(it.url) as answer:  # stays as an idle connection
             await answer.read()

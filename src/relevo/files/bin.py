@@ -18,7 +18,6 @@ import time
 
 import msgspec
 
-from relevo.base.durable import sync_fd
 from relevo.files import guard, limits, tree
 from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
@@ -74,7 +73,7 @@ def discard(volume: Volume, names: tuple[str, ...], condition: Condition = no_co
         if entry is None:
             raise FilesError(404, "not_found")
         bin_id = f"{time.time_ns() // 1_000_000:013d}-{secrets.token_hex(8)}"
-        _write(folder, bin_id, Record(names, entry.is_folder, entry.size_bytes))
+        _write(volume, bin_id, Record(names, entry.is_folder, entry.size_bytes))
         try:
             with volume.names_lock:
                 present = volume.look_in(parent, name)
@@ -88,17 +87,16 @@ def discard(volume: Volume, names: tuple[str, ...], condition: Condition = no_co
             os.unlink(bin_id + _SUFFIX, dir_fd=folder)
             raise
         guard.gone(names, present)
-        sync_fd(folder)
-        sync_fd(parent)
+        volume.commits.sync(folder, parent)
     volume.erase_locks(tokens)
     return bin_id
 
 
-def _write(folder: int, bin_id: str, record: Record) -> None:
-    fd = os.open(bin_id + _SUFFIX, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+def _write(volume: Volume, bin_id: str, record: Record) -> None:
+    fd = os.open(bin_id + _SUFFIX, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=volume.work("bin"))
     try:
         write_all(fd, [_encode(record)])
-        sync_fd(fd)
+        volume.commits.before(fd)
     finally:
         os.close(fd)
 
@@ -187,10 +185,10 @@ def restore(volume: Volume, bin_id: str) -> tuple[str, ...]:
             raise FilesError(409, "exists")
         if record.folder:
             guard.uncounted()
-        sync_fd(parent)
+        volume.commits.before(parent)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bin_id + _SUFFIX, dir_fd=folder)
-    sync_fd(folder)
+    volume.commits.sync(folder)
     return (*above, candidate)
 
 
@@ -217,7 +215,7 @@ def purge(volume: Volume, bin_id: str) -> str:
         raise FilesError(404, "bin_gone") from error
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bin_id + _SUFFIX, dir_fd=folder)
-    sync_fd(folder)
+    volume.commits.sync(folder)
     return trash
 
 

@@ -1,6 +1,6 @@
 """Locks on the volume: `.relevo/locks/ID`, a JSON object each, so that a failover ends none (docs/adr/0009).
 
-Written beside, fsynced, renamed, the folder fsynced, before a LOCK is answered; unlinked and the folder fsynced before
+Written beside, renamed and made stable (`commits.py`) before a LOCK is answered; unlinked, and that made stable, before
 an UNLOCK is. ID is the token without its scheme. Runs in threads of the pool.
 """
 
@@ -15,7 +15,6 @@ import time
 import msgspec
 import structlog
 
-from relevo.base.durable import sync_fd
 from relevo.files import guard
 from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
@@ -42,7 +41,8 @@ class _Record(msgspec.Struct, frozen=True):
     ends_s: float
 
 
-def _write(folder: int, lock: Lock) -> None:
+def _write(volume: Volume, lock: Lock) -> None:
+    folder = volume.work(FOLDER)
     name = lock.token.removeprefix(SCHEME)
     assert _ID.fullmatch(name), "a token of ours"
     fields = {field.name: getattr(lock, field.name) for field in dataclasses.fields(lock) if field.name != "token"}
@@ -51,11 +51,11 @@ def _write(folder: int, lock: Lock) -> None:
     fd = os.open(f"{name}.new", flags, _MODE, dir_fd=folder)
     try:
         write_all(fd, [msgspec.json.encode(_Record(**fields)), b"\n"])
-        sync_fd(fd)
+        volume.commits.before(fd)
     finally:
         os.close(fd)
     os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    sync_fd(folder)
+    volume.commits.sync(folder)
 
 
 def _read(folder: int, name: str) -> Lock | None:
@@ -104,7 +104,7 @@ def take(volume: Volume, lock: Lock, condition: Condition = no_condition) -> Non
         condition(volume.look(lock.names))
         volume.locks.add(lock)
     try:
-        _write(volume.work(FOLDER), lock)
+        _write(volume, lock)
     except BaseException:
         volume.locks.drop(lock.token)
         raise
@@ -114,7 +114,7 @@ def take(volume: Volume, lock: Lock, condition: Condition = no_condition) -> Non
 def refresh(volume: Volume, lock: Lock) -> None:
     """A lock holds longer, durably."""
     guard.require(Verb.WRITE, lock.names)
-    _write(volume.work(FOLDER), lock)
+    _write(volume, lock)
     volume.locks.put(lock)
 
 

@@ -1,6 +1,7 @@
 """PUT: a body becomes a file, whole and on stable storage, or nothing.
 
-Written beside (in the work area), fsynced, renamed, the folder fsynced; only then is it answered.
+Written beside (in the work area), sent to the disk, renamed, and all of that made stable (`commits.py`); only then is
+it answered. What is small is received first and then stored by one thread in one go.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 from aiohttp import web
 
-from relevo.base.durable import sync_fd
 from relevo.base.units import format_bytes
 from relevo.files import beside, digests, guard, limits
 from relevo.files.accounts.access import Verb
@@ -42,6 +42,10 @@ class Stored:
     created: bool
     copies: int
     digest: bytes | None
+
+
+_Publish = Callable[[Handle], tuple[Entry, bool]]
+"""Gives a file of the work area its name: the new entry, and whether there was none before."""
 
 
 async def put(
@@ -152,6 +156,63 @@ async def receive(
         FilesError: nothing was stored.
     """
     volume = service.volume
+
+    def publish(temporary: Handle) -> tuple[Entry, bool]:
+        if replaces:
+            return volume.publish(temporary, names, condition, make_folders=make_folders)
+        return beside.publish(volume, temporary, names), True
+
+    first, whole = await _first_piece(body)
+    if whole and service.resource.when_degraded != "refuse":
+        entry, created = await service.run(_store_whole, volume, first, digest, publish)
+    else:
+        entry, created = await _store_long(service, _again(first, body), digest, publish)
+    copies = await service.copies()
+    _log.info("stored", path="/".join((*names[:-1], entry.name)), bytes=entry.size_bytes, copies=copies)
+    return Stored(entry, created, copies, digest)
+
+
+async def _first_piece(body: AsyncIterator[bytes]) -> tuple[list[bytes], bool]:
+    """What fits into one piece, and whether that is all."""
+    pieces, length = [], 0
+    async for piece in body:
+        pieces.append(piece)
+        length += len(piece)
+        if length >= limits.CHUNK_BYTES:
+            return pieces, False
+    return pieces, True
+
+
+async def _again(first: list[bytes], body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A body whose first pieces were received already; they are let go one by one."""
+    first.reverse()
+    while first:
+        yield first.pop()
+    async for piece in body:
+        yield piece
+
+
+def _store_whole(volume: Volume, pieces: list[bytes], digest: bytes | None, publish: _Publish) -> tuple[Entry, bool]:
+    """Store a small body, in one thread: going to and fro between threads takes longer than writing it."""
+    if digest is not None and hashlib.sha256(b"".join(pieces)).digest() != digest:
+        raise FilesError(422, "digest_mismatch")
+    temporary = volume.new_temporary()
+    try:
+        write_all(temporary.fd, pieces)
+        volume.commits.before(temporary.fd)
+        published = publish(temporary)
+    except BaseException:
+        volume.discard(temporary)
+        raise
+    volume.release(temporary)
+    return published
+
+
+async def _store_long(
+    service: Service, body: AsyncIterator[bytes], digest: bytes | None, publish: _Publish
+) -> tuple[Entry, bool]:
+    """Store a body while it arrives."""
+    volume = service.volume
     temporary = await service.run(volume.new_temporary)
     published = False
     try:
@@ -159,19 +220,14 @@ async def receive(
         await _write_body(service, temporary, body, None if checksum is None else checksum.update)
         if checksum is not None and checksum.digest() != digest:
             raise FilesError(422, "digest_mismatch")
-        await service.run(sync_fd, temporary.fd)
+        await service.run(volume.commits.before, temporary.fd)
         if service.resource.when_degraded == "refuse" and await service.copies() < 2:
             raise unavailable("degraded")
-        if replaces:
-            entry, created = await service.run(volume.publish, temporary, names, condition, make_folders=make_folders)
-        else:
-            entry, created = await service.run(beside.publish, volume, temporary, names), True
+        entry = await service.run(publish, temporary)
         published = True
     finally:
         service.later(volume.release if published else volume.discard, temporary)
-    copies = await service.copies()
-    _log.info("stored", path="/".join((*names[:-1], entry.name)), bytes=entry.size_bytes, copies=copies)
-    return Stored(entry, created, copies, digest)
+    return entry
 
 
 async def _write_body(

@@ -150,9 +150,7 @@ def move(
             if present is not None:
                 guard.gone(target, present)
             tokens = volume.locks.forget(source) + volume.locks.forget(target, itself=False)
-        sync_fd(parent)
-        if source_above != target_above:
-            sync_fd(old)
+        volume.commits.sync(*((parent,) if source_above == target_above else (parent, old)))
     volume.erase_locks(tokens)
     return trash
 
@@ -250,7 +248,7 @@ def _make_folder(volume: Volume, source: tuple[str, ...], way: tuple[str, ...]) 
 def _copy_folder_alone(volume: Volume, source: tuple[str, ...], name: str) -> None:
     _make_folder(volume, source, (name,))
     with folder_below(volume.work("tmp"), (name,)) as made:
-        sync_fd(made)
+        volume.commits.before(made)
 
 
 async def _copy_file(service: Service, source: tuple[str, ...], way: tuple[str, ...]) -> None:
@@ -287,7 +285,7 @@ def _copy_slice(volume: Volume, handle: Handle, way: tuple[str, ...], offset: in
             return done
         os.utime(out, ns=(handle.entry.mtime_ns, handle.entry.mtime_ns))
         if len(way) == 1:
-            sync_fd(out)  # of a folder's files all are brought to stable storage at once
+            volume.commits.before(out)  # of a folder's files all are brought to stable storage at once
         return 0
 
 
@@ -311,6 +309,6 @@ def _publish(volume: Volume, name: str, entry: Entry, target: tuple[str, ...], r
             with guard.charged(target, entry.size_bytes, present):
                 replaced = _place(entry, name, volume.work("tmp"), parent, new, present)
             tokens = volume.locks.forget(target, itself=False)
-        sync_fd(parent)
+        volume.commits.sync(parent)
     volume.erase_locks(tokens)
     return replaced

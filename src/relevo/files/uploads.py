@@ -6,7 +6,7 @@ Two files in the work area's `uploads` folder: `ID` holds the bytes, `ID.info` s
     byte 20      newline
     the rest     one JSON object (`Info`) and a newline
 
-Order of writing: bytes, fdatasync, offset, fdatasync. The length of the bytes' file proves nothing after a power cut
+Order of writing: bytes, commit, offset, commit. The length of the bytes' file proves nothing after a power cut
 (its blocks may be written back in any order), so it is cut to the recorded offset before it is continued. The record of
 a finished upload stays until it expires, so that a client whose last answer was lost learns that it is finished; then
 the offset is the length and `ID` is gone (it was renamed to its place).
@@ -22,7 +22,6 @@ import time
 
 import msgspec
 
-from relevo.base.durable import sync_fd
 from relevo.files import beside, limits
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
@@ -116,10 +115,10 @@ def create(volume: Volume, info: Info) -> Upload:
     fd = os.open(upload_id + _SUFFIX, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
     try:
         write_all(fd, [_offset_line(0), msgspec.json.encode(info), b"\n"])
-        sync_fd(fd)
+        volume.commits.before(fd)
     finally:
         os.close(fd)
-    sync_fd(folder)
+    volume.commits.sync(folder)
     return Upload(upload_id, info, 0, published=False, touched_s=time.time())
 
 
@@ -188,11 +187,11 @@ def sync(volume: Volume, upload: Upload, handle: Handle) -> None:
     assert upload.offset <= written <= upload.info.length_bytes, "only new bytes within the file were appended"
     if written == upload.offset:
         return
-    os.fdatasync(handle.fd)
+    volume.commits.sync(handle.fd, data_only=True)
     fd = os.open(upload.id + _SUFFIX, _FLAGS, dir_fd=volume.uploads_folder())
     try:
         os.pwrite(fd, _offset_line(written), 0)
-        sync_fd(fd, data_only=True)
+        volume.commits.sync(fd, data_only=True)
     finally:
         os.close(fd)
     upload.offset = written
@@ -215,7 +214,7 @@ def finish(volume: Volume, upload: Upload, handle: Handle) -> Entry:
     Raises:
         FilesError: its place is taken by a folder, …; the upload stays.
     """
-    sync_fd(handle.fd)
+    volume.commits.before(handle.fd)
 
     def expected(present: Entry | None) -> None:
         if present is not None and not upload.info.replace:
@@ -225,7 +224,6 @@ def finish(volume: Volume, upload: Upload, handle: Handle) -> Entry:
         entry = beside.publish(volume, handle, upload.info.names, area="uploads")
     else:
         entry, _ = volume.publish(handle, upload.info.names, expected, area="uploads")
-    sync_fd(volume.uploads_folder())
     upload.published = True
     return entry
 
@@ -236,7 +234,7 @@ def delete(volume: Volume, upload_id: str) -> None:
     for name in (upload_id + _SUFFIX, upload_id):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
-    sync_fd(folder)
+    volume.commits.sync(folder)
 
 
 def ids(volume: Volume) -> list[str]:

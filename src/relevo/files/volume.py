@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from relevo.base.durable import sync_fd
 from relevo.files import guard, properties
 from relevo.files.accounts.access import Verb
+from relevo.files.commits import Commits
 from relevo.files.conditions import Version, version_of
 from relevo.files.errors import FilesError, NotMounted
 from relevo.files.limits import CHUNK_BYTES, DIGEST_SLICE_BYTES, RESERVED_SPACE_BYTES
@@ -210,6 +211,7 @@ class Volume:
         self.locks = Locks()
         self._folders_lock = threading.Lock()
         self._folders_pending = 0
+        self._commits: Commits | None = None
 
     # --- open and close -----------------------------------------------------------------------------------------------
 
@@ -232,6 +234,7 @@ class Volume:
             with closing(work):
                 for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit", "locks"):
                     self._work[name] = self._open_or_make(work, name)
+            self._commits = Commits(self._work["tmp"])
         except BaseException:
             self.close()
             raise
@@ -255,7 +258,13 @@ class Volume:
                 with contextlib.suppress(OSError):  # it belongs to a write that was never acknowledged
                     os.close(fd)
         self._work.clear()
-        self._root = -1
+        self._root, self._commits = -1, None
+
+    @property
+    def commits(self) -> Commits:
+        """How what is changed here becomes durable."""
+        assert self._commits is not None, "an open volume"
+        return self._commits
 
     def open_descriptors(self) -> list[int]:
         """Descriptors of this process that still lie on the volume: empty after `close` (it checks itself)."""
@@ -476,7 +485,7 @@ class Volume:
         area: str = "tmp",
         make_folders: bool = True,
     ) -> tuple[Entry, bool]:
-        """Give a file of the work area, already fsynced, its name. Durable on return.
+        """Give a file of the work area its name, durably, after `commits.before`.
 
         Args:
             handle: the file.
@@ -497,7 +506,7 @@ class Volume:
         with self.parent(above) if make_folders else self.existing(above) as parent:
             replaced = properties.beside(parent, name)
             if properties.carry(replaced, handle.fd):
-                sync_fd(handle.fd)
+                self.commits.before(handle.fd)
             with self.names_lock:
                 present = self.look_in(parent, name)
                 condition(present)
@@ -505,10 +514,10 @@ class Volume:
                     raise FilesError(409, "is_folder")
                 self.locks.require(names, member=present is None)
                 if properties.carry(replaced, handle.fd):  # they were changed a moment ago
-                    sync_fd(handle.fd)
+                    self.commits.before(handle.fd)
                 with guard.charged(names, os.fstat(handle.fd).st_size, present):
                     self._rename_in(handle.name, name, self._work[area], parent)
-            sync_fd(parent)
+            self.commits.sync(*((parent,) if area == "tmp" else (parent, self._work[area])))
         published = entry_of(name, os.fstat(handle.fd))
         assert published is not None, "a temporary file is a regular file"
         return published, present is None
@@ -585,7 +594,7 @@ class Volume:
                         os.mkdir(name, FOLDER_MODE, dir_fd=fd)
                     below = os.open(name, FOLDER, dir_fd=fd)
                     own(below)
-                    sync_fd(fd)
+                    self.commits.before(fd)
                 os.close(fd)
                 fd = below
         finally:
@@ -608,7 +617,7 @@ class Volume:
                     os.mkdir(name, FOLDER_MODE, dir_fd=parent)
                 with closing(os.open(name, FOLDER, dir_fd=parent)) as fd:
                     own(fd)
-                sync_fd(parent)
+                self.commits.sync(parent)
         except FileNotFoundError as error:
             raise FilesError(409, "parent_missing") from error
         except NotADirectoryError as error:
@@ -637,7 +646,7 @@ class Volume:
                 trash = self._unlink(parent, entry, recursive=recursive)
                 tokens = self.locks.forget(names)
             guard.gone(names, entry)
-            sync_fd(parent)
+            self.commits.sync(parent)
         self.erase_locks(tokens)
         return trash
 
@@ -647,7 +656,7 @@ class Volume:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(token.removeprefix(SCHEME), dir_fd=self._work["locks"])
         if tokens:
-            sync_fd(self._work["locks"])
+            self.commits.sync(self._work["locks"])
 
     def _unlink(self, parent: int, entry: Entry, *, recursive: bool) -> str | None:
         if not entry.is_folder:

@@ -12,7 +12,6 @@ from collections import Counter
 
 import msgspec
 
-from relevo.base.durable import sync_fd
 from relevo.base.errors import RelevoError
 from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import FORMAT, Accounts
@@ -81,11 +80,11 @@ def _replace(volume: Volume, name: str, data: bytes) -> None:
     try:
         os.fchmod(fd, _MODE)  # a leftover of a power cut may have another one
         write_all(fd, [data])
-        sync_fd(fd)
+        volume.commits.before(fd)
     finally:
         os.close(fd)
     os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    sync_fd(folder)
+    volume.commits.sync(folder)
 
 
 def _read(volume: Volume, name: str) -> bytes | None:

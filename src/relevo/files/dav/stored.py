@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from relevo.base.durable import sync_fd
 from relevo.files import guard, properties
 from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
@@ -53,7 +52,7 @@ def change(
             condition(entry)
             volume.locks.require(names)
             properties.write(fd, change(properties.decode(properties.raw(fd))))
-        sync_fd(fd)
+        volume.commits.sync(fd)
 
 
 @contextlib.contextmanager
