@@ -9,6 +9,7 @@ from relevo.agents.filesystem import FilesystemAgent, mirror_device
 from relevo.agents.lsb import LsbAgent
 from relevo.agents.mirror import MirrorAgent
 from relevo.agents.ocf import OcfAgent
+from relevo.agents.smb import SmbAgent
 from relevo.agents.systemd import SystemdAgent
 from relevo.base.paths import Paths
 from relevo.config.model import (
@@ -20,6 +21,7 @@ from relevo.config.model import (
     MirrorResource,
     OcfResource,
     Resource,
+    SmbResource,
     SystemdResource,
 )
 
@@ -39,6 +41,8 @@ def build(resource: Resource, config: Config, paths: Paths) -> Agent:
             return FilesystemAgent(resource, mirror_device(resource, paths))
         case FilesResource():
             return FilesAgent(resource, paths)
+        case SmbResource():
+            return SmbAgent(resource, paths)
         case AddressResource():
             return AddressAgent(resource, config.links[resource.link])
         case OcfResource():

@@ -62,20 +62,27 @@ def _change(ctx: typer.Context, files: str, order: str, done: str, **arguments: 
     typer.echo(done + single)
 
 
-def _hashed(*, stdin: bool) -> str:
-    """A password, never from the command line, as its hash: the password itself leaves this process for nowhere.
+def _hashed(ctx: typer.Context, files: str, *, stdin: bool) -> dict[str, str]:
+    """A password, never from the command line, as its hashes: the password itself leaves this process for nowhere.
 
     Raises:
         NoPassword: there is no terminal.
         RelevoError: it is too short.
     """
-    from relevo.files.accounts import passwords
+    from relevo.files import daemon
+    from relevo.files.accounts import nt, passwords
 
     if stdin:
-        return passwords.hash_of(sys.stdin.readline().rstrip("\r\n"))
-    if not sys.stdin.isatty():
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
         raise NoPassword("There is no terminal to ask for the password.", "Use --password-stdin.")
-    return passwords.hash_of(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    hashes = {"password": passwords.hash_of(password)}
+    config = of(ctx).config()
+    if daemon.has_smb(config, _resource(config, files).id):
+        hashes["nt"] = nt.nt_hash(password)
+    return hashes
 
 
 def _quota(text: str | None) -> int | None:
@@ -128,15 +135,15 @@ def user_add(
     files: _Files = "",
 ) -> None:
     """Add a user, and ask for their password. With the first one everyone has to log in from then on."""
-    hashed = _hashed(stdin=password_stdin)
-    _change(ctx, files, "user-add", f"User {name} is added.", name=name, password=hashed, admin=admin)
+    hashes = _hashed(ctx, files, stdin=password_stdin)
+    _change(ctx, files, "user-add", f"User {name} is added.", name=name, admin=admin, **hashes)
 
 
 @user.command("password")
 def user_password(ctx: typer.Context, name: _User, *, password_stdin: _STDIN = False, files: _Files = "") -> None:
     """Give a user another password; their sessions end."""
-    hashed = _hashed(stdin=password_stdin)
-    _change(ctx, files, "user-set", f"The password of {name} is changed.", name=name, password=hashed)
+    hashes = _hashed(ctx, files, stdin=password_stdin)
+    _change(ctx, files, "user-set", f"The password of {name} is changed.", name=name, **hashes)
 
 
 @user.command("set")

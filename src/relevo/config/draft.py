@@ -9,6 +9,7 @@ from collections.abc import Callable
 from relevo.base.units import format_duration_ms
 from relevo.config.alerts import AlertsPolicy, AlertTarget, read_alerts
 from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
+from relevo.config.draft_shares import with_shares
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
 from relevo.config.model import (
@@ -239,7 +240,7 @@ def _service(table: Table, name: str, draft: Draft) -> None:
     service = Service(
         name=name,
         prefer=prefer,
-        resources=tuple(resources),
+        resources=with_shares(table, resources),
         auto_failback=table.boolean("auto_failback", default=True),
         migration_threshold=table.integer("migration_threshold", 3, 1, MAX_MIGRATION_THRESHOLD),
         failure_timeout_ms=table.duration_ms("failure_timeout", 600_000),

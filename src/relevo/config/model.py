@@ -329,8 +329,41 @@ class SystemdResource(msgspec.Struct, frozen=True, kw_only=True, tag="systemd", 
     operation: Operation = SYSTEMD_OPERATION
 
 
+SMB_OPERATION = Operation(monitor_interval_ms=5000)
+"""A look is a connection: the server starts a process for it."""
+
+
+class SmbResource(msgspec.Struct, frozen=True, kw_only=True, tag="smb", tag_field="type"):
+    """The shares of a files resource as network drives (SMB 2 and 3), by Samba's smbd.
+
+    Attributes:
+        files: id of the files resource, whose accounts and shares these are.
+        root: its root.
+        port: TCP port, on every address; what Windows connects to is 445 and cannot be changed there.
+        workgroup: shown by clients.
+        encrypt: refuse clients that do not encrypt; otherwise they may.
+        durable: what is on stable storage when it is answered: every `close` and change of names, or each `write` too.
+    """
+
+    id: str = "smb"
+    files: str
+    root: pathlib.Path
+    port: int = 445
+    workgroup: str = "WORKGROUP"
+    encrypt: bool = False
+    durable: Literal["close", "write"] = "close"
+    operation: Operation = SMB_OPERATION
+
+
 Resource = (
-    MirrorResource | FilesystemResource | FilesResource | AddressResource | OcfResource | LsbResource | SystemdResource
+    MirrorResource
+    | FilesystemResource
+    | FilesResource
+    | SmbResource
+    | AddressResource
+    | OcfResource
+    | LsbResource
+    | SystemdResource
 )
 
 

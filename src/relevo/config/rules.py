@@ -20,6 +20,7 @@ from relevo.config.model import (
     OcfResource,
     Resource,
     Service,
+    SmbResource,
     SystemdResource,
 )
 from relevo.config.risks import risks
@@ -210,14 +211,25 @@ def _ports(draft: Draft) -> None:
     for name, mirror in draft.mirrors.items():
         use(("mirrors", name, "port"), mirror.port, f"mirror {name!r}")
     for path, service, resource in _resources(draft):
-        if isinstance(resource, FilesResource):
+        if isinstance(resource, FilesResource | SmbResource):
             use((*path, "port"), resource.port, f"{resource.id!r} of service {service.name!r}")
 
 
 def _resources(draft: Draft) -> Iterator[tuple[KeyPath, Service, Resource]]:
-    for name, service in draft.services.items():
-        for index, resource in enumerate(service.resources):
-            yield ("services", name, "resources", index), service, resource
+    for service in draft.services.values():
+        for path, resource in _places(service):
+            yield path, service, resource
+
+
+def _places(service: Service) -> Iterator[tuple[KeyPath, Resource]]:
+    """Each resource of a service with where it is written down."""
+    index = 0
+    for resource in service.resources:
+        if isinstance(resource, SmbResource):
+            yield ("services", service.name, "smb"), resource
+        else:
+            yield ("services", service.name, "resources", index), resource
+            index += 1
 
 
 def _services(draft: Draft) -> None:
@@ -271,8 +283,7 @@ class _Order:
         self._address_seen = False
 
     def check(self) -> None:
-        for index, resource in enumerate(self._service.resources):
-            path: KeyPath = ("services", self._service.name, "resources", index)
+        for path, resource in _places(self._service):
             if resource.id in self._ids:
                 what = f"There is already a resource {resource.id!r} in service {self._service.name!r}."
                 self._draft.source.mistake((*path, "id"), what, 'Give this one a name of its own with id = "…".')
@@ -289,8 +300,8 @@ class _Order:
                     self._files(path, resource)
                 case AddressResource():
                     self._address_seen = True
-                case OcfResource() | LsbResource() | SystemdResource():
-                    pass  # what they need is known to nobody here
+                case SmbResource() | OcfResource() | LsbResource() | SystemdResource():
+                    pass  # was put where it belongs, or what it needs is known to nobody here
 
     def _mirror(self, path: KeyPath, resource: MirrorResource) -> None:
         self._draft.knows("mirrors", resource.mirror, (*path, "mirror"))

@@ -267,6 +267,17 @@ class Table:
         inner.sound = value is not None or (not required and key not in self._values)
         return inner
 
+    def switch(self, key: str) -> Table | None:
+        """What is switched on by `true`, or by a table that says how; None when it is left out or false."""
+        self._asked.add(key)
+        value = self._values.get(key, False)
+        if value is False:
+            return None
+        if value is True or isinstance(value, dict):
+            return Table(self.source, (*self.path, key), {} if value is True else value)
+        self.wrong(key, f"must be true, false or a table, not {value!r}.", f"Write {key} = true.")
+        return None
+
     def tables(self, key: str) -> list[Table]:
         """An array of tables inside this one."""
         value = self._raw(key, list, "an array of tables", "[{ … }]", None)

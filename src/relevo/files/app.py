@@ -27,7 +27,7 @@ from relevo.files import (
     tus,
     zipping,
 )
-from relevo.files.accounts import gate, identity, orders, remote, rules
+from relevo.files.accounts import gate, identity, nt, orders, remote, rules
 from relevo.files.dav import ask
 from relevo.files.dav import handler as dav
 from relevo.files.download import send_file
@@ -273,16 +273,17 @@ async def _order(service: Service, call: Call) -> web.Response:
         body += piece
         if len(body) > remote.ORDER_MAX_BYTES:
             raise FilesError(413, "too_large")
+    key = service.desk.key
     nonce = service.desk.check(request.headers.get(remote.FIELD, ""), body, int(time.time()))
+    assert key is not None, "the signature was right"
     try:
-        order = orders.parse(msgspec.json.decode(body, type=dict[str, Any]))
+        order = orders.parse(nt.opened(key, msgspec.json.decode(body, type=dict[str, Any])))
         answer, status = await orders.execute(service, order, None, call), 200
     except FilesError as error:
         answer, status = {"error": error.code, "what": error.what}, error.status
     except msgspec.DecodeError:
         answer, status = {"error": "account_request", "what": "The order is not JSON."}, 400
     told = msgspec.json.encode(answer)
-    assert service.desk.key is not None, "the signature was right"
-    signature = remote.sign_answer(service.desk.key, nonce, status, told)
+    signature = remote.sign_answer(key, nonce, status, told)
     headers = {**COMMON_HEADERS, "Content-Type": "application/json", remote.ANSWER_FIELD: signature}
     return web.Response(status=status, body=told, headers=headers)

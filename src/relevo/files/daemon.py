@@ -14,12 +14,12 @@ import socket
 
 import structlog
 
-from relevo.base.control import ControlServer, Handler, Message
+from relevo.base.control import ControlServer, Handler, Message, Watcher
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.config.model import Config, FilesResource, FilesystemResource
+from relevo.config.model import Config, FilesResource, FilesystemResource, SmbResource
 from relevo.files import limits
-from relevo.files.accounts import orders, remote
+from relevo.files.accounts import network, orders, remote
 from relevo.files.app import App
 from relevo.files.service import Service
 from relevo.files.traffic import Server
@@ -62,6 +62,12 @@ def mountpoint_of(config: Config, files: FilesResource) -> pathlib.Path | None:
         if isinstance(item, FilesystemResource) and files.root.is_relative_to(item.mountpoint)
     ]
     return max(points, key=lambda point: len(point.parts), default=None)
+
+
+def has_smb(config: Config, name: str) -> bool:
+    """Whether the shares of a files resource are network drives as well."""
+    parts = (item for service in config.services.values() for item in service.resources)
+    return any(isinstance(item, SmbResource) and item.files == name for item in parts)
 
 
 def order_key(config: Config) -> bytes | None:
@@ -121,14 +127,20 @@ def control(service: Service, path: pathlib.Path) -> ControlServer:
         service.require_open()
         return await orders.execute(service, orders.parse(message["order"]), None)
 
+    async def do_drives(_: Message) -> Message:
+        service.require_open()
+        return network.told(service.accounts.policy)
+
+    watchers: dict[str, Watcher] = {"accounts": lambda _: service.follow_accounts()}
     handlers: dict[str, Handler] = {
+        "drives": do_drives,
         "open": do_open,
         "quiesce": do_quiesce,
         "close": do_close,
         "status": do_status,
         "order": do_order,
     }
-    return ControlServer(path, handlers)
+    return ControlServer(path, handlers, watchers)
 
 
 def _allow_descriptors() -> None:
@@ -156,6 +168,7 @@ async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     _allow_descriptors()
     service = Service(files, me, paths.socket(f"mirror-{files.mirror}"), mountpoint=mountpoint_of(config, files))
     service.desk = remote.Desk(order_key(config))
+    service.smb = has_smb(config, name)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -64,6 +64,9 @@ class StillBusy(RelevoError):
 class Service:
     """The volume, the threads that touch it, and everything under way.
 
+    Attributes:
+        smb: network drives are on: passwords are stored as Windows compares them too.
+
     Args:
         resource: root, port, policies.
         node: the name of this node, told in the health answer.
@@ -84,6 +87,7 @@ class Service:
         self.node = node
         self.state = State.CLOSED
         self.problem = ""
+        self.smb = False
         self.traffic = Traffic()
         self.claims = Claims()
         self.orders = Orders()
@@ -99,6 +103,7 @@ class Service:
         self._counter: asyncio.Task[None] | None = None
         self._look_at_quotas = asyncio.Event()
         self._finishing: dict[str, asyncio.Task[Entry]] = {}
+        self._followers: set[asyncio.Event] = set()
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -135,6 +140,7 @@ class Service:
             self._counter = asyncio.create_task(self._keep_count(volume))
             self.audit.start(lambda lines: self.run(audit.append, volume, lines))
             self.seen.start(seen, lambda saved: self.run(usage_store.save_seen, volume, msgspec.json.encode(saved)))
+            self._tell_followers()
             _log.info("volume_opened", root=str(self.resource.root))
 
     async def quiesce(self) -> None:
@@ -322,7 +328,25 @@ class Service:
         await self.require_copies()
         accounts = await self.accounts.change(self.run, self.volume, change)
         self._look_at_quotas.set()
+        self._tell_followers()
         return accounts
+
+    async def follow_accounts(self) -> AsyncIterator[dict[str, Any]]:
+        """The number of the accounts' last change, now and after each change while the volume is open here."""
+        event = asyncio.Event()
+        self._followers.add(event)
+        try:
+            while True:
+                accounts = self.accounts.policy.accounts
+                yield {"open": self.state is State.OPEN, "generation": accounts.generation if accounts else 0}
+                await event.wait()
+                event.clear()
+        finally:
+            self._followers.discard(event)
+
+    def _tell_followers(self) -> None:
+        for event in self._followers:
+            event.set()
 
     @property
     def quotas(self) -> Quotas:

@@ -62,7 +62,7 @@ def _with_share(accounts: Accounts, share: Share) -> Accounts:
     return _next(accounts, shares={**accounts.shares, share.name: share})
 
 
-def add_user(accounts: Accounts, name: str, *, password: str = "", admin: bool = False) -> Accounts:
+def add_user(accounts: Accounts, name: str, *, password: str = "", nt: str = "", admin: bool = False) -> Accounts:
     """A new user; the first one must be an administrator, or nobody could make the next one on the page.
 
     Raises:
@@ -74,14 +74,20 @@ def add_user(accounts: Accounts, name: str, *, password: str = "", admin: bool =
     _room(len(accounts.users), USERS_MAX)
     if not admin and not accounts.users:
         raise FilesError(409, "first_admin")
-    user = User(name=name, uid=accounts.next_id, password=password, admin=admin)
+    user = User(name=name, uid=accounts.next_id, password=password, nt=nt, admin=admin)
     return replace(_with_user(accounts, user), next_id=accounts.next_id + 1)
 
 
-def set_password(accounts: Accounts, name: str, password: str) -> Accounts:
-    """Another password hash; sessions that were begun with the old one end."""
+def set_password(accounts: Accounts, name: str, password: str, nt: str = "") -> Accounts:
+    """Another password hash, and its NT hash if there is one; sessions that were begun with the old one end."""
     user = user_of(accounts, name)
-    return _with_user(accounts, replace(user, password=password, epoch=user.epoch + 1))
+    return _with_user(accounts, replace(user, password=password, nt=nt, epoch=user.epoch + 1))
+
+
+def learn_nt(accounts: Accounts, name: str, hashed: str, nt: str) -> Accounts:
+    """The NT hash of a password that somebody has just logged in with, unless it was changed meanwhile."""
+    user = user_of(accounts, name)
+    return _with_user(accounts, replace(user, nt=nt)) if user.password == hashed else accounts
 
 
 def _keep_an_admin(accounts: Accounts) -> Accounts:

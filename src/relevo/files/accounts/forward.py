@@ -13,7 +13,7 @@ from relevo.base.control import Refused, call
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import Config, FilesResource
-from relevo.files.accounts import remote
+from relevo.files.accounts import nt, remote
 from relevo.files.daemon import order_key
 
 TIMEOUT_S = 10.0
@@ -81,7 +81,7 @@ def ask_peer(
         Refused: the server says why not.
         RelevoError: it broke off, or what answers cannot be trusted.
     """
-    body, why = msgspec.json.encode(order), "does not answer"
+    body, why = msgspec.json.encode(_sealed(key, order)), "does not answer"
     for address in addresses:
         field, nonce = remote.sign(key, body, int(time.time()))
         connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT_S)
@@ -101,6 +101,11 @@ def ask_peer(
             connection.close()
         return _judged(key, nonce, response, told, address)
     return None, why
+
+
+def _sealed(key: bytes, order: dict[str, Any]) -> dict[str, Any]:
+    """An order as it may cross a network: an NT hash is worth as much as the password."""
+    return {**order, "nt": nt.seal(key, order["nt"])} if order.get("nt") else order
 
 
 def _judged(

@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from relevo.files import pages
-from relevo.files.accounts import changes, identity, tokens
+from relevo.files.accounts import changes, identity, nt, tokens
 from relevo.files.accounts.access import Kind
 from relevo.files.errors import FilesError
 from relevo.files.http import Call, empty, form_body
@@ -94,9 +94,22 @@ async def login(service: Service, call: Call) -> web.Response:
     service.audit.note(name[:64], "login" if right else "login_failed", call)
     if not right:
         return _login_page(call, to, 403, text(call.language, "bad_login"), name)
+    await _learn_nt(service, name, given.get("password", ""))
     word, session = tokens.begin(keeper.policy, name, time.time())
     _log.info("logged_in", user=name)
     return empty(303, {"Location": to, "Cache-Control": "no-store", "Set-Cookie": _session_cookie(call, word, session)})
+
+
+async def _learn_nt(service: Service, name: str, password: str) -> None:
+    """Whose password is older than SMB here can use network drives after the first login on the page."""
+    user = service.accounts.policy.user(name)
+    if not service.smb or user is None or user.nt:
+        return
+    hashed, windows = user.password, nt.nt_hash(password)
+    try:
+        await service.change_accounts(lambda accounts: changes.learn_nt(accounts, name, hashed, windows))
+    except FilesError as error:  # the next login tries again; this one is right all the same
+        _log.warning("nt_hash_not_stored", user=name, why=error.what)
 
 
 def _session_cookie(call: Call, word: str, session: tokens.Session) -> str:
@@ -161,7 +174,8 @@ async def _change_password(service: Service, call: Call, given: dict[str, str]) 
     if not await identity.log_in(keeper, call.request, name, given.get("old", "")):
         raise FilesError(403, "bad_login")
     hashed = await keeper.verifier.hash_of(given.get("new", ""))
-    await service.change_accounts(lambda accounts: changes.set_password(accounts, name, hashed))
+    windows = nt.nt_hash(given["new"]) if service.smb else ""
+    await service.change_accounts(lambda accounts: changes.set_password(accounts, name, hashed, windows))
     await service.audit.durably(name, "password", call)
     word, session = tokens.begin(keeper.policy, name, time.time())
     return empty(303, {"Location": f"{ACCOUNT_URL}?done=password", "Set-Cookie": _session_cookie(call, word, session)})

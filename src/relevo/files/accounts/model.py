@@ -27,6 +27,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         name: login name.
         uid: number that their files carry, the same on both servers since it is stored here.
         password: argon2id hash in PHC format; empty: cannot log in.
+        nt: NT hash of the same password (`nt.py`), where SMB is on; empty: cannot log in over SMB.
         admin: may do everything, and change accounts.
         epoch: counted up with each change of the password: sessions of an earlier one end.
         quota_bytes: how much their files may take up; None: as much as there is.
@@ -36,6 +37,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     uid: int
     password: str = ""
+    nt: str = ""
     admin: bool = False
     epoch: int = 0
     quota_bytes: int | None = None

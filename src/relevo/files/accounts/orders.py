@@ -1,6 +1,7 @@
 """What can be ordered about accounts, by whatever way: the command line, the other server, the page.
 
-An order never carries a password, only its hash: it may cross a network to the other server.
+An order never carries a password, only its hash, and an NT hash only sealed (`nt.seal`): it may cross a network to the
+other server.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from relevo.files.accounts import audit, changes, passwords
+from relevo.files.accounts import audit, changes, nt, passwords
 from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
 from relevo.files.accounts.keeper import refusal
 from relevo.files.accounts.model import Accounts, LevelName, ShareLink
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 ROOT = "root"
 """Who gives orders by the command line of a server."""
 TAIL_MAX = 1000
+_SECRET = frozenset({"password", "nt", "digest"})
+"""Fields of orders that are neither shown nor noted."""
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="order"):
@@ -36,6 +39,7 @@ class UserAdd(_Order, frozen=True, kw_only=True, tag="user-add"):
 
     name: str
     password: str = ""
+    nt: str = ""
     admin: bool = False
 
 
@@ -44,6 +48,7 @@ class UserSet(_Order, frozen=True, kw_only=True, tag="user-set"):
 
     name: str
     password: str | None = None
+    nt: str = ""
     admin: bool | None = None
     enabled: bool | None = None
     quota_bytes: int | None = None
@@ -165,6 +170,8 @@ def parse(given: dict[str, Any]) -> Order:
     hashed = getattr(order, "password", None)
     if hashed and not passwords.is_hash(hashed):
         raise FilesError(400, "account_request", what="the password is no argon2id hash")
+    if (windows := getattr(order, "nt", "")) and not nt.is_nt_hash(windows):
+        raise FilesError(400, "account_request", what="the NT hash is none")
     if (getattr(order, "quota_bytes", None) or 0) < 0:
         raise FilesError(400, "account_request", what="a quota is not negative")
     return order
@@ -183,7 +190,7 @@ def apply(accounts: Accounts, order: Order, now_s: int) -> Accounts:
     """
     match order:
         case UserAdd():
-            return changes.add_user(accounts, order.name, password=order.password, admin=order.admin)
+            return changes.add_user(accounts, order.name, password=order.password, nt=order.nt, admin=order.admin)
         case UserSet():
             return _set_user(accounts, order)
         case UserRemove():
@@ -218,7 +225,7 @@ def _apply_to_shares(accounts: Accounts, order: Order, now_s: int) -> Accounts:
 
 def _set_user(accounts: Accounts, order: UserSet) -> Accounts:
     if order.password is not None:
-        accounts = changes.set_password(accounts, order.name, order.password)
+        accounts = changes.set_password(accounts, order.name, order.password, order.nt)
     quota = {} if order.quota_bytes is None else {"quota_bytes": order.quota_bytes or None}
     return changes.set_user(accounts, order.name, admin=order.admin, enabled=order.enabled, **quota)
 
@@ -298,7 +305,7 @@ async def execute(service: Service, order: Order, who: Who | None, call: Call | 
     service.seen.forget(changed)
     if isinstance(order, LinkRemove):
         service.traffic.end(f"{LINK_LABEL}{order.id}")
-    told = {key: value for key, value in msgspec.to_builtins(order).items() if key not in {"password", "digest"}}
+    told = {key: value for key, value in msgspec.to_builtins(order).items() if key not in _SECRET}
     if getattr(order, "password", None):
         told["password"] = "set"  # noqa: S105 - says that there is one
     await service.audit.durably(who.name if who is not None else ROOT, str(told.pop("order")), call, **told)
@@ -334,6 +341,7 @@ def shown(accounts: Accounts | None, seen: Saved) -> dict[str, Any]:
             "admin": user.admin,
             "enabled": user.enabled,
             "password": bool(user.password),
+            "smb": bool(user.nt),
             "quota_bytes": user.quota_bytes,
             "groups": sorted(group.name for group in accounts.groups.values() if user.name in group.members),
         }
