@@ -3,7 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 APT := iproute2 util-linux e2fsprogs xfsprogs btrfs-progs procps kmod curl drbd-utils fio qemu-system-x86 zstd lvm2
-APT_LAB := heartbeat nftables apache2 systemd dbus python3-aiosmtpd litmus cadaver
+APT_LAB := heartbeat nftables apache2 systemd dbus python3-aiosmtpd litmus cadaver $(APT_DRIVES)
+APT_DRIVES := samba samba-vfs-modules smbclient libnss-wrapper
 APT_BROWSER := chromium fonts-dejavu-core
 APT_INTEROP := systemd dbus pacemaker corosync pacemaker-cli-utils resource-agents
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
@@ -16,7 +17,7 @@ AXE_SHA512 := FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFN
 AXE := $(VENV)/axe-$(AXE_VERSION).min.js
 STATIC := src/relevo/files/pages/static/vendor
 
-.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts steady interop interop-short bench bench-mirror bench-failover bench-listing torture clean
+.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts steady interop interop-short bench bench-mirror bench-failover bench-listing bench-drives torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +116,10 @@ bench-mirror: setup ## the mirror beside plain disks, qemu and GlusterFS; its gr
 bench-failover: setup ## how long the service is away: an address and Apache beside Heartbeat and Pacemaker, the whole stack
 	@tools/install-packages $(APT_LAB) $(APT_INTEROP) || echo "what is not installed is left out"
 	@PYTHONPATH=tests $(BIN)/python -m bench address failover
+
+bench-drives: setup ## what network drives cost that keep what they acknowledge
+	@tools/install-packages $(APT_DRIVES)
+	@$(BIN)/python bench/drives.py
 
 bench-listing: setup ## the first page of a folder of 100,000 entries
 	@PYTHONPATH=tests $(BIN)/python bench/listing.py

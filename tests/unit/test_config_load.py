@@ -17,6 +17,7 @@ from relevo.config.model import (
     FilesystemResource,
     HeartbeatTimings,
     MirrorResource,
+    SmbResource,
     Window,
     Witness,
 )
@@ -178,6 +179,23 @@ def test_who_am_i(tmp_path: pathlib.Path) -> None:
         whoami(config, "host")
 
 
+def test_smb_stands_before_the_address_and_knows_its_files(tmp_path: pathlib.Path) -> None:
+    toml = RIGHT.replace('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { durable = "write", encrypt = true }')
+    parts = load(written(tmp_path, toml)).services["web"].resources
+    smb = parts[3]
+    assert [part.id for part in parts] == ["mirror", "filesystem", "files", "smb", "address"]
+    assert isinstance(smb, SmbResource)
+    assert (smb.files, smb.root, smb.port, smb.durable) == ("files", pathlib.Path("/srv/relevo"), 445, "write")
+    without = RIGHT.replace('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = false')
+    assert load(written(tmp_path, without)).hash == load(written(tmp_path)).hash
+    wrong = toml.replace("192.168.0.29/24", "192.168.0.29/16")  # what stands behind it is told with its own line
+    assert {error[1] for error in mistakes(written(tmp_path, wrong))} == {
+        toml[: toml.index("192.168.0.29")].count("\n") + 1
+    }
+    bare = toml[: toml.index('[[services.web.resources]]\ntype = "files"')]
+    assert any("nothing to share" in error[2] for error in mistakes(written(tmp_path, bare)))
+
+
 def test_what_is_weak_is_named(tmp_path: pathlib.Path) -> None:
     def named(**changes: str) -> str:
         return "\n".join(warnings(load(written(tmp_path, **changes))))
@@ -266,6 +284,15 @@ WRONG = {
                                 "auto_failback", "has no effect", "Remove"),
     "unknown company": ('prefer = "nodo1"', 'prefer = "nodo1"\nafter = ["webb"]', "after", "service 'webb'", "Remove"),
     "own company": ('prefer = "nodo1"', 'prefer = "nodo1"\nalong_with = "web"', "along_with", "names itself", "Remove"),
+    "smb is no number": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = 1', "smb", "must be true, false or a table",
+                         "smb = true"),
+    "smb of nothing": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { files = "fils" }', "smb",
+                       "names no files resource", "'files'"),
+    "unknown key of smb": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { encrypted = true }', "smb",
+                           "no key 'encrypted'", "'encrypt'"),
+    "workgroup": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { workgroup = "our group" }', "smb", "is no workgroup",
+                  "letters"),
+    "port of smb": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { port = 80 }', "smb", "already used", "another"),
     "upper case key": ("[links.cross]", '[links."cr oss"]', '[links."cr oss"]', "is not a name", "letters"),
 }  # fmt: skip
 

@@ -78,17 +78,23 @@ class SmbAgent(Agent):
             RelevoError: the file service does not tell its accounts.
         """
         limit_s = self._resource.operation.start_timeout_ms / 1000 * _LIMIT_SHARE
-        async with asyncio.timeout(limit_s):
-            wrapper = await self._installed()
-            main = await aside(self._main)
-            if main is None:
-                await self._clear_run()
-            await self._apply()
-            if main is None:
-                await aside(self._require_port)
-                await self._spawn(wrapper, limit_s)
-            await self._answering(limit_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._bring_up(limit_s)
+        except TimeoutError:
+            raise AgentFailed(f"{self.id}: smbd does not answer.", f"See {self._run}/log.smbd.") from None
         self._follow()
+
+    async def _bring_up(self, limit_s: float) -> None:
+        wrapper = await self._installed()
+        main = await aside(self._main)
+        if main is None:
+            await self._clear_run()
+        await self._apply()
+        if main is None:
+            await aside(self._require_port)
+            await self._spawn(wrapper, limit_s)
+        await self._answering(limit_s)
 
     async def stop(self) -> None:
         """End smbd and everything it has started.
@@ -190,7 +196,7 @@ class SmbAgent(Agent):
             try:
                 await negotiate(self._resource.port, limit_s)
             except AgentFailed:
-                if await aside(self._main) is None and await aside((self._run / "smbd.pid").exists):
+                if not await aside(lambda: processes.marked(self._run)):
                     raise AgentFailed(f"{self.id}: smbd has ended at once.", f"See {self._run}/log.smbd.") from None
                 await asyncio.sleep(_POLL_S)
             else:

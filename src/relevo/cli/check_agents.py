@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pathlib
 import shutil
 import subprocess
 from collections.abc import Iterator
 
-from relevo.agents import ocf, ocf_meta, systemd_bus
+from relevo.agents import ocf, ocf_meta, smb, systemd_bus
 from relevo.agents.tools import ENVIRONMENT
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_duration_ms
-from relevo.config.model import Config, LsbResource, OcfResource, SystemdResource
+from relevo.config.model import Config, LsbResource, OcfResource, SmbResource, SystemdResource
 
 ASK_LIMIT_S = 10.0
 """How long systemd may take to say what it knows of a unit."""
@@ -30,8 +31,19 @@ def remarks(config: Config) -> Iterator[str]:
                 yield from _ocf(f"{service.name}/{resource.id}", resource)
             elif isinstance(resource, SystemdResource):
                 yield from _systemd(f"{service.name}/{resource.id}", resource)
+            elif isinstance(resource, SmbResource):
+                yield from _smb(f"{service.name}/{resource.id}")
             elif isinstance(resource, LsbResource) and not os.access(resource.script, os.X_OK):
                 yield f"{service.name}/{resource.id}: {resource.script} is no program on this server."
+
+
+def _smb(where: str) -> Iterator[str]:
+    if shutil.which("smbd", path=ENVIRONMENT["PATH"]) is None:
+        yield f"{where}: Samba is not installed on this server. {smb.INSTALL}"
+    wanted = pathlib.Path("/etc/systemd/system/multi-user.target.wants")
+    for unit in ("smbd.service", "smb.service"):
+        if (wanted / unit).exists():
+            yield f"{where}: the system starts its own Samba at every boot; run systemctl disable --now {unit}."
 
 
 def _ocf(where: str, resource: OcfResource) -> Iterator[str]:

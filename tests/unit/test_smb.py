@@ -1,0 +1,146 @@
+"""Network drives: what smbd is told, which rights an open connection loses, and the hash that Windows compares."""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from relevo.agents import smb_conf, smb_probe
+from relevo.agents.base import AgentFailed
+from relevo.agents.smb_conf import Drive, Drives, DriveUser, Settings
+from relevo.files.accounts import changes, network, nt, orders, store
+from relevo.files.accounts.access import Policy
+from relevo.files.accounts.model import Accounts
+from relevo.files.accounts.seen import Saved
+from relevo.files.errors import FilesError
+
+SETTINGS = Settings(
+    run=pathlib.Path("/run/relevo/smb-files"),
+    state=pathlib.Path("/srv/relevo/.relevo/smb"),
+    port=445,
+    workgroup="OFICINA",
+    encrypt=False,
+    durable="close",
+)
+
+
+def family() -> Accounts:
+    accounts = store.new()
+    for name in ("root", "ana", "leo", "eva"):
+        accounts = changes.add_user(accounts, name, password="x", nt=nt.nt_hash(name), admin=name == "root")
+    accounts = changes.add_group(accounts, "staff")
+    for name in ("ana", "leo"):
+        accounts = changes.set_member(accounts, "staff", name, member=True)
+    for name, path in (("all", ()), ("docs", ("docs",)), ("key", ("docs", "a*b", "deep")), ("homes", ("homes",))):
+        accounts = changes.add_share(accounts, name, path)
+    accounts = changes.permit(accounts, "docs", "@staff", "write")
+    return changes.permit(accounts, "docs", "leo", "read")
+
+
+def told(accounts: Accounts) -> Drives:
+    return msgspec.convert(network.told(Policy(accounts)), Drives)
+
+
+def section(drives: Drives, name: str) -> dict[str, str]:
+    lines = smb_conf.smb_conf(drives, SETTINGS).split(f"[{name}]\n")[1].split("[")[0].splitlines()
+    return dict(line.split(" = ", 1) for line in lines)
+
+
+def test_smbd_is_told_what_the_accounts_decide() -> None:
+    drives = told(family())
+    docs = section(drives, "docs")
+    assert docs["valid users"] == "ana leo root"
+    assert docs["write list"] == "ana root"
+    assert (
+        docs["veto files"] == "/a*b/"
+    )  # the way to a share inside it: whoever could move it would take its rights away
+    assert section(drives, "key")["valid users"] == "root"
+    assert section(drives, "all")["veto files"] == "/.relevo/docs/homes/lost+found/"
+    assert "[homes]" not in smb_conf.smb_conf(drives, SETTINGS)  # a word of smb.conf, no share
+    assert smb_conf.passwd(drives).splitlines()[:2] == [  # before the system's own root
+        "root:x:200000:200000::/:/usr/sbin/nologin",
+        "ana:x:200001:200001::/:/usr/sbin/nologin",
+    ]
+    assert f"leo:200002:{'X' * 32}:{nt.nt_hash('leo')}:[U          ]:" in smb_conf.smbpasswd(drives)
+    assert section(drives, "global")["map to guest"] == "Never"
+    open_ = told(changes.set_share(family(), "docs", public=True))
+    assert ("valid users" in section(open_, "docs"), section(open_, "docs")["guest ok"]) == (False, "yes")
+    assert network.told(Policy(None))["shares"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("plans", "plans"), ("100%U", "100*U"), ("a/b;c", "a*b*c"), (" x", "*x")]
+)
+def test_a_hidden_name_means_nothing_else(name: str, pattern: str) -> None:
+    drives = Drives(shares=(Drive(name="s", path=("s",), writers=("ana",), hidden=(name,)),))
+    assert section(drives, "s")["veto files"] == f"/{pattern}/"
+
+
+def test_who_may_do_less_is_disconnected_and_nobody_else() -> None:
+    accounts = family()
+    before = told(accounts)
+
+    def lost(after: Accounts) -> tuple[list[str], list[str]]:
+        return smb_conf.withdrawn(before, told(after))
+
+    assert lost(changes.permit(accounts, "docs", "eva", "write")) == ([], [])
+    assert lost(changes.permit(accounts, "docs", "leo", "write")) == ([], [])
+    assert lost(changes.permit(accounts, "docs", "ana", "read")) == (["docs"], [])
+    assert lost(changes.set_member(accounts, "staff", "ana", member=False)) == (["docs"], [])
+    assert lost(changes.remove_share(accounts, "key")) == (["key"], [])
+    assert lost(changes.add_share(accounts, "more", ("docs", "more"))) == (["docs"], [])
+    assert lost(changes.set_password(accounts, "eva", "y", nt.nt_hash("y"))) == ([], ["eva"])
+    assert lost(changes.set_user(accounts, "ana", enabled=False)) == (["docs"], ["ana"])
+    public = told(changes.set_share(accounts, "docs", public=True))
+    assert smb_conf.withdrawn(public, before) == (["docs"], [])
+    user = DriveUser(name="ana", uid=1)
+    assert smb_conf.withdrawn(Drives(users=(user,)), Drives(users=(replace(user, uid=2),))) == ([], ["ana"])
+
+
+def test_md4_as_in_rfc_1320() -> None:
+    digits = "1234567890" * 8
+    wanted = {"": "31d6cfe0d16ae931b73c59d7e0c089c0", "abc": "a448017aaf21d8525fc10ae87aa6729d"}
+    wanted[digits] = "e33b4ddc9c38f2199c3e7b164fcc0536"
+    assert {text: nt.md4(text.encode()).hex() for text in wanted} == wanted
+    assert nt.nt_hash("password") == "8846F7EAEE8FB117AD06BDD830B7586C"
+
+
+def test_a_hash_crosses_the_network_only_sealed() -> None:
+    hashed = nt.nt_hash("secret")
+    sealed = nt.seal(b"key", hashed)
+    assert hashed.lower() not in sealed
+    assert sealed != nt.seal(b"key", hashed)
+    assert nt.opened(b"key", {"order": "user-set", "nt": sealed})["nt"] == hashed
+    for wrong in ("00", "zz", hashed):
+        with pytest.raises(FilesError):
+            orders.parse(nt.opened(b"key", {"order": "user-set", "name": "ana", "nt": wrong}))
+
+
+def test_a_password_without_its_nt_hash_leaves_none_behind() -> None:
+    accounts = changes.set_password(family(), "ana", "y")
+    assert accounts.users["ana"].nt == ""
+    learnt = changes.learn_nt(accounts, "ana", "y", nt.nt_hash("y"))
+    assert learnt.users["ana"].nt == nt.nt_hash("y")
+    assert changes.learn_nt(accounts, "ana", "of before", nt.nt_hash("z")) is accounts
+    shown = orders.shown(learnt, Saved())
+    assert nt.nt_hash("y") not in msgspec.json.encode(shown).decode()
+
+
+def answer(status: int = 0, command: int = 0, dialect: int = 0x0302, magic: bytes = b"\xfeSMB") -> bytes:
+    head = magic + struct.pack("<HHIH", 64, 0, status, command)
+    return head.ljust(64, b"\0") + struct.pack("<HHH", 65, 1, dialect)
+
+
+@pytest.mark.parametrize("wrong", [{"status": 0xC0000022}, {"command": 1}, {"magic": b"HTTP"}])
+def test_a_server_that_speaks_smb_is_told_from_one_that_does_not(wrong: dict[str, Any]) -> None:
+    length, packet = struct.unpack(">I", smb_probe.request()[:4])[0], smb_probe.request()[4:]
+    assert (length, packet[:4], packet[64:66]) == (len(packet), b"\xfeSMB", b"\x24\0")
+    assert smb_probe.dialect_of(answer()) == 0x0302
+    for bad in (answer(**wrong), b"\xfeSMB"):
+        with pytest.raises(AgentFailed):
+            smb_probe.dialect_of(bad)
