@@ -18,6 +18,7 @@ from files_bench import Bench, bench, until
 from relevo.agents import processes
 from relevo.agents.base import AgentFailed, StartContext, State
 from relevo.agents.smb import SmbAgent
+from relevo.agents.tools import run_tool
 from relevo.base.paths import Paths
 from relevo.config.model import SmbResource
 from relevo.files.accounts import nt
@@ -135,7 +136,7 @@ async def _withdrawn(it: Bench, agent: SmbAgent) -> None:
     talking.stdin.flush()
     await until((it.root / ODD / "before").exists)
     await order(it, "share-permit", name="odd", holder="leo", level="read")
-    await _until_refused("odd", "leo%secret-leo", "mkdir after")
+    await _until_nobody_has("odd", agent)
     said, _ = await asyncio.to_thread(talking.communicate, b"mkdir during\nls\nquit\n", WAIT_S)
     assert b"NETWORK_NAME_DELETED" in said
     assert not (it.root / ODD / "during").exists()
@@ -145,6 +146,14 @@ async def _withdrawn(it: Bench, agent: SmbAgent) -> None:
     await order(it, "user-set", name="leo", enabled=False)
     await _until_refused("odd", "leo%another-one", "ls")
     assert (await agent.monitor()).state is State.RUNNING
+
+
+async def _until_nobody_has(share: str, agent: SmbAgent) -> None:
+    """Wait until no connection has a share: smbd's processes follow an order when they come to it."""
+    argv = ["smbstatus", "-s", str(agent.conf), "--shares"]
+    async with asyncio.timeout(WAIT_S):
+        while share.encode() in (await run_tool(*argv, limit_s=WAIT_S)).output:
+            pass
 
 
 async def _until_refused(share: str, who: str, command: str) -> None:

@@ -50,7 +50,11 @@ _log = structlog.get_logger()
 
 
 class SmbAgent(Agent):
-    """Runs smbd for one files resource."""
+    """Runs smbd for one files resource.
+
+    Attributes:
+        conf: the configuration that smbd reads.
+    """
 
     def __init__(self, resource: SmbResource, paths: Paths) -> None:
         super().__init__(resource.id)
@@ -65,7 +69,7 @@ class SmbAgent(Agent):
             encrypt=resource.encrypt,
             durable=resource.durable,
         )
-        self._conf = self._run / "smb.conf"
+        self.conf = self._run / "smb.conf"
         self._applying = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
         self._trouble = ""
@@ -187,7 +191,7 @@ class SmbAgent(Agent):
             "NSS_WRAPPER_GROUP": str(self._run / "group"),
             processes.MARK: str(self._run),
         }
-        done = await run_tool(*START, "smbd", "-D", "-s", str(self._conf), limit_s=limit_s, environment=environment)
+        done = await run_tool(*START, "smbd", "-D", "-s", str(self.conf), limit_s=limit_s, environment=environment)
         if done.status:
             raise AgentFailed(f"{self.id}: smbd does not start: {done.words}.", f"See {self._run}/log.smbd.")
 
@@ -260,7 +264,7 @@ class SmbAgent(Agent):
             beside.unlink(missing_ok=True)
             beside.symlink_to(target)
             beside.replace(link)
-        _replace(self._conf, smb_conf.smb_conf(drives, self._settings).encode())
+        _replace(self.conf, smb_conf.smb_conf(drives, self._settings).encode())
 
     async def _have_read(self, before: Drives, drives: Drives) -> None:
         """smbd and its processes read the configuration again; who may do less is disconnected, and may come back."""
@@ -273,14 +277,14 @@ class SmbAgent(Agent):
                 await self._control(str(pid), "shutdown")
 
     async def _control(self, *words: str) -> Finished:
-        done = await run_tool("smbcontrol", "-s", str(self._conf), *words, limit_s=_TOOL_LIMIT_S)
+        done = await run_tool("smbcontrol", "-s", str(self.conf), *words, limit_s=_TOOL_LIMIT_S)
         if done.status:
             raise AgentFailed(f"{self.id}: smbcontrol {' '.join(words)} failed: {done.words}.")
         return done
 
     async def _sessions(self, users: set[str]) -> list[int]:
         """The processes that serve somebody of these."""
-        argv = ("smbstatus", "-s", str(self._conf), "--json", "--processes")
+        argv = ("smbstatus", "-s", str(self.conf), "--json", "--processes")
         done = await run_tool(*argv, limit_s=_TOOL_LIMIT_S)
         if done.status:
             raise AgentFailed(f"{self.id}: smbstatus failed: {done.words}.")
