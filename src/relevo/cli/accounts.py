@@ -62,8 +62,21 @@ def _change(ctx: typer.Context, files: str, order: str, done: str, **arguments: 
     typer.echo(done + single)
 
 
+def _asked(*, stdin: bool) -> str:
+    """A password, never from the command line.
+
+    Raises:
+        NoPassword: there is no terminal.
+    """
+    if stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise NoPassword("There is no terminal to ask for the password.", "Use --password-stdin.")
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+
+
 def _hashed(ctx: typer.Context, files: str, *, stdin: bool) -> dict[str, str]:
-    """A password, never from the command line, as its hashes: the password itself leaves this process for nowhere.
+    """A user's password as its hashes: the password itself leaves this process for nowhere.
 
     Raises:
         NoPassword: there is no terminal.
@@ -72,12 +85,7 @@ def _hashed(ctx: typer.Context, files: str, *, stdin: bool) -> dict[str, str]:
     from relevo.files import daemon
     from relevo.files.accounts import nt, passwords
 
-    if stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        raise NoPassword("There is no terminal to ask for the password.", "Use --password-stdin.")
+    password = _asked(stdin=stdin)
     hashes = {"password": passwords.hash_of(password)}
     config = of(ctx).config()
     if daemon.has_smb(config, _resource(config, files).id):
@@ -301,10 +309,10 @@ def share_link(
 ) -> None:
     """Make a link for people without an account, and print its address: this once, only its digest is kept."""
     from relevo.files import link
-    from relevo.files.accounts import changes
+    from relevo.files.accounts import changes, passwords
 
     secret = secrets.token_urlsafe(link.SECRET_BYTES)
-    hashed = _hashed(stdin=password_stdin) if password or password_stdin else None
+    hashed = passwords.hash_of(_asked(stdin=password_stdin)) if password or password_stdin else None
     expires_s = int(time.time()) + days * _DAY_S if days else None
     more = {"creator": creator, "kind": "drop" if drop else "read", "expires_s": expires_s, "password": hashed}
     address = _address(of(ctx).config(), files)
