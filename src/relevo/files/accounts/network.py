@@ -10,7 +10,10 @@ from typing import Any
 
 from relevo.files.accounts.access import Kind, Level, Policy, Who
 from relevo.files.accounts.model import Share
-from relevo.files.urls import HIDDEN_AT_ROOT
+from relevo.files.urls import WORK_FOLDER
+
+HIDDEN_AT_ROOT = frozenset({WORK_FOLDER, "lost+found"})
+"""What is no file of anybody's; a word that only addresses of pages reserve is an ordinary name here."""
 
 
 def told(policy: Policy) -> dict[str, Any]:
