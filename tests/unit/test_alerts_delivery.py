@@ -165,6 +165,7 @@ DEAD = {
     "mirrors": {},
     "services": {},
     "witness": None,
+    "certificates": {},
 }
 
 

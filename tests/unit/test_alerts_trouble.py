@@ -101,6 +101,7 @@ def _state(**changes: Any) -> dict[str, Any]:
         "mirrors": {"r0": {"nodo1": side, "nodo2": {**side, **changes.get("side", {})}}},
         "services": {"web": {**service, **changes.get("service", {})}},
         "witness": changes.get("witness"),
+        "certificates": changes.get("certificates", {}),
     }
 
 
@@ -121,6 +122,7 @@ def test_what_trouble_looks_like_in_the_status() -> None:
     assert _seen(witness={"trouble": ""}) == set()
     assert _seen(service={"states": {"nodo1": "stopped"}}) == {"service_down:web"}
     assert _seen(service={"states": {"nodo1": "stopped"}, "maintenance": True}) == set()
+    assert _seen(certificates={"files": "It is over."}) == {"certificate:files"}
     assert _seen(service={"blocked": True}) == {"service_blocked:web"}
     assert _seen(service={"resource_states": {"nodo2": {"files": "blocked"}}}) == {"service_blocked:web"}
 

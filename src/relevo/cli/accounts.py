@@ -21,7 +21,6 @@ group = typer.Typer(no_args_is_help=True, help="Users with the same permissions.
 share = typer.Typer(no_args_is_help=True, help="Folders with permissions of their own, and links to what is in them.")
 _NO_LIMIT = "none"
 _DAY_S = 86_400
-_HTTP = 80
 
 _Files = Annotated[str, typer.Option("--files", help="Id of the files resource, when there are several.")]
 _JSON = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
@@ -326,8 +325,13 @@ def _address(config: Config, wanted: str) -> str:
         if resource in service.resources:
             for item in service.resources:
                 if isinstance(item, AddressResource):
-                    return f"http://{item.address.ip}" + ("" if resource.port == _HTTP else f":{resource.port}")
-    return f"http://ADDRESS:{resource.port}"
+                    return _url(resource, str(item.address.ip))
+    return _url(resource, "ADDRESS")
+
+
+def _url(resource: FilesResource, host: str) -> str:
+    scheme, port, usual = ("http", resource.port, 80) if resource.tls is None else ("https", resource.tls.port, 443)
+    return f"{scheme}://{host}" + ("" if port == usual else f":{port}")
 
 
 @share.command("unlink")

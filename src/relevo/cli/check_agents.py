@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ from relevo.agents.tools import ENVIRONMENT
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_duration_ms
 from relevo.config.model import Config, LsbResource, OcfResource, SmbResource, SystemdResource
+from relevo.node import certificates
 
 ASK_LIMIT_S = 10.0
 """How long systemd may take to say what it knows of a unit."""
@@ -25,6 +27,8 @@ def remarks(config: Config) -> Iterator[str]:
         for device in node.fencing:
             if shutil.which(device.agent, path=ENVIRONMENT["PATH"]) is None:
                 yield f"{node.name}: there is no {device.agent} on this server; install the package that has it."
+    for name, told in certificates.troubles(config, dt.datetime.now(dt.UTC)).items():
+        yield f"{name}: {told}"
     for service in config.services.values():
         for resource in service.resources:
             if isinstance(resource, OcfResource):

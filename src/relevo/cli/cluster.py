@@ -38,11 +38,14 @@ def status(
 
 
 def _with_access(state: dict[str, Any], paths: Paths) -> dict[str, Any]:
-    """The state, with a risk for each file service of this server that is open to everyone."""
+    """The state, with what this server's file services say: that they are open to everyone, or lack a certificate."""
     for socket in sorted(paths.run.glob("files-*.sock")):
         with contextlib.suppress(RelevoError):
-            if call(socket, "status", timeout_s=_ASK_S).get("access") == "everyone":
-                name = socket.stem.removeprefix("files-")
+            status, name = call(socket, "status", timeout_s=_ASK_S), socket.stem.removeprefix("files-")
+            problem = (status.get("tls") or {}).get("problem")
+            if problem and name not in state.get("certificates", {}):
+                state["alarms"].append(f"{name}: {problem}")
+            if status.get("access") == "everyone":
                 state["risks"].append(
                     f"{name}: there are no accounts, so everyone may read, change and delete everything "
                     "(relevo user add NAME --admin)."

@@ -20,6 +20,7 @@ KINDS = (
     "configuration_differs",
     "service_down",
     "service_blocked",
+    "certificate",
 )
 """Everything that people can be told of."""
 LANGUAGES = ("en", "es")

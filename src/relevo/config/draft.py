@@ -19,6 +19,7 @@ from relevo.config.model import (
     FenceDevice,
     Fencing,
     FilesResource,
+    FilesTls,
     FilesystemResource,
     HeartbeatTimings,
     Link,
@@ -316,16 +317,51 @@ def _filesystem(table: Table, resource_id: str, operation: Operation) -> Resourc
 
 
 def _files(table: Table, resource_id: str, operation: Operation) -> Resource:
+    port = table.integer("port", 80, 1, MAX_PORT)
     return FilesResource(
         id=resource_id,
         root=table.absolute_path("root", "/srv/relevo"),
         mirror=table.name("mirror", example='"r0"'),
-        port=table.integer("port", 80, 1, MAX_PORT),
+        port=port,
         when_degraded=table.choice("when_degraded", ("accept", "refuse"), "accept"),
         upload_expiry_ms=table.duration_ms("upload_expiry", 86_400_000),
         bin_expiry_ms=table.duration_ms("bin_expiry", 30 * 86_400_000, zero=True),
+        tls=_files_tls(table, port),
         operation=operation,
     )
+
+
+_DNS_NAME = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_TLS_KEYS = ("tls_certificate", "tls_key", "tls_names", "tls_only")
+
+
+def _files_tls(table: Table, plain_port: int) -> FilesTls | None:
+    """`tls_…` of a files resource."""
+    given = {word for word in _TLS_KEYS if table.has(word)}
+    if not table.has("tls_port"):
+        for word in sorted(given):
+            table.wrong(word, "has no effect without tls_port.", "Add tls_port = 443.")
+        return None
+    chain = table.absolute_path("tls_certificate", "/etc/relevo/tls/chain.pem") if "tls_certificate" in given else None
+    key = table.absolute_path("tls_key", "/etc/relevo/tls/key.pem") if "tls_key" in given else None
+    if (chain is None) != (key is None):
+        lone = "tls_key" if chain is None else "tls_certificate"
+        table.wrong(lone, "stands alone: a certificate and its key belong together.", "Give both, or none.")
+    names = table.texts("tls_names", '["files.example.org"]')
+    for name in names:
+        if _DNS_NAME.fullmatch(name) is None:
+            table.wrong(
+                "tls_names", f"holds {name!r}, which is no DNS name.", 'Write names such as "files.example.org".'
+            )
+    if names and chain is not None:
+        table.wrong(
+            "tls_names", "has no effect with tls_certificate.", "A given certificate says itself what it is for."
+        )
+    port = table.integer("tls_port", 443, 1, MAX_PORT)
+    if port == plain_port:
+        table.wrong("tls_port", "is the same as port.", "Give plain HTTP and TLS a port each.")
+    only = table.boolean("tls_only", default=False)
+    return FilesTls(port=port, certificate=chain, key=key, names=names, only=only)
 
 
 def _address(table: Table, resource_id: str, operation: Operation) -> Resource:

@@ -248,6 +248,28 @@ class FilesystemResource(msgspec.Struct, frozen=True, kw_only=True, tag="filesys
     operation: Operation = Operation()
 
 
+class FilesTls(msgspec.Struct, frozen=True, kw_only=True):
+    """TLS of a file service: `tls_…` of its resource.
+
+    Attributes:
+        port: TCP port, on every address.
+        certificate, key: PEM files on both servers; None: one is made and kept on the volume.
+        names: what one that is made is for, beside the addresses of the service and the names of the nodes.
+        only: plain HTTP is sent on to TLS.
+    """
+
+    port: int
+    certificate: pathlib.Path | None = None
+    key: pathlib.Path | None = None
+    names: tuple[str, ...] = ()
+    only: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Whether the certificate is given."""
+        return self.certificate is not None
+
+
 class FilesResource(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_field="type"):
     """Serve a folder over HTTP.
 
@@ -258,6 +280,7 @@ class FilesResource(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_
         when_degraded: with one copy left, accept changes (and say so) or refuse them.
         upload_expiry_ms: age at which a broken-off upload is cleaned up.
         bin_expiry_ms: how long the bin keeps what a person deleted; 0: there is no bin.
+        tls: None: plain HTTP only.
     """
 
     id: str
@@ -267,6 +290,7 @@ class FilesResource(msgspec.Struct, frozen=True, kw_only=True, tag="files", tag_
     when_degraded: Literal["accept", "refuse"] = "accept"
     upload_expiry_ms: int = 86_400_000
     bin_expiry_ms: int = 30 * 86_400_000
+    tls: FilesTls | None = None
     operation: Operation = Operation()
 
 

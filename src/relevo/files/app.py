@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import time
 from typing import Any
 
@@ -32,7 +33,16 @@ from relevo.files.dav import ask
 from relevo.files.dav import handler as dav
 from relevo.files.download import send_file
 from relevo.files.errors import FilesError, unavailable
-from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, language_of, refuse_foreign_pages, take_apart
+from relevo.files.http import (
+    COMMON_HEADERS,
+    Call,
+    body_pieces,
+    empty,
+    is_secure,
+    language_of,
+    refuse_foreign_pages,
+    take_apart,
+)
 from relevo.files.pages import assets, render
 from relevo.files.service import Service, State
 from relevo.files.urls import HEALTH, TUS, shown, split_target, through, url_of
@@ -42,6 +52,9 @@ ALLOWED = "OPTIONS, GET, HEAD, PUT, POST, DELETE, MKCOL"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _NOT_NOTED = _SAFE | {"PROPFIND", "LOCK", "UNLOCK"}
 """What changes no file (a LOCK that makes an empty one is followed by the PUT of its content)."""
+_HTTPS = 443
+_PORT = re.compile(r":[0-9]{1,5}$")
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\]")
 _log = structlog.get_logger()
 
 
@@ -70,10 +83,8 @@ class App:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         call = take_apart(request)
-        if call.place.names == HEALTH:
-            return await self._health(call)
-        if call.place.names[: len(assets.FOLDER)] == assets.FOLDER:
-            return _asset(call)
+        if (early := await self._early(call)) is not None:
+            return early
         if request.method not in _SAFE:
             refuse_foreign_pages(request)
             if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -99,6 +110,17 @@ class App:
             if accounts.exist:
                 self._note(call, response.status)
             return response
+
+    async def _early(self, call: Call) -> web.Response | None:
+        """What the server without the volume answers as well, and to everybody."""
+        if call.place.names == HEALTH:
+            return await self._health(call)
+        if call.place.names[: len(assets.FOLDER)] == assets.FOLDER:
+            return _asset(call)
+        tls = self._service.tls
+        if tls is not None and tls.wanted.only and not is_secure(call.request) and call.place.names != remote.PLACE:
+            return _to_tls(call.request, tls.wanted.port)  # orders between the servers are signed, and carry no secret
+        return None
 
     async def _by_link(self, call: Call) -> web.StreamResponse:
         """A request through a share link; its errors lead back to the link, not to the front."""
@@ -261,6 +283,23 @@ def _asset(call: Call) -> web.Response:
     if render.takes_gzip(call.request):
         return web.Response(status=200, headers={**headers, "Content-Encoding": "gzip"}, body=asset.packed)
     return web.Response(status=200, headers=headers, body=asset.plain)
+
+
+def _to_tls(request: web.BaseRequest, port: int) -> web.Response:
+    """Send on to TLS what can be asked again there; a change is refused, for what it carries has been read by all.
+
+    Raises:
+        FilesError: 403.
+    """
+    if request.method not in _SAFE:
+        raise FilesError(403, "tls_only")
+    host = request.headers.get("Host", "")
+    name = host.rpartition(":")[0] if _PORT.search(host) else host
+    if not name or _HOST.fullmatch(name) is None:
+        raise FilesError(400, "bad_path")
+    path, query = split_target(request.raw_path)
+    suffix = "" if port == _HTTPS else f":{port}"
+    return empty(308, {"Location": f"https://{name}{suffix}{path}" + (f"?{query}" if query else "")})
 
 
 async def _order(service: Service, call: Call) -> web.Response:

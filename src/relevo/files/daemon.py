@@ -11,13 +11,14 @@ import pathlib
 import resource
 import signal
 import socket
+import ssl
 
 import structlog
 
 from relevo.base.control import ControlServer, Handler, Message, Watcher
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.config.model import Config, FilesResource, FilesystemResource, SmbResource
+from relevo.config.model import AddressResource, Config, FilesResource, FilesystemResource, SmbResource
 from relevo.files import limits
 from relevo.files.accounts import network, orders, remote
 from relevo.files.app import App
@@ -76,13 +77,27 @@ def order_key(config: Config) -> bytes | None:
     return remote.key_of(signing.secret) if signing.secret else None
 
 
-async def listen(service: Service, host: str, port: int) -> tuple[asyncio.Server, int]:
-    """Serve HTTP; the listening server and its port (chosen by the kernel when `port` is 0).
+def names_of(config: Config, files: FilesResource) -> tuple[str, ...]:
+    """What a certificate that is made is for: the names that are configured, the service's addresses, the nodes."""
+    addresses = [
+        str(item.address.ip)
+        for service in config.services.values()
+        if files in service.resources
+        for item in service.resources
+        if isinstance(item, AddressResource)
+    ]
+    return (*(files.tls.names if files.tls is not None else ()), *addresses, *config.nodes)
+
+
+async def listen(
+    service: Service, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> tuple[asyncio.Server, int]:
+    """Serve HTTP; the listening server and its port (chosen by the kernel when `port` is 0). With `tls`: HTTPS.
 
     Raises:
         PortTaken: someone else listens there.
     """
-    server = Server(
+    server = service.traffic.server or Server(
         App(service),
         keepalive_timeout=limits.IDLE_CONNECTION_S,
         access_log=None,
@@ -97,7 +112,10 @@ async def listen(service: Service, host: str, port: int) -> tuple[asyncio.Server
     service.traffic.server = server
     loop = asyncio.get_running_loop()
     try:
-        listening = await loop.create_server(server, host, port, backlog=_BACKLOG, family=socket.AF_INET)
+        limit_s = None if tls is None else limits.HANDSHAKE_S
+        listening = await loop.create_server(
+            server, host, port, backlog=_BACKLOG, family=socket.AF_INET, ssl=tls, ssl_handshake_timeout=limit_s
+        )
     except OSError as error:
         raise PortTaken(
             f"Nobody can listen on {host}:{port} ({error.strerror}).", "Does another server run?"
@@ -166,20 +184,29 @@ async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     """
     files = find(config, name)
     _allow_descriptors()
-    service = Service(files, me, paths.socket(f"mirror-{files.mirror}"), mountpoint=mountpoint_of(config, files))
+    mirror, point = paths.socket(f"mirror-{files.mirror}"), mountpoint_of(config, files)
+    service = Service(files, me, mirror, mountpoint=point, names=names_of(config, files))
     service.desk = remote.Desk(order_key(config))
     service.smb = has_smb(config, name)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    listening, port = await listen(service, ANY_ADDRESS, files.port)
+    listening = [(await listen(service, ANY_ADDRESS, files.port))[0]]
+    watching = None
+    if service.tls is not None:
+        listening.append((await listen(service, ANY_ADDRESS, service.tls.wanted.port, service.tls.ports))[0])
+        if service.tls.wanted.given:
+            watching = asyncio.create_task(service.tls.watch())
     orders = control(service, paths.socket(f"files-{name}"))
     await orders.start()
-    _log.info("listening", port=port)
+    _log.info("listening", port=files.port, tls=service.tls.wanted.port if service.tls is not None else None)
     try:
         await stopping.wait()
     finally:
-        listening.close()
+        for one in listening:
+            one.close()
+        if watching is not None:
+            watching.cancel()
         await orders.stop()
         await service.close()
         _log.info("stopped")

@@ -18,7 +18,7 @@ from aiohttp import web
 from relevo.files import digests, limits
 from relevo.files.conditions import Verdict, http_date, judge, range_of
 from relevo.files.errors import FilesError
-from relevo.files.http import COMMON_HEADERS, Call, empty
+from relevo.files.http import COMMON_HEADERS, Call, empty, is_secure
 from relevo.files.kinds import content_type
 from relevo.files.service import Service
 from relevo.files.traffic import reset
@@ -89,15 +89,20 @@ async def _answer(service: Service, call: Call, handle: Handle) -> web.StreamRes
     response.content_length = count
     await response.prepare(request)
     if request.method == "GET":
-        await _send_body(service, request, handle, offset, count)
+        await _send_body(service, request, response, handle, (offset, count))
     await response.write_eof()
     return response
 
 
-async def _send_body(service: Service, request: web.BaseRequest, handle: Handle, offset: int, count: int) -> None:
-    transport = request.transport
+async def _send_body(
+    service: Service, request: web.BaseRequest, response: web.StreamResponse, handle: Handle, part: tuple[int, int]
+) -> None:
+    transport, (offset, count) = request.transport, part
     if transport is None:
         raise ConnectionResetError("the client went away")
+    if is_secure(request):
+        await _write_body(service, request, response, handle, (offset, count))
+        return
     whole = False
     try:
         await _drain(request, transport)
@@ -113,6 +118,30 @@ async def _send_body(service: Service, request: web.BaseRequest, handle: Handle,
     finally:
         if not whole:
             reset(transport)
+
+
+async def _write_body(
+    service: Service, request: web.BaseRequest, response: web.StreamResponse, handle: Handle, part: tuple[int, int]
+) -> None:
+    """The same over TLS: what goes out has to be encrypted here first, so the kernel cannot send the file by itself."""
+    offset, count = part
+    whole = False
+    try:
+        while count:
+            piece = await service.run(os.pread, handle.fd, min(count, limits.CHUNK_BYTES), offset)
+            if not piece:
+                raise ConnectionResetError("the file was cut while it was being sent")
+            async with asyncio.timeout(limits.IDLE_SEND_S):
+                await response.write(piece)
+            offset, count = offset + len(piece), count - len(piece)
+        whole = True
+    except FilesError as error:  # as above
+        raise ConnectionResetError("the volume failed while a file was being sent") from error
+    except TimeoutError as error:
+        raise ConnectionResetError("the client takes nothing") from error
+    finally:
+        if not whole:
+            reset(request.transport)
 
 
 async def _drain(request: web.BaseRequest, transport: asyncio.Transport) -> None:

@@ -13,9 +13,12 @@ from aiohttp import web
 from relevo.files import limits, texts
 from relevo.files.accounts.access import EVERYONE, Who
 from relevo.files.errors import FilesError
+from relevo.files.tls import Ports
 from relevo.files.urls import Place, parse_path, split_target
 
 COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Server": "relevo"}
+HSTS_S = 31_536_000
+"""A year."""
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
@@ -102,6 +105,17 @@ def refuse_foreign_pages(request: web.BaseRequest) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("Host", ""):
         raise FilesError(403, "foreign_page")
+
+
+def is_secure(request: web.BaseRequest) -> bool:
+    """Whether it came over TLS."""
+    return request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
+
+
+def lasting_tls(request: web.BaseRequest) -> dict[str, str]:
+    """What tells browsers to come by TLS only from now on, where that is safe to say."""
+    context = request.transport.get_extra_info("sslcontext") if request.transport is not None else None
+    return {"Strict-Transport-Security": f"max-age={HSTS_S}"} if isinstance(context, Ports) and context.lasting else {}
 
 
 async def go_on(request: web.BaseRequest) -> None:

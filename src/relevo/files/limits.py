@@ -35,6 +35,8 @@ REQUESTS_MAX = 512
 REQUEST_LINE_MAX_BYTES = 16_384
 HEADER_FIELD_MAX_BYTES = 8190
 HEADERS_MAX = 64
+HANDSHAKE_S = 10.0
+"""A TLS handshake that takes longer is given up."""
 IDLE_CONNECTION_S = 30.0
 """A connection without a whole request for this long is closed."""
 IDLE_BODY_S = 30.0

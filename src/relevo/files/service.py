@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import enum
 import functools
 import hashlib
@@ -21,7 +22,7 @@ import structlog
 from relevo.base.errors import RelevoError
 from relevo.config.model import FilesResource
 from relevo.files import bin as rubbish
-from relevo.files import copies, limits, lock_store, uploads
+from relevo.files import copies, limits, lock_store, selfmade, uploads
 from relevo.files.accounts import audit, remote
 from relevo.files.accounts import store as usage_store
 from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
@@ -34,6 +35,7 @@ from relevo.files.errors import FilesError, VolumeFault, unavailable
 from relevo.files.http import Call
 from relevo.files.order import Orders
 from relevo.files.pool import Pool
+from relevo.files.tls import Tls
 from relevo.files.traffic import Traffic
 from relevo.files.urls import shown
 from relevo.files.volume import Entry, Volume, digest_slice
@@ -51,6 +53,9 @@ class State(enum.Enum):
     OPEN = "open"
     QUIESCED = "quiesced"
     CLOSING = "closing"
+
+
+SOON = dt.timedelta(days=selfmade.RENEW_DAYS)
 
 
 class CannotOpen(RelevoError):
@@ -73,6 +78,7 @@ class Service:
         mirror_socket: the control socket of the mirror below the root.
         pool: the threads.
         mountpoint: where the file system of the root has to be mounted; None: it is not looked at.
+        names: what a certificate that is made is for.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Service:
         mirror_socket: pathlib.Path,
         pool: Pool | None = None,
         mountpoint: pathlib.Path | None = None,
+        names: tuple[str, ...] = (),
     ) -> None:
         self.resource = resource
         self.node = node
@@ -94,6 +101,8 @@ class Service:
         self.accounts = Keeper()
         self.audit = audit.Audit()
         self.desk = remote.Desk(None)
+        self.tls = Tls(resource.tls) if resource.tls is not None else None
+        self._names = names or (node,)
         self._mirror_socket = mirror_socket
         self._mountpoint = mountpoint
         self._pool = pool or Pool()
@@ -132,6 +141,7 @@ class Service:
                     f"The volume at {self.resource.root} cannot be opened ({error.what})",
                     error.remedy or "Is its file system mounted there, and writable?",
                 ) from error
+            await self._certify(volume)
             self._volume, self.problem = volume, ""
             self.state = State.OPEN
             self._cleaner = asyncio.create_task(self._keep_clean(volume, leftovers))
@@ -142,6 +152,17 @@ class Service:
             self.seen.start(seen, lambda saved: self.run(usage_store.save_seen, volume, msgspec.json.encode(saved)))
             self._tell_followers()
             _log.info("volume_opened", root=str(self.resource.root))
+
+    async def _certify(self, volume: Volume) -> None:
+        """See to the certificate that lies on the volume, where none is given; without one plain HTTP goes on."""
+        if self.tls is None or self.tls.wanted.given:
+            return
+        try:
+            self.tls.take(await self._pool.run(selfmade.ensure, volume, self._names, dt.datetime.now(dt.UTC)))
+            self.tls.problem = ""
+        except RelevoError as error:
+            self.tls.problem = f"There is no certificate on the volume, and none can be made ({error.what})."
+            _log.error("certificate_missing", why=error.what)
 
     async def quiesce(self) -> None:
         """Answer what can be answered at once, end the rest, refuse what is new."""
@@ -200,6 +221,8 @@ class Service:
             left = await self._pool.run(self._volume.open_descriptors)
             assert not left, f"descriptors left on the volume: {left}"
         self._volume, self._cleaner, self._counter = None, None, None
+        if self.tls is not None and not self.tls.wanted.given:
+            self.tls.take(None)
         self.state = State.CLOSED
         _log.info("volume_closed", took_ms=round((time.monotonic() - begun_s) * 1000))
 
@@ -216,6 +239,7 @@ class Service:
             "operations": self._pool.busy,
             "oldest_ms": round(self._pool.oldest_s * 1000),
             "access": self._access(),
+            "tls": self.tls.told() if self.tls is not None else None,
         }
 
     def _access(self) -> str:
@@ -400,6 +424,8 @@ class Service:
             with contextlib.suppress(FilesError):
                 await self._empty_bin(volume)
                 await self.run(lock_store.expire, volume)
+            if self.tls is not None and (self.tls.pair is None or self.tls.pair.left(dt.datetime.now(dt.UTC)) < SOON):
+                await self._certify(volume)
             await asyncio.sleep(limits.CLEAN_INTERVAL_S)
 
     async def _empty_bin(self, volume: Volume) -> None:

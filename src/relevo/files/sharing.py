@@ -12,11 +12,11 @@ from typing import Any
 from aiohttp import web
 
 from relevo.files import link, pages
-from relevo.files.accounts import changes, gate, identity, orders
+from relevo.files.accounts import changes, gate, orders
 from relevo.files.accounts.access import Verb, decide
 from relevo.files.accounts.model import ShareLink
 from relevo.files.errors import FilesError
-from relevo.files.http import Call
+from relevo.files.http import Call, is_secure
 from relevo.files.pages import render
 from relevo.files.pages.render import crumbs, date_text
 from relevo.files.service import Service
@@ -80,7 +80,7 @@ async def _make(service: Service, call: Call, given: dict[str, str]) -> str:
         "password": await service.accounts.verifier.hash_of(password) if password else "",
     }
     await orders.execute(service, orders.parse(order), call.who, call)
-    scheme = "https" if identity.is_secure(call.request) else "http"
+    scheme = "https" if is_secure(call.request) else "http"
     return f"{scheme}://{call.request.host}{link.url_for(secret)}"
 
 

@@ -17,6 +17,10 @@ LINKS: dict[str, tuple[str, str]] = {
         "{name} may not give links to this: it takes the permission manage in its share.",
         "{name} no puede dar enlaces a esto: hace falta el permiso manage en su recurso compartido.",
     ),
+    "tls_only": (
+        "Only encrypted connections may do this here: use https.",
+        "Aquí esto solo se puede hacer por una conexión cifrada: use https.",
+    ),
     "link_time": ("The link would be over already.", "El enlace ya habría caducado."),
     "link_drop_folder": (
         "Only a folder can take files by a link.",

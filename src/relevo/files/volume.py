@@ -232,7 +232,7 @@ class Volume:
                 raise NotMounted(f"Nothing is mounted at {self._mountpoint}.")
             work = self._open_or_make(self._root, WORK_FOLDER)
             with closing(work):
-                for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit", "locks"):
+                for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit", "locks", "tls"):
                     self._work[name] = self._open_or_make(work, name)
             self._commits = Commits(self._work["tmp"])
         except BaseException:

@@ -27,6 +27,7 @@ from relevo.manager.standing import mirrors_of
 from relevo.node import views
 from relevo.node.alerts import Alerts
 from relevo.node.brain import Brain
+from relevo.node.certificates import Certificates
 from relevo.node.fencer import Fencer
 from relevo.node.history import History, history_path
 from relevo.node.inputs import Feed
@@ -126,6 +127,7 @@ class Daemon:
         )
         orders = Orders(config=config, me=me, brain=self._brain, history=self._history, changed=self._changed.set)
         self._cleaned = self._brain.record.cleaned
+        self._certificates = Certificates(config, self._changed.set)
         self._alerts = Alerts(config, me, Store(paths.state / "node"), self._history, self._changed.set)
         self._control = ControlServer(
             paths.socket("node"),
@@ -147,6 +149,7 @@ class Daemon:
                     tasks.create_task(self._witness.run())
                 tasks.create_task(self._executor.run())
                 tasks.create_task(self._alerts.run())
+                tasks.create_task(self._certificates.run())
                 tasks.create_task(self._rounds())
         finally:
             await self._control.stop()
@@ -212,7 +215,9 @@ class Daemon:
 
     def _state(self) -> Message:
         state = status_of(self._config, self._me, self._brain, self._heartbeat.latest, self._history)
-        return {**state, "alarms": [*state["alarms"], *self._alerts.alarms()], "alerts": self._alerts.state()}
+        certificates = self._certificates.trouble
+        alarms = [*state["alarms"], *self._alerts.alarms(), *certificates.values()]
+        return {**state, "alarms": alarms, "alerts": self._alerts.state(), "certificates": certificates}
 
     async def _status(self, _request: Message) -> Message:
         return self._state()

@@ -16,6 +16,7 @@ _RAISED = {
         "configuration_differs": "The servers' configurations differ: services do not go back.",
         "service_down": "Service {0} runs nowhere.",
         "service_blocked": "Service {0} cannot go on without a person.",
+        "certificate": "The TLS certificate of {0} cannot be used, is over, or soon will be: relevo check says which.",
     },
     "es": {
         "node_lost": "Se ha perdido el servidor {0}: nadie lo oye.",
@@ -26,6 +27,7 @@ _RAISED = {
         "configuration_differs": "Las configuraciones de los servidores difieren: los servicios no vuelven.",
         "service_down": "El servicio {0} no corre en ningún servidor.",
         "service_blocked": "El servicio {0} no puede seguir sin una persona.",
+        "certificate": "El certificado TLS de {0} no sirve, ha caducado o caduca pronto: relevo check dice cuál.",
     },
 }
 _CLEARED = {
@@ -38,6 +40,7 @@ _CLEARED = {
         "configuration_differs": "The servers' configurations agree again.",
         "service_down": "Service {0} runs again.",
         "service_blocked": "Service {0} is no longer blocked.",
+        "certificate": "The TLS certificate of {0} is in order again.",
     },
     "es": {
         "node_lost": "El servidor {0} ha vuelto, o se ha despedido.",
@@ -48,6 +51,7 @@ _CLEARED = {
         "configuration_differs": "Las configuraciones de los servidores vuelven a coincidir.",
         "service_down": "El servicio {0} vuelve a correr.",
         "service_blocked": "El servicio {0} ya no está bloqueado.",
+        "certificate": "El certificado TLS de {0} vuelve a estar en orden.",
     },
 }
 _TEST = {"en": "This is a test of the alerts: nothing has happened.", "es": "Prueba de los avisos: no ha pasado nada."}

@@ -19,7 +19,7 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
     """What `relevo status --json` prints.
 
     Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `witness`, `history`.
-    The daemon adds `alerts` (see `Alerts.state`).
+    The daemon adds `alerts` (see `Alerts.state`) and `certificates` (resource -> what is wrong with its certificate).
     """
     # What a silent node said last is no state of today.
     facts = {name: view.facts for name, view in brain.nodes.items() if view.alive is Alive.ALIVE}

@@ -183,6 +183,7 @@ def seen_in(state: Message, moved: Mapping[str, Movement], now_ms: int, policy: 
             *_of_nodes(state),
             *_of_mirrors(state),
             *_of_services(state),
+            *(key_of("certificate", name) for name in state["certificates"]),
             *(key_of("resync_stuck", name) for name in stuck),
         )
     )

@@ -13,15 +13,11 @@ from relevo.files.accounts import tokens
 from relevo.files.accounts.access import ANONYMOUS, EVERYONE, Kind, Who
 from relevo.files.accounts.keeper import CHALLENGE, Keeper
 from relevo.files.errors import FilesError
+from relevo.files.http import is_secure
 
 COOKIE = "relevo_session"
 _BASIC_MAX = 2048
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-def is_secure(request: web.BaseRequest) -> bool:
-    """Whether it came over TLS."""
-    return request.transport is not None and request.transport.get_extra_info("sslcontext") is not None
 
 
 def cookie(request: web.BaseRequest, name: str, value: str, *, max_age_s: int, path: str = "/") -> str:

@@ -16,7 +16,7 @@ from aiohttp import web
 from relevo.base.units import format_bytes
 from relevo.files import guard
 from relevo.files.accounts.access import Kind
-from relevo.files.http import COMMON_HEADERS, Call
+from relevo.files.http import COMMON_HEADERS, Call, lasting_tls
 from relevo.files.pages import assets
 from relevo.files.texts import LANGUAGES, text
 from relevo.files.urls import door, home, shown, url_of
@@ -170,5 +170,6 @@ def answer(call: Call, template: str, status: int = 200, **context: Any) -> web.
     """A page as the answer to a call; `context` as for `document`."""
     nonce = new_nonce()
     body = document(template, call.language, call.query, nonce, **context).encode()
-    body, headers = packed(call.request, body, headers_for(call.language, nonce))
+    known = headers_for(call.language, nonce) | lasting_tls(call.request)
+    body, headers = packed(call.request, body, known)
     return web.Response(status=status, headers=headers, body=body)
