@@ -71,3 +71,20 @@ def test_wrong_for_programs(tmp_path: pathlib.Path) -> None:
             "remedy": "Did you mean 'deadtime'?",
         }
     ]
+
+
+def test_a_certificate_that_is_missing_or_wrong(tmp_path: pathlib.Path) -> None:
+    files = 'type = "files"\n'
+    given = f'{files}tls_port = 443\ntls_certificate = "{tmp_path}/chain.pem"\ntls_key = "{tmp_path}/key.pem"\n'
+    written(tmp_path, RIGHT.replace(files, given))
+    status, out, _ = run(tmp_path)
+    assert status == 0
+    assert f"warning: files: The certificate {tmp_path}/chain.pem cannot be read" in out
+    for more, said in (
+        ("tls_only = true\n", "tls_only has no effect without tls_port. Add tls_port = 443."),
+        ('tls_port = 443\ntls_key = "/k"\n', "tls_key stands alone: a certificate and its key belong together."),
+        ('tls_port = 443\ntls_names = ["a_b"]\n', "tls_names holds 'a_b', which is no DNS name."),
+        ("tls_port = 80\n", "tls_port is the same as port. Give plain HTTP and TLS a port each."),
+    ):
+        written(tmp_path, RIGHT.replace(files, files + more))
+        assert said in run(tmp_path)[2]

@@ -191,6 +191,27 @@ def user_list(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "")
     _print_table(("user", "uid", "groups", "quota", "notes"), rows)
 
 
+@user.command("sessions")
+def user_sessions(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "") -> None:
+    """List who is logged in by a page, from where, and when they were there last."""
+    if (state := _shown(ctx, files, "sessions", as_json=as_json)) is not None:
+        rows = [
+            (item["user"], item["address"], item["agent"], _moment(item["last_s"]), _moment(item["ends_s"]))
+            for item in state["sessions"]
+        ]
+        _print_table(("user", "from", "program", "last used", "ends"), rows)
+
+
+def _moment(seconds: int) -> str:
+    return f"{dt.datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
+
+
+@user.command("logout")
+def user_logout(ctx: typer.Context, name: _User, *, files: _Files = "") -> None:
+    """End every session of a user; the password stays."""
+    _change(ctx, files, "sessions-end", f"The sessions of {name} have ended.", name=name)
+
+
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
@@ -353,9 +374,7 @@ def share_links(ctx: typer.Context, *, as_json: _JSON = False, files: _Files = "
     rows = []
     for item in state["links"]:
         end = item["expires_s"]
-        until = (
-            "-" if end is None else "over" if end <= time.time() else f"{dt.datetime.fromtimestamp(end):%Y-%m-%d %H:%M}"
-        )
+        until = "-" if end is None else "over" if end <= time.time() else _moment(end)
         use = item["used"]
         used = f"opened {use['opened']}, fetched {use['fetched']}, put {use['stored']}"
         kind = item["kind"] + (", password" if item["password"] else "")
@@ -367,11 +386,14 @@ def audit(
     ctx: typer.Context,
     *,
     last: Annotated[int, typer.Option(help="How many lines.", min=1, max=1000)] = 50,
+    who: Annotated[str, typer.Option(help="Only what somebody did (a part of the name will do).")] = "",
+    what: Annotated[str, typer.Option(help="Only what was done so, such as PUT or login.")] = "",
+    text: Annotated[str, typer.Option(help="Only lines that have this somewhere.")] = "",
     as_json: _JSON = False,
     files: _Files = "",
 ) -> None:
     """Show who changed what, when and from where, and what was refused."""
-    notes = _give(of(ctx), files, "audit", count=last)["notes"]
+    notes = _give(of(ctx), files, "audit", count=last, who=who, what=what, text=text)["notes"]
     if as_json:
         print_json({"notes": notes})
         return

@@ -13,6 +13,8 @@ import structlog
 from aiohttp import web
 
 from relevo.files import (
+    account,
+    admin,
     binning,
     changes,
     forms,
@@ -147,7 +149,9 @@ class App:
         if call.place.names == gate.LOGIN:
             return await gate.login(self._service, call)
         if call.place.names == gate.ACCOUNT:
-            return await gate.account(self._service, call)
+            return await account.account(self._service, call)
+        if call.place.names == admin.PLACE:
+            return await admin.handle(self._service, call)
         if self._service.accounts.exist:
             rules.admit(call)
         if call.place.names[: len(TUS)] == TUS:
@@ -167,8 +171,10 @@ class App:
         """Into the audit log: changes of files, and what was refused."""
         request = call.request
         changed = request.method not in _NOT_NOTED and status < 400
-        if (not changed and status not in {401, 403}) or call.place.names[:2] in {gate.LOGIN, gate.ACCOUNT}:
+        if not changed and status not in {401, 403}:
             return
+        if call.place.names in {gate.LOGIN, gate.ACCOUNT} or (changed and call.place.names == admin.PLACE):
+            return  # they take notes themselves
         path, _ = split_target(request.raw_path)
         if call.who.link is not None:  # the address holds the link's secret
             path = "/" + "/".join(map(shown, call.place.names))

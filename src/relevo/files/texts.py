@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from relevo.files.texts_accounts import ACCOUNTS
+from relevo.files.texts_admin import ADMIN
 from relevo.files.texts_dav import DAV
 from relevo.files.texts_links import LINKS
 from relevo.files.texts_pages import PAGES
@@ -139,6 +140,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     **PAGES,
     **ACCOUNTS,
     **LINKS,
+    **ADMIN,
     **SCRIPT,
     **DAV,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import os
 from collections.abc import Awaitable, Callable
@@ -29,7 +30,6 @@ KEPT = 9
 BATCH_S = 0.2
 WAITING_MAX = 20_000
 """Notes that may wait to be written; more are counted, and the count is noted."""
-READ_MAX_BYTES = 1 << 20
 _MODE = 0o600
 _log = structlog.get_logger()
 
@@ -63,27 +63,55 @@ def _rotate(folder: int) -> None:
             os.rename(newer, older, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def tail(volume: Volume, count: int) -> list[dict[str, Any]]:
-    """The last notes, the oldest first; as far as the present file and the one before it reach."""
-    folder, found = volume.work(FOLDER), b""
-    for name in (FILE, "audit.1.log"):
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        except FileNotFoundError:
-            continue
-        try:
-            size = os.fstat(fd).st_size
-            part = os.pread(fd, READ_MAX_BYTES, max(0, size - READ_MAX_BYTES))
-        finally:
-            os.close(fd)
-        found = part + found
-        if found.count(b"\n") > count or len(found) >= READ_MAX_BYTES:
-            break
-    notes = []
-    for line in found.splitlines()[-count:]:
-        with contextlib.suppress(msgspec.DecodeError):  # half a line after a power cut
-            notes.append(msgspec.json.decode(line, type=dict[str, Any]))
-    return notes
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """Which notes are wanted: of somebody, of a kind (`what`), with a text somewhere; upper and lower case are one."""
+
+    who: str = ""
+    what: str = ""
+    text: str = ""
+
+    def takes(self, note: dict[str, Any]) -> bool:
+        """Whether a note is wanted."""
+        who, what = str(note.get("who", "")).lower(), str(note.get("what", "")).lower()
+        if self.who.lower() not in who or self.what.lower() not in what:
+            return False
+        return not self.text or any(self.text.lower() in str(value).lower() for value in note.values())
+
+
+ALL = Filter()
+
+
+def tail(volume: Volume, count: int, wanted: Filter = ALL) -> list[dict[str, Any]]:
+    """The last notes that are wanted, the oldest first; as far back as files are kept.
+
+    Raises:
+        OSError: as the system calls do.
+    """
+    found: list[dict[str, Any]] = []
+    for number in range(KEPT + 1):
+        for line in reversed(_lines(volume, FILE if number == 0 else f"audit.{number}.log")):
+            with contextlib.suppress(msgspec.DecodeError):  # half a line after a power cut
+                note = msgspec.json.decode(line, type=dict[str, Any])
+                if wanted.takes(note):
+                    found.append(note)
+            if len(found) == count:
+                return found[::-1]
+    return found[::-1]
+
+
+def _lines(volume: Volume, name: str) -> list[bytes]:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=volume.work(FOLDER))
+    except FileNotFoundError:
+        return []
+    try:
+        raw = b""
+        while piece := os.read(fd, ROTATE_BYTES):
+            raw += piece
+        return raw.splitlines()
+    finally:
+        os.close(fd)
 
 
 class Audit:

@@ -90,6 +90,12 @@ def learn_nt(accounts: Accounts, name: str, hashed: str, nt: str) -> Accounts:
     return _with_user(accounts, replace(user, nt=nt)) if user.password == hashed else accounts
 
 
+def end_sessions(accounts: Accounts, name: str) -> Accounts:
+    """Every session of a user ends; the password stays. Raises FilesError: 404."""
+    user = user_of(accounts, name)
+    return _with_user(accounts, replace(user, epoch=user.epoch + 1))
+
+
 def _keep_an_admin(accounts: Accounts) -> Accounts:
     if not any(user.admin and user.enabled for user in accounts.users.values()):
         raise FilesError(409, "last_admin")

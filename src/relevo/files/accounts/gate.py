@@ -1,4 +1,4 @@
-"""The service's own addresses for people: logging in and out, one's password."""
+"""The page where people log in, and what forms about accounts have in common."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def login(service: Service, call: Call) -> web.Response:
     await _learn_nt(service, name, given.get("password", ""))
     word, session = tokens.begin(keeper.policy, name, time.time())
     _log.info("logged_in", user=name)
-    return empty(303, {"Location": to, "Cache-Control": "no-store", "Set-Cookie": _session_cookie(call, word, session)})
+    return empty(303, {"Location": to, "Cache-Control": "no-store", "Set-Cookie": session_cookie(call, word, session)})
 
 
 async def _learn_nt(service: Service, name: str, password: str) -> None:
@@ -112,7 +112,8 @@ async def _learn_nt(service: Service, name: str, password: str) -> None:
         _log.warning("nt_hash_not_stored", user=name, why=error.what)
 
 
-def _session_cookie(call: Call, word: str, session: tokens.Session) -> str:
+def session_cookie(call: Call, word: str, session: tokens.Session) -> str:
+    """The Set-Cookie field of a session that was just begun."""
     left_s = max(0, session.ends_s - int(time.time()))
     return identity.cookie(call.request, identity.COOKIE, word, max_age_s=left_s)
 
@@ -124,69 +125,3 @@ def _login_page(
     response.headers["Cache-Control"] = "no-store"
     response.headers.update(more or {})
     return response
-
-
-async def account(service: Service, call: Call) -> web.Response:
-    """One's own account: GET the page; POST `?action=password` or `logout`."""
-    who = call.who
-    if who.kind is not Kind.USER:
-        if call.request.method in {"GET", "HEAD"} and service.accounts.exist:
-            return to_login(call.request)
-        raise FilesError(404 if not service.accounts.exist else 401, "log_in")
-    match call.request.method:
-        case "GET" | "HEAD":
-            done = call.query.get("done") == "password"
-            return _account_page(service, call, text(call.language, "done_password") if done else "")
-        case "POST":
-            given = await fields(call)
-            require_token(service, call, given)
-            if call.query.get("action") == "logout":
-                return await _log_out(service, call)
-            try:
-                return await _change_password(service, call, given)
-            except FilesError as error:
-                return _account_page(service, call, error.sentence(call.language), error.status)
-    raise FilesError(405, "method", headers={"Allow": "GET, HEAD, POST"})
-
-
-def _account_page(service: Service, call: Call, sentence: str, status: int = 200) -> web.Response:
-    acting = service.accounts.guard(call.who)
-    assert acting is not None, "a user is logged in"
-    response = pages.answer(
-        call,
-        "account.html",
-        status,
-        here=ACCOUNT_URL,
-        name=call.who.name,
-        sentence=sentence,
-        wrong=status != 200,
-        token=acting.form_token(),
-        usage=" ".join(service.quotas.sentences(acting.user, None, call.language)[0]),
-    )
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-async def _change_password(service: Service, call: Call, given: dict[str, str]) -> web.Response:
-    keeper, name = service.accounts, call.who.name
-    if given.get("new") != given.get("again"):
-        raise FilesError(400, "passwords_differ")
-    if not await identity.log_in(keeper, call.request, name, given.get("old", "")):
-        raise FilesError(403, "bad_login")
-    hashed = await keeper.verifier.hash_of(given.get("new", ""))
-    windows = nt.nt_hash(given["new"]) if service.smb else ""
-    await service.change_accounts(lambda accounts: changes.set_password(accounts, name, hashed, windows))
-    await service.audit.durably(name, "password", call)
-    word, session = tokens.begin(keeper.policy, name, time.time())
-    return empty(303, {"Location": f"{ACCOUNT_URL}?done=password", "Set-Cookie": _session_cookie(call, word, session)})
-
-
-async def _log_out(service: Service, call: Call) -> web.Response:
-    """The session ends on the volume: nobody who has kept its cookie can use it after a failover either."""
-    session, now_s = call.who.session, int(time.time())
-    if session:
-        until_s = now_s + tokens.SESSION_S
-        await service.change_accounts(lambda accounts: changes.revoke(accounts, session, until_s, now_s))
-    service.audit.note(call.who.name, "logout", call)
-    gone = identity.cookie(call.request, identity.COOKIE, "", max_age_s=0)
-    return empty(303, {"Location": LOGIN_URL, "Set-Cookie": gone, "Cache-Control": "no-store"})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
-from relevo.files.accounts import audit, changes, nt, passwords
+from relevo.files.accounts import audit, changes, nt, passwords, tokens
 from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
 from relevo.files.accounts.keeper import refusal
 from relevo.files.accounts.model import Accounts, LevelName, ShareLink
@@ -126,6 +126,18 @@ class LinkRemove(_Order, frozen=True, kw_only=True, tag="link-remove"):
     id: str
 
 
+class SessionEnd(_Order, frozen=True, kw_only=True, tag="session-end"):
+    """A session is logged out, by its id."""
+
+    id: str
+
+
+class SessionsEnd(_Order, frozen=True, kw_only=True, tag="sessions-end"):
+    """Every session of a user is logged out."""
+
+    name: str
+
+
 class Show(_Order, frozen=True, kw_only=True, tag="show"):
     """Everything, without secrets."""
 
@@ -133,10 +145,13 @@ class Show(_Order, frozen=True, kw_only=True, tag="show"):
 
 
 class ShowAudit(_Order, frozen=True, kw_only=True, tag="audit"):
-    """The last lines of the audit log."""
+    """The last lines of the audit log; those of somebody, of a kind, with a text in them."""
 
     changing: ClassVar[bool] = False
     count: int = 100
+    who: str = ""
+    what: str = ""
+    text: str = ""
 
 
 Order: TypeAlias = (
@@ -152,6 +167,8 @@ Order: TypeAlias = (
     | SharePermit
     | LinkAdd
     | LinkRemove
+    | SessionEnd
+    | SessionsEnd
     | Show
     | ShowAudit
 )
@@ -220,6 +237,10 @@ def _apply_to_shares(accounts: Accounts, order: Order, now_s: int) -> Accounts:
             return changes.add_link(accounts, _link(accounts, order, now_s), now_s)
         case LinkRemove():
             return changes.remove_link(accounts, order.id)
+        case SessionEnd():
+            return changes.revoke(accounts, order.id, now_s + tokens.SESSION_S, now_s)
+        case SessionsEnd():
+            return changes.end_sessions(accounts, order.name)
     raise AssertionError("only orders that change something get here")
 
 
@@ -260,6 +281,10 @@ def require_allowed(service: Service, who: Who | None, order: Order) -> None:
         raise refusal("log_in")
     path = None
     match order:
+        case SessionsEnd() if order.name == user.name:
+            return
+        case SessionEnd() if (seen := service.seen.saved.sessions.get(order.id)) is not None and seen.user == user.name:
+            return
         case SharePermit():
             path = changes.share_of(policy.accounts, order.name).path
         case LinkAdd() if order.creator == user.name:
@@ -289,7 +314,8 @@ async def execute(service: Service, order: Order, who: Who | None, call: Call | 
     if isinstance(order, ShowAudit):
         count = min(max(order.count, 1), TAIL_MAX)
         await service.audit.flush()
-        return {"notes": await service.run(audit.tail, service.volume, count)}
+        wanted = audit.Filter(order.who, order.what, order.text)
+        return {"notes": await service.run(audit.tail, service.volume, count, wanted)}
     if isinstance(order, Show):
         return shown(accounts, service.seen.saved) | service.quotas.shown()
     if accounts is None and not isinstance(order, UserAdd):
@@ -302,7 +328,8 @@ async def execute(service: Service, order: Order, who: Who | None, call: Call | 
     if isinstance(order, LinkAdd):
         await _require_target(service, order, now_s)
     changed = await service.change_accounts(lambda present: apply(present, order, now_s))
-    service.seen.forget(changed)
+    ended = isinstance(order, SessionsEnd) or (isinstance(order, UserSet) and order.password is not None)
+    service.seen.forget(changed, order.name if ended else "")  # type: ignore[union-attr]
     if isinstance(order, LinkRemove):
         service.traffic.end(f"{LINK_LABEL}{order.id}")
     told = {key: value for key, value in msgspec.to_builtins(order).items() if key not in _SECRET}
@@ -333,7 +360,7 @@ async def _require_target(service: Service, order: LinkAdd, now_s: int) -> None:
 def shown(accounts: Accounts | None, seen: Saved) -> dict[str, Any]:
     """The accounts without secrets, and what was seen of them, for programs."""
     if accounts is None:
-        return {"accounts": False, "users": [], "groups": [], "shares": [], "links": []}
+        return {"accounts": False, "users": [], "groups": [], "shares": [], "links": [], "sessions": []}
     users = [
         {
             "name": user.name,
@@ -371,4 +398,6 @@ def shown(accounts: Accounts | None, seen: Saved) -> dict[str, Any]:
         }
         for link in accounts.links.values()
     ]
-    return {"accounts": True, "users": users, "groups": groups, "shares": shares, "links": links}
+    sessions = [{"id": key, **msgspec.to_builtins(one)} for key, one in seen.sessions.items()]
+    listed = {"users": users, "groups": groups, "shares": shares, "links": links, "sessions": sessions}
+    return {"accounts": True, **listed}
