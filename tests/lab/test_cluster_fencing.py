@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cluster_load import Cluster
 from labtools import is_off
 
+from cluster_load import Cluster
 from relevo.lab.lab import Lab, Options
 from relevo.lab.process import wait_until
 

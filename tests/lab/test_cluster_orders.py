@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from cluster_load import Cluster
 
+from cluster_load import Cluster
 from relevo.lab.lab import Lab, Options
 
 DISK_BYTES = 64 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cluster_load import Cluster
 
+from cluster_load import Cluster
 from relevo.lab import poll
 from relevo.lab.demo import polling
 from relevo.lab.lab import Lab, Options
