@@ -7,6 +7,7 @@ import base64
 import functools
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any
@@ -22,6 +23,7 @@ from files_bench import Bench, bench, until
 from relevo.base.control import Refused
 from relevo.base.paths import Paths
 from relevo.config.model import Config, FilesResource
+from relevo.files import bin as rubbish
 from relevo.files import daemon, guard, limits
 from relevo.files.accounts import audit, forward, passwords, remote
 from relevo.files.accounts.access import Kind, Verb, Who
@@ -251,6 +253,43 @@ def test_with_one_copy_refused_accounts_are_not_changed_either(tmp_path: pathlib
         assert refused.value.code == "degraded"
 
     served(tmp_path, story, when_degraded="refuse")
+
+
+def test_what_the_bin_holds_counts_and_folders_are_weighed_before_they_move(tmp_path: pathlib.Path) -> None:
+    async def form(it: Bench, path: str, **fields: str) -> int:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return await status(it, "POST", path, "root", data=urllib.parse.urlencode(fields), headers=kind)
+
+    async def story(it: Bench) -> None:
+        used = it.service.quotas.shown
+        await order(it, "user-set", name="ana", quota_bytes=1000)
+        await order(it, "share-set", name="open", quota_bytes=700)
+        await until(lambda: it.service.quotas.counted)
+        assert await status(it, "PUT", "docs/box/a", "ana", data=b"x" * 600) == 201
+        assert await form(it, "docs/?action=delete", item="box") == 303
+        assert await status(it, "PUT", "docs/b", "ana", data=b"x" * 600) == 507, "it lies in the bin"
+        await it.service.close()
+        await it.service.open()  # counted from the tree and the bin
+        await until(lambda: it.service.quotas.counted)
+        assert used()["used"]["users"]["ana"] == 600
+        assert used()["used"]["shares"]["docs"] == 604
+        (bin_id,) = await it.service.run(rubbish.ids, it.service.volume)
+        assert await form(it, ".relevo/bin/?action=restore", item=bin_id) == 303
+        assert used()["used"]["users"]["ana"] == 600
+        assert await form(it, "docs/?action=move", item="box", to="/open") == 303
+        assert (used()["used"]["shares"]["open"], used()["used"]["shares"]["docs"]) == (605, 4)
+        assert await status(it, "PUT", "docs/more/b", "ana", data=b"x" * 200) == 201
+        assert await form(it, "docs/?action=move", item="more", to="/open") == 507
+        assert (it.root / "docs/more/b").exists()
+        assert await form(it, "docs/?action=copy", item="more", to="/open") == 507
+        assert await status(it, "PUT", "docs/c", "ana", data=b"x" * 100) == 201
+        assert await form(it, "docs/?action=delete", item="c") == 303
+        assert used()["used"]["users"]["ana"] == 900
+        (bin_id,) = await it.service.run(rubbish.ids, it.service.volume)
+        assert await form(it, ".relevo/bin/?action=purge", item=bin_id) == 303
+        assert used()["used"]["users"]["ana"] == 800
+
+    served(tmp_path, story)
 
 
 def test_quotas_of_users_and_shares(tmp_path: pathlib.Path) -> None:

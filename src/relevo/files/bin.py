@@ -86,7 +86,6 @@ def discard(volume: Volume, names: tuple[str, ...], condition: Condition = no_co
         except BaseException:
             os.unlink(bin_id + _SUFFIX, dir_fd=folder)
             raise
-        guard.gone(names, present)
         volume.commits.sync(folder, parent)
     volume.erase_locks(tokens)
     return bin_id
@@ -164,7 +163,7 @@ def restore(volume: Volume, bin_id: str) -> tuple[str, ...]:
     """Put something back where it was, durably; beside what has its name by now. Where it is.
 
     Raises:
-        FilesError: 404 it is not in the bin, 409 a file is where its folder was, 507 a quota would be exceeded.
+        FilesError: 404 it is not in the bin, 409 a file is where its folder was.
     """
     record = read(volume, bin_id).record
     names = record.names
@@ -178,13 +177,10 @@ def restore(volume: Volume, bin_id: str) -> tuple[str, ...]:
             guard.require(Verb.REMOVE, (*above, candidate))
             with contextlib.suppress(FileExistsError), volume.names_lock:
                 volume.locks.require((*above, candidate), member=True)
-                with guard.charged((*above, candidate), record.size_bytes, None):
-                    tree.rename_new(bin_id, candidate, source=folder, target=parent)
+                tree.rename_new(bin_id, candidate, source=folder, target=parent)  # it was counted all the time
                 break
         else:
             raise FilesError(409, "exists")
-        if record.folder:
-            guard.uncounted()
         volume.commits.before(parent)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bin_id + _SUFFIX, dir_fd=folder)
@@ -204,18 +200,21 @@ def purge(volume: Volume, bin_id: str) -> str:
     Raises:
         FilesError: 404, it is not in the bin.
     """
-    if guard.current() is not None:
-        guard.require(Verb.REMOVE, read(volume, bin_id).record.names)
+    names = read(volume, bin_id).record.names if guard.current() is not None else ()
+    guard.require(Verb.REMOVE, names)
     folder, trash = volume.work("bin"), secrets.token_hex(16)
+    if not is_id(bin_id):
+        raise FilesError(404, "bin_gone")
+    present = volume.look_in(folder, bin_id)
     try:
-        if not is_id(bin_id):
-            raise FilesError(404, "bin_gone")
         os.rename(bin_id, trash, src_dir_fd=folder, dst_dir_fd=volume.work("trash"))
     except FileNotFoundError as error:
         raise FilesError(404, "bin_gone") from error
     with contextlib.suppress(FileNotFoundError):
         os.unlink(bin_id + _SUFFIX, dir_fd=folder)
     volume.commits.sync(folder)
+    if present is not None:
+        guard.gone(names, present)
     return trash
 
 

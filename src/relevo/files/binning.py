@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from relevo.files import bin as rubbish
-from relevo.files import changes, forms, pages
+from relevo.files import changes, forms, guard, pages
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.pages import views
@@ -45,8 +45,9 @@ async def _show(service: Service, call: Call) -> web.Response:
         ]
         headers = {**COMMON_HEADERS, "Content-Type": "application/json", "Cache-Control": "no-store"}
         return web.Response(body=msgspec.json.encode({"total": total, "entries": listed}), headers=headers)
-    expiry_ms = service.resource.bin_expiry_ms
-    return pages.answer(call, "bin.html", **views.bin_page(found, first, total, expiry_ms, call.language, call.query))
+    context = views.bin_page(found, first, total, service.resource.bin_expiry_ms, call.language, call.query)
+    said, warn = guard.quota_sentences((), call.language)
+    return pages.answer(call, "bin.html", **context, quotas=said, quota_warn=warn)
 
 
 async def _post(service: Service, call: Call) -> web.Response:

@@ -6,7 +6,8 @@ import structlog
 from aiohttp import web
 
 from relevo.files import bin as rubbish
-from relevo.files import tree
+from relevo.files import guard, limits, tree, walk
+from relevo.files.accounts.access import Verb
 from relevo.files.conditions import require
 from relevo.files.errors import FilesError
 from relevo.files.http import Call, empty
@@ -93,6 +94,21 @@ async def purge(service: Service, bin_id: str) -> int:
     return copies
 
 
+async def _weigh(service: Service, source: tuple[str, ...], target: tuple[str, ...]) -> int:
+    """How many bytes are in a folder that is to move; 0 for a file.
+
+    Raises:
+        FilesError: 507, it is more than the share that it comes into may hold.
+    """
+    guard.require(Verb.REMOVE, source)
+    found, size_bytes, ended = walk.below(service.volume, source, [()]), 0, False
+    while not ended:
+        some, ended = await service.run(walk.some, found, limits.SEARCH_SLICE_S, limits.ZIP_FILES_MAX)
+        size_bytes += sum(entry.size_bytes for _, entry in some)
+        guard.require_share_room(target, size_bytes)
+    return size_bytes
+
+
 async def move(
     service: Service,
     source: tuple[str, ...],
@@ -109,7 +125,10 @@ async def move(
     check_new(target)
     await service.require_copies()
     volume = service.volume
-    trash = await service.run(tree.move, volume, source, target, replace=replace, condition=condition)
+    inside_bytes = await _weigh(service, source, target) if guard.weighs(source, target) else 0
+    trash = await service.run(
+        tree.move, volume, source, target, replace=replace, condition=condition, inside_bytes=inside_bytes
+    )
     if trash is not None:
         service.later(volume.purge, "trash", trash)
     copies = await service.copies()

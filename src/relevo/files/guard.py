@@ -49,13 +49,19 @@ class Guard(Protocol):
     def require_room(self, names: tuple[str, ...], needed_bytes: int) -> None:
         """Raises FilesError: 507, a quota would be exceeded."""
 
+    def require_share_room(self, names: tuple[str, ...], needed_bytes: int) -> None:
+        """The same, asking only the share. Raises FilesError: 507."""
+
     def charge(self, names: tuple[str, ...], size_bytes: int) -> Callable[[], None]:
         """A file gets its name; what is returned takes that back. Raises FilesError: 507."""
 
     def gone(self, names: tuple[str, ...], entry: Entry) -> None:
         """Something does not have its name any more."""
 
-    def moved(self, source: tuple[str, ...], target: tuple[str, ...], entry: Entry) -> None:
+    def weighs(self, source: tuple[str, ...], target: tuple[str, ...]) -> bool:
+        """Whether a folder that moves has to be weighed first: it comes into a share that has a quota."""
+
+    def moved(self, source: tuple[str, ...], target: tuple[str, ...], entry: Entry, inside_bytes: int) -> None:
         """Something gets another place, perhaps in another share. Raises FilesError: 507."""
 
     def uncounted(self) -> None:
@@ -138,14 +144,30 @@ def gone(names: tuple[str, ...], entry: Entry) -> None:
         acting.gone(names, entry)
 
 
-def moved(source: tuple[str, ...], target: tuple[str, ...], entry: Entry) -> None:
+def require_share_room(names: tuple[str, ...], needed_bytes: int) -> None:
+    """Refuse what the share at a path may not hold, whoever owns it.
+
+    Raises:
+        FilesError: 507.
+    """
+    if (acting := _acting.get()) is not None:
+        acting.require_share_room(names, needed_bytes)
+
+
+def weighs(source: tuple[str, ...], target: tuple[str, ...]) -> bool:
+    """Whether a folder that moves has to be weighed first."""
+    acting = _acting.get()
+    return acting is not None and acting.weighs(source, target)
+
+
+def moved(source: tuple[str, ...], target: tuple[str, ...], entry: Entry, inside_bytes: int) -> None:
     """Something gets another place, perhaps in another share; asked just before.
 
     Raises:
         FilesError: 507.
     """
     if (acting := _acting.get()) is not None:
-        acting.moved(source, target, entry)
+        acting.moved(source, target, entry, inside_bytes)
 
 
 def uncounted() -> None:

@@ -434,6 +434,7 @@ class Service:
             with contextlib.suppress(FilesError):
                 await self.run(volume.purge, "trash", await self.run(rubbish.purge, volume, bin_id))
                 _log.info("bin_expired", id=bin_id)
+                self.quotas.stale()
 
     async def _look_after(self, volume: Volume, upload_id: str) -> None:
         """Delete an upload that is too old, finish one that only lacks its name; one in use is left alone."""

@@ -69,12 +69,12 @@ ACCOUNTS: dict[str, tuple[str, str]] = {
         "Esta orden no está firmada con la clave de este clúster, o es demasiado antigua.",
     ),
     "quota_user": (
-        "The quota of {name} has {free} left, and this needs {needed}.",
-        "A la cuota de {name} le quedan {free}, y esto necesita {needed}.",
+        "The quota of {name} has {free} left, and this needs {needed}; what lies in the bin counts too.",
+        "A la cuota de {name} le quedan {free}, y esto necesita {needed}; también cuenta lo que hay en la papelera.",
     ),
     "quota_share": (
-        "The quota of the share {name} has {free} left, and this needs {needed}.",
-        "A la cuota del recurso {name} le quedan {free}, y esto necesita {needed}.",
+        "The quota of the share {name} has {free} left, and this needs {needed}; what lies in the bin counts too.",
+        "A la cuota del recurso {name} le quedan {free}, y esto necesita {needed}; también cuenta lo de la papelera.",
     ),
     "quota_yours": (
         "You use {used} of {limit}; {left} are left.",

@@ -111,6 +111,7 @@ def move(
     *,
     replace: Replace = Replace.NOTHING,
     condition: Condition = no_condition,
+    inside_bytes: int = 0,
 ) -> str | None:
     """Give a file or a folder another name or place, durably.
 
@@ -120,6 +121,7 @@ def move(
         target: its new path.
         replace: what may be there.
         condition: what the source must be.
+        inside_bytes: how much is in a folder, where that counts.
 
     Returns:
         The name in the trash of a folder that was replaced, left to `Volume.purge`, or None.
@@ -143,7 +145,7 @@ def move(
             _check_present(present, entry, replace)
             volume.locks.require(source, member=True, tree=True)
             volume.locks.require(target, member=present is None, tree=True)
-            guard.moved(source, target, entry)
+            guard.moved(source, target, entry, inside_bytes)
             if _place(entry, name, old, parent, new, present):
                 trash = secrets.token_hex(16)
                 os.rename(name, trash, src_dir_fd=old, dst_dir_fd=volume.work("trash"))

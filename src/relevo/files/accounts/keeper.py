@@ -125,6 +125,10 @@ class Acting:
         """
         self._keeper.quotas.require(self.user, names, needed_bytes)
 
+    def require_share_room(self, names: Path, needed_bytes: int) -> None:
+        """The same, asking only the share. Raises FilesError: 507."""
+        self._keeper.quotas.require(None, names, needed_bytes)
+
     def charge(self, names: Path, size_bytes: int) -> Callable[[], None]:
         """Count a file that gets its name. Raises FilesError: 507."""
         return self._keeper.quotas.charge(self.user, names, size_bytes)
@@ -136,12 +140,15 @@ class Acting:
         else:
             self._keeper.quotas.gone(names, entry)
 
-    def moved(self, source: Path, target: Path, entry: Entry) -> None:
-        """Count a file in another share; of a folder nobody knows without counting. Raises FilesError: 507."""
+    def weighs(self, source: Path, target: Path) -> bool:
+        """Whether a folder that moves has to be weighed first."""
+        return self._keeper.quotas.weighs(source, target)
+
+    def moved(self, source: Path, target: Path, entry: Entry, inside_bytes: int) -> None:
+        """Count something in another share, a folder with what was found inside. Raises FilesError: 507."""
+        self._keeper.quotas.moved(source, target, entry.size_bytes + inside_bytes)
         if entry.is_folder:
-            self._keeper.quotas.stale()
-        else:
-            self._keeper.quotas.moved(source, target, entry)
+            self._keeper.quotas.stale()  # it may have grown since it was weighed
 
     def uncounted(self) -> None:
         """Something changed whose size nobody knows without counting."""

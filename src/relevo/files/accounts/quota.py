@@ -1,6 +1,7 @@
 """How much users and shares take up, and what is refused before it would be too much.
 
-The tree itself is the account: files carry their owner's uid, the share is the nearest one above. Each `open` counts it
+The tree itself is the account: files carry their owner's uid, the share is the nearest one above. What lies in the bin
+still counts for its owner, and for the share that it came from, until it is gone for good. Each `open` counts the tree
 anew in the background, so a crash leaves nothing wrong; until that is done the last count that was saved holds. In
 between every file is charged before it gets its name and given back when it goes. What cannot be followed one by one
 (a folder deleted or moved, other ways in) makes it stale: it is counted again. Errors are to the careful side: what is
@@ -18,10 +19,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from relevo.base.units import format_bytes
+from relevo.files import bin as rubbish
 from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import Path, Share, User
 from relevo.files.errors import FilesError
 from relevo.files.texts import text
+from relevo.files.urls import WORK_FOLDER
 from relevo.files.volume import Entry, Volume
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ RECOUNT_S = 3600.0
 """Counted again after this, for what other ways in have stored."""
 STALE_S = 5.0
 """And this long after something that could not be followed."""
+_BIN = (WORK_FOLDER, "bin")
 SLICE_S = 0.05
 """A thread counts for this long before others get their turn."""
 WARN_SHARE = 0.9
@@ -56,26 +60,42 @@ class Count:
     """A walk through the tree, done in slices."""
 
     policy: Policy
-    left: list[Path] = dataclasses.field(default_factory=lambda: [()])
+    left: list[tuple[Path, Path]] = dataclasses.field(default_factory=lambda: [((), ()), (_BIN, ())])
+    """Folders to be counted, each with the path that it counts for: what is in the bin, for where it came from."""
     usage: Usage = dataclasses.field(default_factory=Usage)
 
     def go_on(self, volume: Volume) -> bool:
         """Count for a short while (in a thread); whether everything is counted now."""
         until = time.monotonic() + SLICE_S
         while self.left:
-            self._folder(volume, self.left.pop())
+            folder, counted_for = self.left.pop()
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted meanwhile
+                if folder == _BIN:
+                    self._bin(volume)
+                else:
+                    self._folder(volume, folder, counted_for)
             if time.monotonic() > until:
                 break
         return not self.left
 
-    def _folder(self, volume: Volume, names: Path) -> None:
-        share = self.policy.share_of(names)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-            for name, found in volume.stats(names):
+    def _folder(self, volume: Volume, folder: Path, counted_for: Path) -> None:
+        share = self.policy.share_of(counted_for)
+        for name, found in volume.stats(folder):
+            if found is None:
+                self.left.append(((*folder, name), (*counted_for, name)))
+            else:
+                self.usage.add(found[0], share, found[1])
+
+    def _bin(self, volume: Volume) -> None:
+        for name, found in volume.stats(_BIN):
+            if not rubbish.is_id(name):
+                continue  # the record of one
+            with contextlib.suppress(FilesError):  # it has none: the power failed, and it expires
+                names = rubbish.read(volume, name).record.names
                 if found is None:
-                    self.left.append((*names, name))
+                    self.left.append(((*_BIN, name), names))
                 else:
-                    self.usage.add(found[0], share, found[1])
+                    self.usage.add(found[0], self.policy.share_of(names), found[1])
 
 
 class Quotas:
@@ -174,8 +194,13 @@ class Quotas:
         with self._lock:
             self._used.add(entry.uid, share, -entry.size_bytes)  # not `during`: perhaps it was not counted yet
 
-    def moved(self, source: Path, target: Path, entry: Entry) -> None:
-        """A file is about to move: its owner stays, its share may change.
+    def weighs(self, source: Path, target: Path) -> bool:
+        """Whether what moves has to be weighed first: it comes into a share that has a quota."""
+        old, new = self._keeper.policy.share_of(source), self._keeper.policy.share_of(target)
+        return new is not None and new.quota_bytes is not None and old != new
+
+    def moved(self, source: Path, target: Path, size_bytes: int) -> None:
+        """Something is about to move: its owner stays, its share may change.
 
         Raises:
             FilesError: 507.
@@ -184,12 +209,12 @@ class Quotas:
         if old == new:
             return
         with self._lock:
-            self.require(None, target, entry.size_bytes)
+            self.require(None, target, size_bytes)
             for share, sign in ((old, -1), (new, 1)):
                 if share is not None:
-                    self._used.shares[share.name] += sign * entry.size_bytes
+                    self._used.shares[share.name] += sign * size_bytes
             if new is not None and self._during is not None:
-                self._during.shares[new.name] += entry.size_bytes
+                self._during.shares[new.name] += size_bytes
 
     def _add(self, uid: int, share: Share | None, size_bytes: int) -> None:
         self._used.add(uid, share, size_bytes)
