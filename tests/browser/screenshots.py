@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 from playwright.sync_api import BrowserContext, Page, sync_playwright
-from site_thread import Site, fill, site
+from site_thread import Site, fill, login, peopled, site
 
 CHROMIUM = "/usr/bin/chromium"
 SIZES = {"desk": {"width": 1200, "height": 800}, "telephone": {"width": 390, "height": 800}}
@@ -22,6 +22,18 @@ PAGES = {
     "bin": ".relevo/bin/",
     "empty": "Proyectos/",
     "error": "no%20existe",
+}
+ADMIN_PAGES = {
+    "share": "docs/plan.txt?share=1",
+    "account": ".relevo/account",
+    "admin-users": ".relevo/admin",
+    "admin-user": ".relevo/admin?show=user&name=leo",
+    "admin-group": ".relevo/admin?show=group&name=staff",
+    "admin-shares": ".relevo/admin?show=shares",
+    "admin-share": ".relevo/admin?show=share&name=docs",
+    "admin-links": ".relevo/admin?show=links",
+    "admin-sessions": ".relevo/admin?show=sessions",
+    "admin-audit": ".relevo/admin?show=audit",
 }
 DROP = """([names, bytes]) => {
     const carried = new DataTransfer();
@@ -62,6 +74,22 @@ def shoot(page: Page, url: str, target: str) -> None:
     page.screenshot(path=target)
 
 
+def people(context: BrowserContext, place: Site, target: pathlib.Path) -> None:
+    """What administrators, readers and people with a link see."""
+    links = peopled(place)
+    page = context.new_page()
+    for label, path in zip(("link", "drop", "link-password"), links, strict=True):
+        shoot(page, place.url + path, f"{target}-{label}.png")
+    shoot(page, place.url + ".relevo/login?to=/docs/", f"{target}-login.png")
+    login(page, "root")
+    for label, path in ADMIN_PAGES.items():
+        shoot(page, place.url + path, f"{target}-{label}.png")
+    page.goto(place.url + "docs/plan.txt?share=1")
+    page.locator("form button.main").click()
+    page.wait_for_selector("#url")
+    page.screenshot(path=f"{target}-share-made.png")
+
+
 def main(folder: pathlib.Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -81,6 +109,7 @@ def main(folder: pathlib.Path) -> None:
                         for label, path in PAGES.items():
                             shoot(page, place.url + path, f"{name}-{label}.png")
                         busy_page(context, place, name)
+                        people(context, place, name)
                         context.close()
         browser.close()
     print(f"{len(list(folder.glob('*.png')))} screenshots in {folder}")

@@ -9,7 +9,12 @@ import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+from playwright.sync_api import Page
+
+from accounts_support import PASSWORD, family, hashed, order
 from files_bench import Bench, bench
+from relevo.files.accounts import changes
+from relevo.files.link import url_for
 
 
 class Site:
@@ -19,6 +24,7 @@ class Site:
         self.root = made.root
         self.url = made.url
         self.service = made.service
+        self.bench = made
         self._loop = loop
 
     def order(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -60,6 +66,32 @@ def fill(root: pathlib.Path) -> None:
         "Orden del día\n\n1. Copias de seguridad\n2. Vacaciones <agosto>\n" * 9
     )
     (root / "LEEME.md").write_text("# Hola\n")
+
+
+def peopled(place: Site) -> tuple[str, ...]:
+    """Accounts (`accounts_support.family`) and links; the paths of the links: to look, to put, with a password."""
+
+    async def make() -> None:
+        await family(place.bench)
+        (place.root / "docs/plan.txt").write_text("plan")
+        await order(place.bench, "user-set", name="leo", quota_bytes=5 << 30)
+        for secret, more in zip(SECRETS, ({}, {"kind": "drop"}, {"password": hashed()}), strict=True):
+            digest = changes.digest_of(secret)
+            await order(place.bench, "link-add", digest=digest, path="docs", creator="root", **more)
+
+    place.order(make())
+    return tuple(url_for(secret)[1:] for secret in SECRETS)
+
+
+SECRETS = ("one-to-look", "one-to-put", "one-with-a-password")
+
+
+def login(page: Page, name: str) -> None:
+    """Log in, on the page that asks for it."""
+    page.fill("#name", name)
+    page.fill("#password", PASSWORD)
+    page.locator("main form button").click()
+    page.wait_for_selector(f'.side a:has-text("{name}")')
 
 
 NOTES = "Orden del día\n\n1. Copias de seguridad\n2. Vacaciones <agosto>\n"
