@@ -12,7 +12,7 @@ PLACE = URL + "dav/open.txt"
 _LOCK = """<D:lockinfo xmlns:D="DAV:"><D:lockscope><D:exclusive/></D:lockscope>
 <D:locktype><D:write/></D:locktype></D:lockinfo>"""
 _SAY = """<D:propertyupdate xmlns:D="DAV:"><D:set><D:prop>
-<c:colour xmlns:c="u:">blue</c:colour></D:prop></D:set></D:propertyupdate>"""
+<c:colour xmlns:c="u:">{}</c:colour></D:prop></D:set></D:propertyupdate>"""
 
 
 def _curl(lab: Lab, method: str, *more: str) -> tuple[int, str]:
@@ -52,18 +52,22 @@ class OpenFile:
         found = re.search(r"(?im)^lock-token: (<\S+>)", told)
         assert found is not None, told
         opened = cls(lab, found[1])
-        status, told = opened._with_token("PROPPATCH", "-d", _SAY)
-        assert (status, "200 OK" in told) == (207, True), told
+        opened.say("blue")
         return opened
+
+    def say(self, colour: str) -> None:
+        """Give it a property; acknowledged when this returns."""
+        status, told = self._with_token("PROPPATCH", "-d", _SAY.format(colour))
+        assert (status, "200 OK" in told) == (207, True), told
 
     def _with_token(self, method: str, *more: str) -> tuple[int, str]:
         return _curl(self.lab, method, "-H", f"If: ({self.token})", *more)
 
-    def end(self) -> None:
+    def end(self, colour: str) -> None:
         """Nobody else can change it, what was said is there, its program saves and closes, whatever happened before."""
         status, told = _curl(self.lab, "PROPFIND", "-H", "Depth: 0")
         assert status == 207, told
-        assert ">blue</" in told, told
+        assert f">{colour}</" in told, told
         assert self.token.strip("<>") in told, told
         assert _curl(self.lab, "PUT", "-d", "somebody else")[0] == 423
         assert _curl(self.lab, "DELETE")[0] == 423

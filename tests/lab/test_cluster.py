@@ -69,18 +69,19 @@ def test_an_orderly_stop_of_the_active_server(cluster: Cluster) -> None:
 
 
 def test_a_power_cut_of_the_active_server_and_a_second_one_right_after(cluster: Cluster) -> None:
-    opened = OpenFile.begin(cluster.lab)
     with cluster.one_address(), cluster.load():
+        opened = OpenFile.begin(cluster.lab)
         cluster.lab.crash("nodo1")
         cluster.story.await_service_away_from("nodo1")
     with cluster.load():
         cluster.lab.boot("nodo1")
         cluster.story.await_both_current("nodo2")
+        opened.say("green")
         cluster.lab.crash("nodo2")
         cluster.story.await_service_away_from("nodo2")
         cluster.lab.boot("nodo2")
         cluster.story.await_service_on("nodo1")
-    opened.end()
+    opened.end("green")
     cluster.judge()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import os
 import pathlib
 import re
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,9 +17,10 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 
 from accounts_support import PASSWORD, basic, family, order
-from files_bench import ALONE, Bench, bench
+from files_bench import ALONE, Bench, bench, until
 from relevo.files import limits, lock_store
 from relevo.files.accounts import throttle
+from relevo.files.pool import Pool
 from relevo.files.volume import names_in
 
 D = "{DAV:}"
@@ -254,6 +257,9 @@ def test_locks_bind_every_way_in(tmp_path: pathlib.Path) -> None:
             assert (await ask(it, method, path, body, Destination=to)).status in ({409} if to == "/dav/d/x" else {423})
         async with it.http.put(it.url + "d/x", data=b"2") as page:
             assert (page.status, "WebDAV" in await page.text()) == (409, True)
+        place = {"Upload-Length": "1", "Upload-Metadata": f"path {base64.b64encode(b'd/x').decode()}"}
+        async with it.http.post(it.url + ".relevo/tus/", headers={"Tus-Resumable": "1.0.0", **place}) as page:
+            assert page.status == 409
         async with it.http.delete(it.url + "d?recursive=1") as page:
             assert page.status == 409
         for action, fields in (
@@ -345,10 +351,26 @@ def test_a_lock_that_cannot_be_written_is_none(tmp_path: pathlib.Path, monkeypat
             patch.setattr(lock_store, "_write", full)
             assert (await ask(it, "LOCK", "x", LOCKINFO.format("exclusive"))).status == 507
         assert (await ask(it, "PUT", "x", b"2")).status == 204
-        it.mirror.update(ALONE)
-        assert (await ask(it, "LOCK", "x", LOCKINFO.format("exclusive"))).headers["Relevo-Copies"] == "1"
 
     served(tmp_path, story)
+
+
+def test_what_is_on_one_server_only_is_told_or_refused(tmp_path: pathlib.Path) -> None:
+    async def told(it: Bench) -> None:
+        await ask(it, "PUT", "x", b"1")
+        it.mirror.update(ALONE)
+        for method, body in (("PROPPATCH", WIN32), ("LOCK", LOCKINFO.format("shared"))):
+            assert (await ask(it, method, "x", body)).headers["Relevo-Copies"] == "1"
+
+    async def refused(it: Bench) -> None:
+        await ask(it, "PUT", "x", b"1")
+        it.mirror.update(ALONE)
+        for method, body in (("PROPPATCH", WIN32), ("LOCK", LOCKINFO.format("shared")), ("MOVE", ""), ("DELETE", "")):
+            assert (await ask(it, method, "x", body, Destination="/dav/y")).status == 503
+
+    (tmp_path / "other").mkdir()
+    served(tmp_path, told)
+    served(tmp_path / "other", refused, when_degraded="refuse")
 
 
 def test_conditions_on_entity_tags(tmp_path: pathlib.Path) -> None:
@@ -422,6 +444,74 @@ def test_no_link_leads_outside(tmp_path: pathlib.Path) -> None:
         assert (tmp_path / "outside").read_bytes() == b"secret"
 
     served(tmp_path, story)
+
+
+EVERY_METHOD = (
+    ("OPTIONS", "d", b"", {}),
+    ("PUT", "d/x", b"1", {}),
+    ("GET", "d/x", b"", {}),
+    ("PROPFIND", "d", b"", {"Depth": "1"}),
+    ("PROPPATCH", "d/x", WIN32, {}),
+    ("LOCK", "d/y", LOCKINFO.format("exclusive"), {"If": "(Not <DAV:no-lock>)"}),
+    ("COPY", "d", b"", {"Destination": "/dav/e"}),
+    ("MOVE", "e", b"", {"Destination": "/dav/f"}),
+    ("MKCOL", "g", b"", {}),
+    ("DELETE", "f", b"", {}),
+)
+
+
+def test_the_volume_is_never_touched_on_the_event_loop(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: set[str] = set()
+    watched_in_threads: set[str] = set()
+
+    def watched(name: str) -> Callable[..., Any]:
+        call = getattr(os, name)
+
+        def only_in_threads(*arguments: Any, **named: Any) -> Any:
+            mine = threading.current_thread().name.startswith("volume-")
+            (watched_in_threads if mine else touched).add(name)
+            return call(*arguments, **named)
+
+        return only_in_threads
+
+    async def story(it: Bench) -> None:
+        assert (await ask(it, "MKCOL", "d")).status == 201
+        with monkeypatch.context() as patch:
+            for name in (
+                "open",
+                "stat",
+                "scandir",
+                "rename",
+                "unlink",
+                "mkdir",
+                "getxattr",
+                "setxattr",
+                "fsync",
+                "fstatvfs",
+            ):
+                patch.setattr(os, name, watched(name))
+            for method, path, body, headers in EVERY_METHOD:
+                assert (await ask(it, method, path, body, **headers)).status < 300, method
+        assert touched == set()
+        assert watched_in_threads >= {"open", "rename", "mkdir", "getxattr", "setxattr", "fsync"}
+
+    served(tmp_path, story)
+
+
+def test_a_hanging_volume_is_told_of(tmp_path: pathlib.Path) -> None:
+    async def main() -> None:
+        pool, gate = Pool(workers=1, stuck_s=0.05, queue_wait_s=0.2), threading.Event()
+        async with bench(tmp_path, pool=pool) as it:
+            stuck = asyncio.create_task(it.service.run(gate.wait, 60))
+            await until(lambda: pool.stuck)
+            try:
+                for method, path, body, headers in EVERY_METHOD[1:]:
+                    assert (await ask(it, method, path, body, **headers)).status == 503, method
+            finally:
+                gate.set()
+            await stuck
+
+    asyncio.run(main())
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

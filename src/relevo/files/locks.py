@@ -99,11 +99,12 @@ class Locks:
         self._now = now
         self._mutex = threading.Lock()
         self._locks: dict[str, Lock] = {}
+        self._at: dict[Path, set[str]] = {}
 
     def put(self, lock: Lock) -> None:
         """Take in a lock that was read from the volume, or refreshed."""
         with self._mutex:
-            self._locks[lock.token] = lock
+            self._keep(lock)
 
     def add(self, lock: Lock) -> None:
         """Take a new lock.
@@ -112,29 +113,25 @@ class Locks:
             FilesError: 423 it contradicts another one, 507 there are too many.
         """
         with self._mutex:
-            alive = self._alive()
-            if len(alive) >= LOCKS_MAX:
+            if len(self._locks) >= LOCKS_MAX:
                 raise FilesError(507, "locks_many")
-            for other in alive:
-                meets = other.covers(lock.names) or (lock.deep and other.names[: len(lock.names)] == lock.names)
-                if meets and not (lock.shared and other.shared):
+            for other in self._covering(lock.names) + (self._below(lock.names) if lock.deep else []):
+                if not (lock.shared and other.shared):
                     raise Locked("lock_conflict", other.names)
-            self._locks[lock.token] = lock
+            self._keep(lock)
 
     def drop(self, token: str) -> None:
         """Forget a lock."""
         with self._mutex:
-            self._locks.pop(token, None)
+            self._lose(token)
 
     def forget(self, names: Path, *, itself: bool = True) -> list[str]:
         """What was there is gone, and the locks on it and below with it; their tokens."""
         with self._mutex:
-            if not self._locks:
-                return []
             gone = [lock.token for lock in self._locks.values() if lock.names[: len(names)] == names]
             gone = [token for token in gone if itself or self._locks[token].names != names]
             for token in gone:
-                del self._locks[token]
+                self._lose(token)
             return gone
 
     def expired(self) -> list[str]:
@@ -142,13 +139,13 @@ class Locks:
         with self._mutex:
             gone = [lock.token for lock in self._locks.values() if lock.ends_s <= self._now()]
             for token in gone:
-                del self._locks[token]
+                self._lose(token)
             return gone
 
     def covering(self, names: Path) -> list[Lock]:
         """The locks that hold for something now."""
         with self._mutex:
-            return [lock for lock in self._alive() if lock.covers(names)] if self._locks else []
+            return self._covering(names)
 
     def find(self, token: str) -> Lock | None:
         """The lock of a token, if it holds now."""
@@ -171,19 +168,36 @@ class Locks:
         Raises:
             Locked: whoever acts has not submitted a token of theirs for it.
         """
-        with self._mutex:
-            if not self._locks:
-                return
-            alive = self._alive()
         known, who = _submitted.get() or frozenset(), acting()
-        affected = {names} | ({names[:-1]} if member and names else set())
-        if tree:
-            affected |= {lock.names for lock in alive if lock.names[: len(names)] == names}
-        for place in sorted(affected):
-            found = [lock for lock in alive if lock.covers(place)]
-            if found and not any(lock.token in known and lock.creator == who for lock in found):
-                raise Locked("locked", found[0].names)
+        with self._mutex:
+            affected = {names} | ({names[:-1]} if member and names else set())
+            if tree:
+                affected |= {lock.names for lock in self._below(names)}
+            for place in sorted(affected):
+                found = self._covering(place)
+                if found and not any(lock.token in known and lock.creator == who for lock in found):
+                    raise Locked("locked", found[0].names)
 
-    def _alive(self) -> list[Lock]:
+    # --- with the mutex held ------------------------------------------------------------------------------------------
+
+    def _keep(self, lock: Lock) -> None:
+        self._locks[lock.token] = lock
+        self._at.setdefault(lock.names, set()).add(lock.token)
+
+    def _lose(self, token: str) -> None:
+        if (lock := self._locks.pop(token, None)) is not None:
+            self._at[lock.names].discard(token)
+            if not self._at[lock.names]:
+                del self._at[lock.names]
+
+    def _covering(self, names: Path) -> list[Lock]:
+        """A folder of many things is described by asking this for each: only the way to it is looked at."""
+        if not self._locks:
+            return []
         now_s = self._now()
-        return [lock for lock in self._locks.values() if lock.ends_s > now_s]
+        found = [self._locks[token] for count in range(len(names) + 1) for token in self._at.get(names[:count], ())]
+        return [lock for lock in found if lock.ends_s > now_s and lock.covers(names)]
+
+    def _below(self, names: Path) -> list[Lock]:
+        now_s = self._now()
+        return [lock for lock in self._locks.values() if lock.ends_s > now_s and lock.names[: len(names)] == names]

@@ -214,6 +214,7 @@ def _create_checked(volume: Volume, info: uploads.Info) -> uploads.Upload:
         raise FilesError(409, "is_folder")
     if present is not None and not info.replace:
         raise FilesError(409, "exists")
+    volume.locks.require(info.names, member=present is None)  # and again when it gets its name
     guard.require_room(info.names, info.length_bytes)
     check_room(volume, info.length_bytes)
     return uploads.create(volume, info)
