@@ -166,6 +166,7 @@ DEAD = {
     "services": {},
     "witness": None,
     "certificates": {},
+    "ping": {},
 }
 
 

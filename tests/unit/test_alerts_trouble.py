@@ -102,6 +102,7 @@ def _state(**changes: Any) -> dict[str, Any]:
         "services": {"web": {**service, **changes.get("service", {})}},
         "witness": changes.get("witness"),
         "certificates": changes.get("certificates", {}),
+        "ping": changes.get("ping", {}),
     }
 
 
@@ -120,6 +121,8 @@ def test_what_trouble_looks_like_in_the_status() -> None:
     assert _seen(side={"split_brain": True}) == {"split_brain:r0"}
     assert _seen(witness={"trouble": "silent"}) == {"witness_lost:"}
     assert _seen(witness={"trouble": ""}) == set()
+    assert _seen(ping={"router": {"nodes": {"nodo1": "reached", "nodo2": "lost"}}}) == {"ping_lost:nodo2"}
+    assert _seen(ping={"router": {"nodes": {"nodo1": "doubtful", "nodo2": "unknown"}}}) == set()
     assert _seen(service={"states": {"nodo1": "stopped"}}) == {"service_down:web"}
     assert _seen(service={"states": {"nodo1": "stopped"}, "maintenance": True}) == set()
     assert _seen(certificates={"files": "It is over."}) == {"certificate:files"}

@@ -554,6 +554,45 @@ def test_mistakes_about_fencing(tmp_path: pathlib.Path, toml: str, secrets: str,
         load(written(tmp_path, RIGHT + toml, secrets=SECRETS + secrets))
 
 
+PING = """
+[ping]
+interval = "500 ms"
+deadping = "4 s"
+settle = "30 s"
+[ping.targets]
+router = ["192.168.0.1"]
+outside = ["192.0.2.1", "192.0.2.2"]
+"""
+
+
+def test_ping_targets_and_what_they_do_not_do(tmp_path: pathlib.Path) -> None:
+    config = load(written(tmp_path, RIGHT + PING))
+    assert config.ping.targets["outside"] == (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"))
+    assert (config.ping.interval_ms, config.ping.deadping_ms, config.ping.settle_ms) == (500, 4000, 30_000)
+    assert "(router, outside) take no witness's place" in "\n".join(warnings(config))
+    witnessed = load(written(tmp_path, RIGHT + PING + WITNESS, secrets=SECRETS + '[witness]\nkey = "k"\n'))
+    assert "witness's place" not in "\n".join(warnings(witnessed))
+
+
+@pytest.mark.parametrize(
+    ("lines", "mistake"),
+    [
+        ("[ping]\n", "ping.targets is missing"),
+        ("[ping.targets]\n", "ping.targets is empty"),
+        ('[ping.targets]\nr = ["router"]\n', "'router', which is not an IPv4 address"),
+        ("[ping.targets]\nr = []\n", "ping.targets.r names no address"),
+        ('[ping.targets]\nr = ["127.0.0.1"]\n', "no other machine's address"),
+        ('[ping.targets]\nr = ["192.168.0.28"]\n', "192.168.0.28 of the ping target 'r' belongs to node 'nodo2'"),
+        ('[ping.targets]\nr = ["192.168.0.29"]\n', "belongs to service 'web'"),
+        ('[ping]\ninterval = "50 ms"\ntargets = { r = ["192.168.0.1"] }\n', "ping.interval is too short"),
+        ('[ping]\ndeadping = "4 s"\ntargets = { r = ["192.168.0.1"] }\n', "ping.deadping is shorter than 5 times"),
+    ],
+)
+def test_mistakes_about_ping_targets(tmp_path: pathlib.Path, lines: str, mistake: str) -> None:
+    with pytest.raises(ConfigErrors, match=mistake):
+        load(written(tmp_path, RIGHT + lines))
+
+
 def test_the_example_of_the_documentation_is_right(tmp_path: pathlib.Path) -> None:
     page = pathlib.Path(__file__).parents[2] / "docs/internals/configuration.md"
     toml, secrets, keys = (

@@ -36,6 +36,7 @@ from relevo.node.fencer import Fencer
 from relevo.node.history import MAX_EVENTS, History, read_history
 from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
+from relevo.node.pinger import Pinger
 from relevo.node.publisher import Publisher
 from relevo.node.requests import NoSplitBrain, Requests, RunsWell
 from relevo.node.status import status_of
@@ -199,7 +200,16 @@ def _brain(etc: pathlib.Path) -> Brain:
     config = load(etc / "relevo.toml")
     history = History()
     fencer = Fencer(config, history, lambda: None)
-    return Brain(config=config, me="nodo1", boot_id="b", store=store, paths=paths, history=history, fencer=fencer)
+    return Brain(
+        config=config,
+        me="nodo1",
+        boot_id="b",
+        store=store,
+        paths=paths,
+        history=history,
+        fencer=fencer,
+        pinger=Pinger(config.ping, now_ms, lambda: None),
+    )
 
 
 def test_a_node_that_hears_nothing_decides_nothing_and_says_so(etc: pathlib.Path) -> None:

@@ -18,15 +18,14 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from pyroute2 import IPRoute
 
+from relevo.base.icmp import ICMP_HEADER_BYTES, IP_HEADER_BYTES, echo_reply, echo_request
 from relevo.config.model import Config, Link
 
 ANSWER_LIMIT_S = 1.0
 """How long an answer may take on a network of a cluster."""
 SMALL_BYTES = 64
-_IP_HEADER_BYTES, _ICMP_HEADER_BYTES = 20, 8
-_ECHO_REPLY, _ECHO_REQUEST, _ETH_P_IP, _IPPROTO_ICMP = 0, 8, 0x0800, 1
+_ETH_P_IP = 0x0800
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
-_ICMP = struct.Struct("!BBHHH")
 _MAX_PACKET_BYTES = 1 << 16
 
 
@@ -135,9 +134,7 @@ def _echo(interface: str, own: IPv4Address, target: IPv4Address, size_bytes: int
     """The index of the card over which an echo of this size (with IP header) comes back; None: it does not."""
     mark = os.urandom(4)
     number, sequence = struct.unpack("!HH", mark)
-    data = bytes(size_bytes - _IP_HEADER_BYTES - _ICMP_HEADER_BYTES)
-    packet = _ICMP.pack(_ECHO_REQUEST, 0, 0, number, sequence) + data
-    packet = _ICMP.pack(_ECHO_REQUEST, 0, _checksum(packet), number, sequence) + data
+    packet = echo_request(number, sequence, bytes(size_bytes - IP_HEADER_BYTES - ICMP_HEADER_BYTES))
     with (
         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP)) as ear,
         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as mouth,
@@ -153,26 +150,10 @@ def _echo(interface: str, own: IPv4Address, target: IPv4Address, size_bytes: int
                 heard, where = ear.recvfrom(_MAX_PACKET_BYTES)
             except TimeoutError:
                 return None
-            if _is_reply(heard, target, number, sequence):
+            reply = echo_reply(heard)
+            if reply is not None and (reply.source, reply.identifier, reply.sequence) == (target, number, sequence):
                 return int(socket.if_nametoindex(where[0]))
     return None
-
-
-def _is_reply(packet: bytes, source: IPv4Address, number: int, sequence: int) -> bool:
-    if len(packet) < _IP_HEADER_BYTES or packet[9] != _IPPROTO_ICMP or packet[12:16] != source.packed:
-        return False
-    body = packet[(packet[0] & 0x0F) * 4 :]
-    if len(body) < _ICMP.size:
-        return False
-    kind, _, _, told, found = _ICMP.unpack_from(body)
-    return (kind, told, found) == (_ECHO_REPLY, number, sequence)
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
-    total = (total & 0xFFFF) + (total >> 16)
-    return int(~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)
 
 
 def look(config: Config, me: str) -> tuple[list[str], list[str]]:

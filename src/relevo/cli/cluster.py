@@ -15,7 +15,14 @@ from relevo.cli.context import of, print_json
 
 _ASK_S = 1.0
 """How long a file service is asked whether it has accounts."""
-_STATE_COLOURS = {"active": "green", "started": "green", "UpToDate": "green", "Connected": "green", "stopped": "dim"}
+_STATE_COLOURS = {
+    "active": "green",
+    "started": "green",
+    "UpToDate": "green",
+    "reached": "green",
+    "Connected": "green",
+    "stopped": "dim",
+}
 
 
 def status(
@@ -71,6 +78,8 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
     console.print(_mirrors_table(state))
     if state.get("witness") is not None:
         console.print(_witness_line(state["witness"]))
+    for name, target in state.get("ping", {}).items():
+        console.print(_ping_line(name, target))
     for name, service in state["services"].items():
         console.print(f"[bold]{name}[/]: {escape(service['reason'])} {escape(service['remedy'])}".rstrip())
     for event in state["history"][-5:]:
@@ -137,6 +146,11 @@ def _witness_line(witness: dict[str, Any]) -> str:
     )
     word = "[green]answers[/]" if witness["answers"] else "[yellow]silent[/]"
     return f"[bold]witness[/] {witness['address']}: {word}{', ' if newest else ''}{newest}"
+
+
+def _ping_line(name: str, target: dict[str, Any]) -> str:
+    words = ", ".join(f"{node} {_coloured(word)}" for node, word in target["nodes"].items())
+    return f"[bold]ping[/] {name} ({', '.join(target['addresses'])}): {words} (no vote: it only moves services)"
 
 
 def leave(ctx: typer.Context) -> None:

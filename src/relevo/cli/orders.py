@@ -148,6 +148,9 @@ def explain(
         typer.echo(told["remedy"])
     for node, why in told["elsewhere"].items():
         typer.echo(f"{node}: {why}")
+    for name, target in told["ping"].items():
+        words = ", ".join(f"{word} by {node}" for node, word in target["nodes"].items())
+        typer.echo(f"Ping target {name} ({', '.join(target['addresses'])}): {words}. It has no vote, as a witness has.")
     for node, then in told["if_dies"].items():
         where = f"it would run on {then['node']}" if then["node"] else "it would run nowhere"
         fenced = f" after {' and '.join(then['fenced'])} was fenced" if then["fenced"] else ""

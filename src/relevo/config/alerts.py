@@ -17,6 +17,7 @@ KINDS = (
     "resync_stuck",
     "split_brain",
     "witness_lost",
+    "ping_lost",
     "configuration_differs",
     "service_down",
     "service_blocked",

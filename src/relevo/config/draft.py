@@ -37,6 +37,7 @@ from relevo.config.model import (
     Witness,
 )
 from relevo.config.names import is_name
+from relevo.config.ping import Ping, read_ping
 from relevo.config.table import Source, Table, nearest
 
 PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
@@ -80,6 +81,7 @@ class Draft:
     fencing: Fencing = dataclasses.field(default_factory=Fencing)
     alerts: tuple[AlertTarget, ...] = ()
     alerts_policy: AlertsPolicy = dataclasses.field(default_factory=AlertsPolicy)
+    ping: Ping = dataclasses.field(default_factory=Ping)
     declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def knows(self, section: str, name: str, path: KeyPath) -> bool:
@@ -121,6 +123,7 @@ def read_draft(source: Source) -> Draft:
     if root.has("witness"):
         _witness(root.table("witness"), draft)
     draft.alerts, draft.alerts_policy = read_alerts(root)
+    draft.ping = read_ping(root)
     root.finish()
     return draft
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from relevo.config import merge_drbd, rules
-from relevo.config.alerts import AlertTarget, MailAlert, remarks
+from relevo.config import alerts, merge_drbd, ping, rules
+from relevo.config.alerts import AlertTarget, MailAlert
 from relevo.config.authkeys import parse_authkeys
 from relevo.config.draft import Draft, read_draft
 from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
@@ -62,6 +62,7 @@ def load(path: pathlib.Path) -> Config:
         fencing=draft.fencing,
         alerts=tuple(_with_password(target, read.alerts) for target in draft.alerts),
         alerts_policy=draft.alerts_policy,
+        ping=draft.ping,
         hash="",
     )
     return msgspec.structs.replace(config, hash=hash_of(config))
@@ -121,8 +122,15 @@ def warnings(config: Config) -> tuple[str, ...]:
             unfenced=tuple(name for name, node in config.nodes.items() if not node.fencing),
         ),
         *merge_drbd.notes(set(config.drbd.values())),
-        *remarks(config.alerts),
+        *alerts.remarks(config.alerts),
+        *pings(config),
     )
+
+
+def pings(config: Config) -> tuple[str, ...]:
+    """What ping targets do not do, where neither a witness nor fencing of every node does it."""
+    decided = config.witness is not None or all(node.fencing for node in config.nodes.values())
+    return ping.remarks(config.ping, decided=decided)
 
 
 def _read(path: pathlib.Path) -> bytes:

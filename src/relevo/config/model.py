@@ -11,6 +11,7 @@ import msgspec
 from relevo.config.alerts import AlertsPolicy, AlertTarget
 from relevo.config.drbd_options import OWN_DEFAULTS, DrbdOptions
 from relevo.config.meta_disk import INTERNAL, MetaDisk
+from relevo.config.ping import Ping
 from relevo.config.verify_schedule import NEVER, VerifySchedule
 
 
@@ -469,6 +470,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         sides: mirror name -> both sides, for those that a drbd.conf configures.
         drbd: mirror name -> that file.
         alerts: who is told of trouble, `alerts_policy` when.
+        ping: addresses outside of the cluster that each server asks.
         hash: SHA-256 (hexadecimal) of what is configured, secrets included, paths of the files not.
     """
 
@@ -485,6 +487,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     fencing: Fencing = Fencing()
     alerts: tuple[AlertTarget, ...] = ()
     alerts_policy: AlertsPolicy = AlertsPolicy()
+    ping: Ping = Ping()
     hash: str
 
     def peers_of(self, name: str) -> tuple[Node, ...]:

@@ -46,6 +46,7 @@ def compare(draft: Draft) -> None:
         _services,
         together.company,
         _shared,
+        _pings,
     ):
         rule(draft)
 
@@ -127,6 +128,17 @@ def _all_addresses(draft: Draft) -> Iterator[tuple[KeyPath, IPv4Address, str, st
         if isinstance(resource, AddressResource):
             owner = f"service {service.name!r}"
             yield (*path, "address"), resource.address.ip, resource.link, owner
+
+
+def _pings(draft: Draft) -> None:
+    """What a server asks is outside of the cluster: what moves with a service, or is a server, says nothing."""
+    owners = {address: owner for _, address, _, owner in _all_addresses(draft)}
+    for name, addresses in draft.ping.targets.items():
+        for address in addresses:
+            if address in owners:
+                what = f"{address} of the ping target {name!r} belongs to {owners[address]}."
+                remedy = "Name a machine outside of the cluster, such as the router."
+                draft.source.mistake(("ping", "targets", name), what, remedy)
 
 
 def _prefixes(draft: Draft) -> None:

@@ -75,6 +75,14 @@ class Verdict(enum.StrEnum):
     NO = "no"
 
 
+class Reach(enum.StrEnum):
+    """What a node knows of a ping target."""
+
+    REACHED = "reached"  # it has answered for `settle`, without a break
+    DOUBTFUL = "doubtful"  # between the two: asked for too short a time, or a few answers are missing
+    LOST = "lost"  # silent for `deadping`
+
+
 class Action(enum.StrEnum):
     """What a step does to a resource."""
 
@@ -240,6 +248,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         pressure: percent of the last minute in which a program waited for processor or disk; None: not known.
         program: the version of Relevo that it runs; empty from one that does not say.
         trouble: what it sees and what people were told, for the alerts (`node/trouble.py`).
+        reach: its ping targets, by name; empty from one that does not say, or has none.
     """
 
     boot_id: str
@@ -255,6 +264,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pressure: int | None = None
     program: str = ""
     trouble: dict[str, str] = {}
+    reach: dict[str, Reach] = {}
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from relevo.manager.model import (
     Step,
     Verdict,
 )
+from relevo.manager.reach import gain, hindrance, listed, lost
 from relevo.manager.record import OBEYED_BY_ALL, obeyed, settled, unaware, with_forced
 from relevo.manager.standing import Standing, mirrors_of
 from relevo.manager.steps import Work, steps_of
@@ -200,9 +201,14 @@ def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standi
         return Decision(
             service=service.name, target=holder.node, reason=reason, remedy=f"Repair {heirs[0].node}." if heirs else ""
         )
+    for heir in ready:
+        if gained := gain(holder.facts, heir.facts):
+            reason = f"It moves to {heir.node}: {holder.node} has lost {gained}, which {heir.node} reaches."
+            return Decision(service=service.name, target=heir.node, reason=reason)
     home = _home(snapshot, service, standings)
     if holder.node == home or home not in standings:
-        return Decision(service=service.name, target=holder.node, reason=f"It runs on {holder.node}.")
+        reason = f"It runs on {holder.node}{_although_lost(holder, obstacles)}."
+        return Decision(service=service.name, target=holder.node, reason=reason)
     obstacle = _failback_obstacle(snapshot, service, holder, standings[home])
     if obstacle:
         reason = f"It runs on {holder.node} and stays there: {obstacle}."
@@ -211,6 +217,15 @@ def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standi
     why = "a person moved it there" if _is_moved(snapshot, service) else "where it belongs"
     verb = "goes" if _is_moved(snapshot, service) else "goes back"
     return Decision(service=service.name, target=home, reason=f"It {verb} to {home}, {why}: its data is up to date.")
+
+
+def _although_lost(holder: Standing, obstacles: list[tuple[Standing, str]]) -> str:
+    """That it stays although ping targets are lost, and why; empty when none is."""
+    names = lost(holder.facts)
+    if not names:
+        return ""
+    why = "; ".join(obstacle or f"{heir.node} is no better off" for heir, obstacle in obstacles)
+    return f" although it has lost {listed(names)}: {why or 'there is no other node for it'}"
 
 
 def _is_moved(snapshot: Snapshot, service: Service) -> bool:
@@ -237,6 +252,8 @@ def _failback_obstacle(snapshot: Snapshot, service: Service, holder: Standing, h
     if hashes != {snapshot.config_hash}:
         return "the configurations of the nodes differ"
     on_its_way = holder.state is ServiceState.STOPPING
+    if away := hindrance(home.node, home.facts, holder.facts, strict=not moved and not on_its_way):
+        return away
     return "" if moved or on_its_way else _too_early(snapshot, service, home)
 
 
@@ -256,16 +273,21 @@ def _split_remedy(service: Service, holder: Standing) -> str:
 
 
 def _in_order(snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> list[Standing]:
-    """The nodes in the order in which they are asked: where it belongs first, else where it ran last."""
-    belongs = _home(snapshot, service, standings)
+    """The nodes in the order in which they are asked: where it belongs first, else where it ran last.
 
-    def rank(standing: Standing) -> tuple[bool, int, str]:
+    A node that has lost a ping target which another one reaches comes after it, if that one could take it over now.
+    """
+    belongs = _home(snapshot, service, standings)
+    able = [one for one in standings.values() if not (one.absence or one.reluctance or one.unready_data)]
+
+    def rank(standing: Standing) -> tuple[bool, bool, int, str]:
         epoch = standing.told.epoch if standing.told is not None else 0
         home = standing.node == belongs
+        worse = any(gain(standing.facts, one.facts) for one in able)
         return (
-            (not home, -epoch, standing.node)
+            (worse, not home, -epoch, standing.node)
             if service.auto_failback or _is_moved(snapshot, service)
-            else (False, -epoch, ("" if home else standing.node))
+            else (worse, False, -epoch, ("" if home else standing.node))
         )
 
     return sorted(standings.values(), key=rank)

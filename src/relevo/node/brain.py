@@ -43,6 +43,7 @@ from relevo.manager.model import (
     NodeView,
     Permission,
     Plan,
+    Reach,
     Record,
     ServiceFacts,
     ServiceState,
@@ -60,6 +61,7 @@ from relevo.node.fencer import Fencer
 from relevo.node.forecast import Forecast, Foreseen
 from relevo.node.history import History
 from relevo.node.peers import Peers
+from relevo.node.pinger import Pinger
 from relevo.node.pressure import Pressure
 from relevo.node.store import Store
 from relevo.node.witness import WitnessFeed
@@ -122,6 +124,7 @@ class Brain:
         history: History,
         witness: WitnessFeed | None = None,
         fencer: Fencer,
+        pinger: Pinger,
     ) -> None:
         self._config = config
         self._me = me
@@ -130,6 +133,7 @@ class Brain:
         self._history = history
         self._witness = witness
         self._fencer = fencer
+        self._pinger = pinger
         self._arbiter = Arbiter(config, me, store.load("arbiter", State, State()))
         self._hosts = views.hosts(config)
         self._duties = Duties(paths)
@@ -143,6 +147,7 @@ class Brain:
         self._seen: Snapshot | None = None
         self._pressure = Pressure()
         self._busy: int | None = None
+        self._reach: dict[str, Reach] = {}
         self._ready_since: dict[str, tuple[str, int]] = {}
         self._troubles: dict[str, str] = {}
         self.words: dict[str, str] = {}
@@ -150,9 +155,8 @@ class Brain:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Those of the plan, and what this node cannot store."""
-        silent = self.witness_trouble
-        fencing = self._fencer.troubles.values()
-        return (*self.plan.alarms, *self._troubles.values(), *fencing, *((silent,) if silent else ()))
+        outside = (trouble for trouble in (self.witness_trouble, self._pinger.trouble) if trouble)
+        return (*self.plan.alarms, *self._troubles.values(), *self._fencer.troubles.values(), *outside)
 
     @property
     def witness_trouble(self) -> str:
@@ -184,6 +188,7 @@ class Brain:
             services: what the executor knows of this node's services.
         """
         self._busy = self._pressure.look()
+        self._reach = self._pinger.words()
         before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
         self._suspect_peers_of_lost_links(before)
@@ -236,6 +241,7 @@ class Brain:
             pressure=self._busy,
             program=__version__,
             trouble=self.words,
+            reach=self._reach,
         )
 
     def change_record(self, record: Record) -> None:

@@ -32,6 +32,7 @@ from relevo.node.fencer import Fencer
 from relevo.node.history import History, history_path
 from relevo.node.inputs import Feed
 from relevo.node.orders import Orders
+from relevo.node.pinger import Pinger
 from relevo.node.publisher import Publisher
 from relevo.node.requests import Requests
 from relevo.node.status import status_of
@@ -104,6 +105,7 @@ class Daemon:
         if config.witness is not None:
             self._witness = WitnessFeed(config.witness, config.cluster, me, now_ms, self._changed.set)
         self._fencer = Fencer(config, self._history, self._changed.set)
+        self._pinger = Pinger(config.ping, now_ms, self._changed.set)
         self._brain = Brain(
             config=config,
             me=me,
@@ -113,6 +115,7 @@ class Daemon:
             history=self._history,
             witness=self._witness,
             fencer=self._fencer,
+            pinger=self._pinger,
         )
         requests = Requests(
             config=config,
@@ -147,6 +150,7 @@ class Daemon:
                 tasks.create_task(self._history.run())
                 if self._witness is not None:
                     tasks.create_task(self._witness.run())
+                tasks.create_task(self._pinger.run())
                 tasks.create_task(self._executor.run())
                 tasks.create_task(self._alerts.run())
                 tasks.create_task(self._certificates.run())

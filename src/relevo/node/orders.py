@@ -14,6 +14,7 @@ from relevo.node import views
 from relevo.node.brain import Brain
 from relevo.node.forecast import Foreseen
 from relevo.node.history import History
+from relevo.node.status import ping_words
 
 MAX_BAN_S = 366 * 86_400
 """A ban with an end lasts a year at most."""
@@ -256,6 +257,7 @@ class Orders:
             "reason": decision.reason if decision is not None else "Not decided yet.",
             "remedy": decision.remedy if decision is not None else "",
             "elsewhere": elsewhere,
+            "ping": ping_words(self._config, self._brain.nodes),
             "if_dies": {
                 node: _of(self._brain.foresee(dies=node), service)
                 for node, view in self._brain.nodes.items()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from relevo import __version__
 from relevo.base.control import Message
+from relevo.config.load import pings
 from relevo.config.model import Config
 from relevo.manager.model import RECORD_FORMAT, UP_TO_DATE, Alive, NodeFacts, NodeView, ServiceState
 from relevo.node.brain import Brain
@@ -18,8 +21,9 @@ _UNHEARD = NodeView(alive=Alive.UNKNOWN)
 def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, history: History) -> Message:
     """What `relevo status --json` prints.
 
-    Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `witness`, `history`.
-    The daemon adds `alerts` (see `Alerts.state`) and `certificates` (resource -> what is wrong with its certificate).
+    Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `witness`, `ping`,
+    `history`. The daemon adds `alerts` (see `Alerts.state`) and `certificates` (resource -> what is wrong with its
+    certificate).
     """
     # What a silent node said last is no state of today.
     facts = {name: view.facts for name, view in brain.nodes.items() if view.alive is Alive.ALIVE}
@@ -34,11 +38,12 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
         "me": me,
         "config_hash": config.hash,
         "alarms": [*alarms, *_outages(services, mirrors)],
-        "risks": [*_risks(config), *_left_alone(config, brain), *_versions(nodes)],
+        "risks": [*_risks(config), *pings(config), *_left_alone(config, brain), *_versions(nodes)],
         "nodes": nodes,
         "services": services,
         "mirrors": mirrors,
         "witness": _witness(config, brain),
+        "ping": ping_words(config, brain.nodes),
         "history": history.events(),
     }
 
@@ -55,6 +60,18 @@ def _witness(config: Config, brain: Brain) -> Message | None:
         "answers": all(vote.answers for vote in votes.values()),
         "in_sync": {name: list(vote.entry.in_sync) if vote.entry else None for name, vote in votes.items()},
     }
+
+
+def ping_words(config: Config, nodes: Mapping[str, NodeView]) -> Message:
+    """Ping target -> its addresses, and each node's word on it (`unknown`: it is silent, or does not say)."""
+    found: Message = {}
+    for name, addresses in config.ping.targets.items():
+        words = dict.fromkeys(config.nodes, "unknown")
+        for node, view in nodes.items():
+            if view.alive is Alive.ALIVE and view.facts is not None and name in view.facts.reach:
+                words[node] = str(view.facts.reach[name])
+        found[name] = {"addresses": [str(address) for address in addresses], "nodes": words}
+    return found
 
 
 def _outages(services: Message, mirrors: Message) -> list[str]:

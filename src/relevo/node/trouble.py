@@ -14,7 +14,7 @@ import msgspec
 
 from relevo.base.control import Message
 from relevo.config.alerts import AlertsPolicy
-from relevo.manager.model import UP_TO_DATE, ResourceState, ServiceState
+from relevo.manager.model import UP_TO_DATE, Reach, ResourceState, ServiceState
 
 COPIES = 2
 """A mirror is on two disks."""
@@ -197,6 +197,8 @@ def _of_nodes(state: Message) -> Iterator[str]:
             yield key_of("configuration_differs")
     if state["witness"] is not None and state["witness"]["trouble"]:
         yield key_of("witness_lost")
+    for target in state["ping"].values():
+        yield from (key_of("ping_lost", node) for node, word in target["nodes"].items() if word == Reach.LOST)
 
 
 def _of_mirrors(state: Message) -> Iterator[str]:

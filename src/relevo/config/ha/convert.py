@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from relevo.config.drbd.site import TwoSides
 from relevo.config.ha.tree import Group, HaCf, Medium, Word
 from relevo.config.names import is_name
+from relevo.config.ping import INTERVALS_IN_DEADPING, MIN_INTERVAL_MS
 
 NODES = 2
 DEFAULT_PREFIX = 24
@@ -70,6 +72,7 @@ class _Converter:
         self._out.left_out += ha.warnings
         self._cluster()
         self._heartbeat()
+        self._ping()
         networks = self._networks()
         self._links(networks)
         self._nodes(networks)
@@ -100,6 +103,31 @@ class _Converter:
         for name in ("keepalive", "warntime", "deadtime", "initdead"):
             self._say(f'{name} = "{_duration(getattr(ha, f"{name}_ms"))}"', self._where(name))
         self._say(f"port = {ha.udpport}", self._where("udpport"))
+
+    def _ping(self) -> None:
+        """A target for each address of `ping`, and for each group, of which one address has to answer."""
+        ha = self._s.ha
+        targets: dict[str, tuple[list[str], str]] = {name: ([name], "ping") for name in ha.pings}
+        for number, (name, group) in enumerate(ha.ping_groups.items(), 1):
+            targets[name if is_name(name) else f"group{number}"] = (list(group), "ping_group")
+        lines = []
+        for name, (addresses, directive) in targets.items():
+            known = [text for text in addresses if isinstance(ipaddress.ip_address(text), IPv4Address)]
+            if known:
+                lines.append((f"{json.dumps(name)} = {json.dumps(known)}", self._where(directive)))
+            if known != addresses:
+                self._out.left_out.append(f"{directive} {name}: only IPv4 addresses are asked.")
+        if not lines:
+            return
+        deadping_ms = max(ha.deadping_ms, INTERVALS_IN_DEADPING * MIN_INTERVAL_MS)
+        interval_ms = min(ha.keepalive_ms, deadping_ms // INTERVALS_IN_DEADPING)
+        why = "as often as a heartbeat, and five times within deadping"
+        self._say("\n[ping]", "they move a service, as ipfail did, and take no witness's place")
+        self._say(f'interval = "{_duration(max(MIN_INTERVAL_MS, interval_ms))}"', why)
+        self._say(f'deadping = "{_duration(deadping_ms)}"', self._where("deadping"))
+        self._say("[ping.targets]")
+        for line, where in lines:
+            self._say(line, where)
 
     # ---- networks ----------------------------------------------------------------------------------------------
 
@@ -282,8 +310,6 @@ class _Converter:
     def _rest(self) -> None:
         ha = self._s.ha
         rest: list[tuple[Iterable[object], str]] = [
-            (ha.pings, "ping: addresses outside that are asked have no counterpart yet"),
-            (ha.ping_groups, "ping_group: addresses outside that are asked have no counterpart yet"),
             (ha.stonith, "stonith: fencing has no counterpart yet"),
             (ha.watchdog, "watchdog: has no counterpart yet"),
             (ha.logfile or ha.debugfile or ha.logfacility, "log files: the daemons' log goes to their standard error"),
