@@ -16,6 +16,7 @@ from relevo.arbiter import events as arbiter_events
 from relevo.arbiter.arbiter import Arbiter
 from relevo.arbiter.ballot import Question
 from relevo.config import model as config_model
+from relevo.config.ping import Ping
 from relevo.heartbeat import events as heartbeat_events
 from relevo.heartbeat.events import Settings
 from relevo.heartbeat.membership import Membership
@@ -24,6 +25,7 @@ from relevo.manager.executor import Executor
 from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import cleared, with_ban, with_forced, with_maintenance, with_moved, with_standby
 from relevo.node import views
+from relevo.node.reach import Watch
 from sim.cluster_mirror import Replica
 from sim.cluster_witness import Line
 
@@ -39,7 +41,13 @@ LEASE_MS = 5000
 """Longer than deadtime: a take-over has to wait for it."""
 
 
-def configuration(*, auto_failback: bool = True, witness: bool = False) -> config_model.Config:
+TARGET = "router"
+PING = Ping(targets={TARGET: (IPv4Address("192.168.0.1"),)}, interval_ms=1000, deadping_ms=7000, settle_ms=10_000)
+"""deadping is as short as it may be."""
+PING_LOSS = 0.05
+
+
+def configuration(*, auto_failback: bool = True, witness: bool = False, ping: bool = False) -> config_model.Config:
     resources = (
         config_model.MirrorResource(id="mirror", mirror="r0"),
         config_model.FilesystemResource(id="filesystem", mirror="r0", mountpoint=Path("/srv")),
@@ -72,6 +80,7 @@ def configuration(*, auto_failback: bool = True, witness: bool = False) -> confi
                 name=SERVICE, prefer="nodo1", resources=resources, auto_failback=auto_failback
             )
         },
+        ping=PING if ping else Ping(),
         hash="h",
     )
 
@@ -163,6 +172,8 @@ class SimNode:
         self.thawed_ms = -1_000_000
         self._line = Line(world, name)
         self._told_by_witness: list[arbiter_events.Event] = []
+        self._watch = Watch(world.config.ping, 0)
+        self.heard_ms = self.began_ms = 0  # the last answer of the ping target; when the daemon began
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -319,9 +330,13 @@ class SimNode:
         self.plan = model.Plan()
         self._line = Line(self.world, self.name)
         self._told_by_witness = []
+        self.began_ms = self.world.now_ms()
+        self._watch = Watch(self.world.config.ping, self.began_ms)
         arbiter = Arbiter(self.world.config, self.name, self.arbiter_state)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.executor.run())
+            if self.world.config.ping.targets:
+                group.create_task(self._ping(self._watch))
             while True:
                 self._changed.clear()
                 await self.thawed()
@@ -370,6 +385,7 @@ class SimNode:
             )
             wanted = self.plan.wanted
             self.plan = make_plan(snapshot)
+            self.world.decided(self, self.plan.decisions[SERVICE])
             self.record = self.plan.record
             executor.apply(self.plan)
             told = model.encode_facts(self._facts(arbiter, executor, mirrors))
@@ -392,7 +408,29 @@ class SimNode:
             permissions=self.permissions,
             record=self.record,
             record_format=model.RECORD_FORMAT,
+            reach=self._watch.look(self.world.now_ms()),
         )
+
+    async def _ping(self, watch: Watch) -> None:
+        """Ask the target, as `node/pinger.py` does."""
+        told: dict[str, model.Reach] = {}
+        while True:
+            await self.thawed()
+            self.spawn(self._ask_target(watch))
+            for _ in range(2):
+                await asyncio.sleep(PING.interval_ms / 2000)
+                words = watch.look(self.world.now_ms())
+                if words != told:
+                    told = words
+                    self._changed.set()
+
+    async def _ask_target(self, watch: Watch) -> None:
+        if self.name in self.world.target_cuts or self.world.random.random() < PING_LOSS:
+            return
+        await asyncio.sleep(self.world.delay_s())
+        if self._watch is watch:
+            self.heard_ms = self.world.now_ms()
+            watch.answered(TARGET, self.heard_ms)
 
     async def _tell(self, arbiter: Arbiter, event: arbiter_events.Event) -> bool:
         persisted = False

@@ -9,8 +9,9 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
+from relevo.manager.model import Decision
 from sim.cluster_mirror import Pair, Replica
-from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SERVICE, SimNode, configuration
+from sim.cluster_node import LINKS, MIRROR_LINK, NODES, PING, SERVICE, SimNode, configuration
 from sim.cluster_witness import SimWitness
 
 CONTACT_MS = 4000
@@ -18,6 +19,10 @@ CONTACT_MS = 4000
 CONTACT_STEP_MS = 250
 THAWED_MS = 3000
 """So long one that stood still may need to notice that it has been left out."""
+
+
+MOVING_MS = 3000
+"""So long a hand-over may take until the node that gives does not serve any more."""
 
 
 class Violation(AssertionError):
@@ -36,11 +41,18 @@ class World:
     """Both nodes, what is between them, the clients, and the checker."""
 
     def __init__(
-        self, seed: int, *, strict: bool, flakiness: float = 0.0, loss: float = 0.0, witness: bool = False
+        self,
+        seed: int,
+        *,
+        strict: bool,
+        flakiness: float = 0.0,
+        loss: float = 0.0,
+        witness: bool = False,
+        ping: bool = False,
     ) -> None:
         self.random = random.Random(seed)
         self.strict = strict
-        self.config = configuration(witness=witness)
+        self.config = configuration(witness=witness, ping=ping)
         self.pair = Pair(self, NODES, self.random, ask=witness)
         self.cuts: set[str] = set()
         self.nodes = {name: SimNode(self, name) for name in NODES}
@@ -54,6 +66,8 @@ class World:
         self.disturbed_ms = -1_000_000
         self.excused: set[int] = set()
         self.left_alone: str | None = None  # in maintenance, known to all: nothing may be started or stopped
+        self.target_cuts: frozenset[str] = frozenset()  # nodes that do not reach the ping target
+        self.moves: list[tuple[int, str]] = []  # made for the ping target: when, and from which node
         self.promotions: list[tuple[int, str, str]] = []
         self.problem: BaseException | None = None
         self._number = 0
@@ -151,6 +165,25 @@ class World:
         stands = other.frozen or self.now_ms() - other.thawed_ms < THAWED_MS
         if self.calm or (self.witness is not None and not stands):
             self.fail("the address is on both nodes")
+
+    def cut_target(self, *names: str) -> None:
+        """These nodes do not reach the ping target any more; the others do."""
+        self.target_cuts = frozenset(names)
+
+    def decided(self, node: SimNode, decision: Decision) -> None:
+        """What a node has planned: if it sends the service away because of the ping target, then for good reason."""
+        if not node.serves or decision.target == node.name or "has lost the ping target" not in decision.reason:
+            return
+        now_ms, other = self.now_ms(), self._other(node.name)
+        if self.moves and self.moves[-1][1] == node.name and now_ms - self.moves[-1][0] < MOVING_MS:
+            return  # it is on its way
+        if now_ms - node.heard_ms < PING.deadping_ms:
+            self.fail(f"{node.name} sends the service away although the target answered a moment ago")
+        if other.hears and now_ms - max(other.heard_ms, other.began_ms) > PING.deadping_ms - PING.interval_ms:
+            self.fail(f"{node.name} sends the service to {other.name}, to which the target does not answer either")
+        if self.moves and self.moves[-1][1] == other.name and now_ms - self.moves[-1][0] < PING.settle_ms:
+            self.fail(f"{node.name} sends the service back after {now_ms - self.moves[-1][0]} ms")
+        self.moves.append((now_ms, node.name))
 
     def promoted(self, replica: Replica) -> None:
         node = self.nodes[replica.node]

@@ -15,8 +15,9 @@ from relevo.arbiter import rules, votes
 from relevo.arbiter.ballot import Ballot
 from relevo.arbiter.events import MirrorView, Verdict
 from relevo.arbiter.register import Register
-from relevo.manager import planner, standing, steps
-from relevo.manager.model import Record
+from relevo.manager import planner, reach, standing, steps
+from relevo.manager.model import Reach, Record
+from relevo.node.reach import Watch
 from sim import cluster_loop
 from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SERVICE
 from sim.cluster_world import Violation, World
@@ -197,6 +198,32 @@ async def _orders(world: World, rng: random.Random) -> None:
                 node.start_heartbeat()
 
 
+async def _targets(world: World, rng: random.Random) -> None:
+    """The ping target is out of reach for one node, for both, in short and in long breaks, while other things fail."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 2 * TROUBLE_S
+    while loop.time() < end:
+        await asyncio.sleep(rng.choice([0.3, 1.0, 2.0, 6.0, 15.0]))
+        node = world.nodes[rng.choice(NODES)]
+        match rng.randrange(12):
+            case 0 | 1 | 2:
+                world.cut_target(node.name)
+            case 3 | 4:
+                world.cut_target(*NODES)
+            case 5 | 6 | 7:
+                world.cut_target()
+            case 8:
+                node.crash()
+                await asyncio.sleep(rng.uniform(0.5, 12.0))
+                node.boot()
+            case 9:
+                node.kill_daemon()
+            case 10:
+                node.kill_mirror()
+            case 11:
+                node.start_heartbeat()
+
+
 async def _left_alone(world: World, rng: random.Random) -> None:
     """Maintenance: a program dies and is seen to by a person; nothing else may happen to the service."""
     active = next((node for node in world.nodes.values() if node.serves), None)
@@ -242,10 +269,12 @@ async def _networks(world: World, rng: random.Random) -> None:
             witness.start()
 
 
-async def _run(seed: int, trouble: Trouble, *, strict: bool, flakiness: float = 0.0, witness: bool = False) -> World:
+async def _run(
+    seed: int, trouble: Trouble, *, strict: bool, flakiness: float = 0.0, witness: bool = False, ping: bool = False
+) -> World:
     rng = random.Random(seed ^ 0x5EED)
     loss = rng.choice([0.0, 0.05, 0.2])
-    world = World(seed, strict=strict, flakiness=flakiness, loss=loss, witness=witness)
+    world = World(seed, strict=strict, flakiness=flakiness, loss=loss, witness=witness, ping=ping)
     for node in world.nodes.values():
         node.boot()
     world.spawn(world.pair.connect_for_ever())
@@ -268,6 +297,7 @@ async def _watched(world: World, seconds: float) -> None:
 
 async def _repair(world: World) -> None:
     world.flakiness = 0.0
+    world.cut_target()
     if world.witness is not None:
         world.witness.cuts.clear()
     for link in list(world.cuts):
@@ -298,11 +328,11 @@ async def _settle(world: World) -> None:
     world.check_end()
 
 
-def _catch(seeds: range, trouble: Trouble, *, strict: bool, flakiness: float = 0.0, witness: bool = False) -> str:
+def _catch(seeds: range, trouble: Trouble, *, strict: bool, **more: Any) -> str:
     """The first seed that breaks an invariant, and how; empty when none does."""
     for seed in seeds:
         try:
-            cluster_loop.run(_run(seed, trouble, strict=strict, flakiness=flakiness, witness=witness))
+            cluster_loop.run(_run(seed, trouble, strict=strict, **more))
         except Violation as violation:
             return f"seed {seed}: {violation}"
     return ""
@@ -337,6 +367,30 @@ def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(troub
 @pytest.mark.parametrize("batch", range(2))
 def test_people_may_order_what_they_like(batch: int) -> None:
     assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _orders, strict=True)
+
+
+def test_a_ping_target_moves_the_service_for_good_reason_only_and_never_back_and_forth() -> None:
+    assert not _catch(range(BATCH), _targets, strict=True, ping=True)
+    assert sum(len(cluster_loop.run(_run(seed, _targets, strict=True, ping=True)).moves) for seed in range(3)) > 2
+
+
+def _the_other_node_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "gain", lambda here, _there: reach.listed(reach.lost(here)))
+
+
+def _there_is_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Watch._word
+    monkeypatch.setattr(
+        Watch, "_word", lambda self, name: Reach.LOST if original(self, name) is Reach.LOST else Reach.REACHED
+    )
+
+
+@pytest.mark.parametrize("mutation", [_the_other_node_is_not_asked, _there_is_no_doubt])
+def test_a_rule_about_ping_targets_left_out_is_caught(
+    mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutation(monkeypatch)
+    assert _catch(range(100), _targets, strict=True, ping=True)
 
 
 def _maintenance_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

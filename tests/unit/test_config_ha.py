@@ -287,7 +287,7 @@ def test_this_machines_address_counts_only_where_the_cluster_is(tmp_path: pathli
 
 def test_ping_nodes_and_groups_become_targets(site: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = site / "ha.d" / "ha.cf"
-    path.write_text(path.read_text() + "deadping 20\nping 192.168.0.1\nping_group outside 192.0.2.1 192.0.2.2\n")
+    path.write_text(path.read_text() + "deadping 45\nping 192.168.0.1\nping_group outside 192.0.2.1 192.0.2.2\n")
     done = run(site / "ha.d", site / "drbd.d", "--into", tmp_path / "relevo")
     assert done.exit_code == 0, done.output
     ping = load(tmp_path / "relevo" / "relevo.toml").ping
@@ -295,7 +295,7 @@ def test_ping_nodes_and_groups_become_targets(site: pathlib.Path, tmp_path: path
         "192.168.0.1": (IPv4Address("192.168.0.1"),),
         "outside": (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")),
     }
-    assert (ping.interval_ms, ping.deadping_ms) == (2000, 20_000)
+    assert (ping.interval_ms, ping.deadping_ms) == (2000, 45_000)
     assert "ping" not in done.output.partition("Left out")[2]
 
 

@@ -585,7 +585,11 @@ def test_ping_targets_and_what_they_do_not_do(tmp_path: pathlib.Path) -> None:
         ('[ping.targets]\nr = ["192.168.0.28"]\n', "192.168.0.28 of the ping target 'r' belongs to node 'nodo2'"),
         ('[ping.targets]\nr = ["192.168.0.29"]\n', "belongs to service 'web'"),
         ('[ping]\ninterval = "50 ms"\ntargets = { r = ["192.168.0.1"] }\n', "ping.interval is too short"),
-        ('[ping]\ndeadping = "4 s"\ntargets = { r = ["192.168.0.1"] }\n', "ping.deadping is shorter than 5 times"),
+        (
+            '[ping]\ndeadping = "4 s"\ntargets = { r = ["192.168.0.1"] }\n',
+            "ping.deadping is shorter than deadtime and 4 int",
+        ),
+        ('[ping]\nsettle = "3 s"\ntargets = { r = ["192.168.0.1"] }\n', "ping.settle is shorter than 4 intervals"),
     ],
 )
 def test_mistakes_about_ping_targets(tmp_path: pathlib.Path, lines: str, mistake: str) -> None:

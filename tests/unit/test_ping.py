@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.base.icmp import checksum, echo_reply, echo_request
-from relevo.config.ping import INTERVALS_IN_DEADPING, Ping
+from relevo.config.ping import Ping, least_deadping_ms
 from relevo.manager.model import (
     Alive,
     Failure,
@@ -95,15 +95,19 @@ def test_who_stood_still_has_not_lost_what_it_could_not_hear() -> None:
     assert course.word() is REACHED
 
 
-@given(st.integers(0, 999), st.integers(0, 5000), st.integers(INTERVALS_IN_DEADPING, 20))
+DEADTIME_MS = 1000
+
+
+@given(st.integers(0, 999), st.integers(0, 5000), st.integers(0, 9000))
 def test_what_falls_silent_or_returns_for_both_is_never_lost_here_and_reached_there(
-    phase_ms: int, silence_ms: int, deadping_s: int
+    phase_ms: int, silence_ms: int, longer_ms: int
 ) -> None:
-    """Two servers with different phases of asking, whose words arrive up to half an interval late."""
-    settings = msgspec.structs.replace(SETTINGS, deadping_ms=1000 * deadping_s, settle_ms=2000)
+    """Two servers with different phases of asking, whose words arrive up to deadtime late."""
+    deadping_ms = least_deadping_ms(SETTINGS.interval_ms, DEADTIME_MS) + longer_ms
+    settings = msgspec.structs.replace(SETTINGS, deadping_ms=deadping_ms, settle_ms=4000)
     watches = [Watch(settings, 0), Watch(settings, 0)]
     told: list[list[Reach]] = [[], []]
-    silent = range(8000, 8000 + deadping_s * 1000 + silence_ms)
+    silent = range(8000, 8000 + deadping_ms + silence_ms)
     for now_ms in range(0, silent.stop + 8000, 50):
         for number, watch in enumerate(watches):
             if now_ms % 1000 == (phase_ms * number) // 50 * 50 and now_ms not in silent:
@@ -111,7 +115,7 @@ def test_what_falls_silent_or_returns_for_both_is_never_lost_here_and_reached_th
             told[number].append(watch.look(now_ms)["router"])
     for mine, theirs in (told, told[::-1]):
         for at, word in enumerate(mine):
-            assert not (word is LOST and REACHED in theirs[max(0, at - 10) : at + 1])
+            assert not (word is LOST and REACHED in theirs[max(0, at - DEADTIME_MS // 50) : at + 1])
 
 
 # ---------------------------------------------------------------- what moves

@@ -123,7 +123,7 @@ def read_draft(source: Source) -> Draft:
     if root.has("witness"):
         _witness(root.table("witness"), draft)
     draft.alerts, draft.alerts_policy = read_alerts(root)
-    draft.ping = read_ping(root)
+    draft.ping = read_ping(root, (draft.heartbeat or HeartbeatTimings()).deadtime_ms)
     root.finish()
     return draft
 

@@ -13,8 +13,12 @@ MAX_TARGETS = 16
 MAX_ADDRESSES = 16
 """Of one target."""
 MIN_INTERVAL_MS = 100
-INTERVALS_IN_DEADPING = 5
-"""Two servers must not differ for longer about a target that nobody reaches: see docs/internals/manager.md."""
+DOUBT_INTERVALS = 2.5
+"""After so many intervals without an answer, two questions in a row, a target is doubtful."""
+DEADPING_INTERVALS = 4
+"""deadping is at least so many intervals and deadtime: see docs/internals/manager.md for what that is good for."""
+SETTLE_INTERVALS = 4
+"""settle is at least so many intervals."""
 
 
 class Ping(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,26 +37,38 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True):
     settle_ms: int = 60_000
 
 
-def read_ping(root: Table) -> Ping:
+def least_deadping_ms(interval_ms: int, deadtime_ms: int) -> int:
+    """The shortest deadping with which a target that nobody reaches moves nothing.
+
+    A server that says "lost" must know by then that the other one is in doubt. The other one's last answer came at most
+    one interval later, it doubts 2.5 intervals after that and looks twice in an interval: 4. What it publishes arrives
+    within deadtime, or it counts as dead and gets nothing.
+    """
+    return DEADPING_INTERVALS * interval_ms + deadtime_ms
+
+
+def read_ping(root: Table, deadtime_ms: int) -> Ping:
     """The section; one without targets when it is left out, or when it cannot be understood."""
     if not root.has("ping"):
         return Ping()
     table = root.table("ping")
     default = Ping()
     interval_ms = table.duration_ms("interval", default.interval_ms)
-    longest_ms = max(default.deadping_ms, INTERVALS_IN_DEADPING * interval_ms)
+    least_ms = least_deadping_ms(interval_ms, deadtime_ms)
     ping = Ping(
         targets=_targets(table),
         interval_ms=interval_ms,
-        deadping_ms=table.duration_ms("deadping", longest_ms),
-        settle_ms=table.duration_ms("settle", default.settle_ms, zero=True),
+        deadping_ms=table.duration_ms("deadping", max(default.deadping_ms, least_ms)),
+        settle_ms=table.duration_ms("settle", max(default.settle_ms, SETTLE_INTERVALS * interval_ms)),
     )
     if table.sound and interval_ms < MIN_INTERVAL_MS:
         table.wrong("interval", "is too short.", f'Write at least "{format_duration_ms(MIN_INTERVAL_MS)}".')
-    if table.sound and ping.deadping_ms < INTERVALS_IN_DEADPING * interval_ms:
-        least = format_duration_ms(INTERVALS_IN_DEADPING * interval_ms)
-        what = f"is shorter than {INTERVALS_IN_DEADPING} times interval: a few lost packets would move services."
-        table.wrong("deadping", what, f'Write at least "{least}", or a shorter interval.')
+    if table.sound and ping.deadping_ms < least_ms:
+        what = f"is shorter than deadtime and {DEADPING_INTERVALS} intervals: the servers could not compare in time."
+        table.wrong("deadping", what, f'Write at least "{format_duration_ms(least_ms)}", or a shorter interval.')
+    if table.sound and ping.settle_ms < SETTLE_INTERVALS * interval_ms:
+        least = format_duration_ms(SETTLE_INTERVALS * interval_ms)
+        table.wrong("settle", f"is shorter than {SETTLE_INTERVALS} intervals.", f'Write at least "{least}".')
     table.finish()
     return ping if table.sound else Ping()
 

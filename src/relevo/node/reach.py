@@ -7,11 +7,8 @@ everywhere before it is reached anywhere. Only lost here and reached there moves
 
 from __future__ import annotations
 
-from relevo.config.ping import Ping
+from relevo.config.ping import DOUBT_INTERVALS, Ping
 from relevo.manager.model import Reach
-
-DOUBT_INTERVALS = 2.5
-"""After so many intervals without an answer, two questions in a row, a target is doubtful."""
 
 
 class Watch:

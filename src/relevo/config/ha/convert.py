@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from relevo.config.drbd.site import TwoSides
 from relevo.config.ha.tree import Group, HaCf, Medium, Word
 from relevo.config.names import is_name
-from relevo.config.ping import INTERVALS_IN_DEADPING, MIN_INTERVAL_MS
+from relevo.config.ping import MIN_INTERVAL_MS, least_deadping_ms
 
 NODES = 2
 DEFAULT_PREFIX = 24
@@ -119,12 +119,14 @@ class _Converter:
                 self._out.left_out.append(f"{directive} {name}: only IPv4 addresses are asked.")
         if not lines:
             return
-        deadping_ms = max(ha.deadping_ms, INTERVALS_IN_DEADPING * MIN_INTERVAL_MS)
-        interval_ms = min(ha.keepalive_ms, deadping_ms // INTERVALS_IN_DEADPING)
-        why = "as often as a heartbeat, and five times within deadping"
-        self._say("\n[ping]", "they move a service, as ipfail did, and take no witness's place")
-        self._say(f'interval = "{_duration(max(MIN_INTERVAL_MS, interval_ms))}"', why)
-        self._say(f'deadping = "{_duration(deadping_ms)}"', self._where("deadping"))
+        interval_ms = max(MIN_INTERVAL_MS, ha.keepalive_ms)
+        least_ms = least_deadping_ms(interval_ms, ha.deadtime_ms)
+        why = self._where("deadping")
+        if ha.deadping_ms < least_ms:
+            why += f" ({_duration(ha.deadping_ms)}), and the time until both servers know of each other's doubt"
+        self._say("\n[ping]", "targets move a service, as ipfail did; they take no witness's place")
+        self._say(f'interval = "{_duration(interval_ms)}"', "as often as a heartbeat")
+        self._say(f'deadping = "{_duration(max(ha.deadping_ms, least_ms))}"', why)
         self._say("[ping.targets]")
         for line, where in lines:
             self._say(line, where)
