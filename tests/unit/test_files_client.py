@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +23,21 @@ from relevo.files.daemon import listen
 from relevo.files.volume import names_in
 
 LARGE = 40 << 20
+
+
+def test_a_transfer_that_does_not_begin_says_at_once_what_it_waits_for(tmp_path: pathlib.Path) -> None:
+    """Not on a terminal: one line, not one for each attempt, and the sentence at the end."""
+    source = tmp_path / "file"
+    source.write_bytes(b"x" * 100)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    command = [sys.executable, "-m", "relevo", "put", "--give-up", "1 s", str(source), url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    first, last = done.stderr.splitlines()
+    assert url in first
+    assert "trying again until nothing has moved for 1.0 s (--give-up)" in first
+    assert "no progress for 1.0 s" in last
 
 
 class Watching(Observer):

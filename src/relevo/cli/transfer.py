@@ -13,7 +13,7 @@ import msgspec
 import typer
 import yarl
 
-from relevo.base.units import format_bytes, parse_duration_ms
+from relevo.base.units import format_bytes, format_duration_ms, parse_duration_ms
 from relevo.files.client import Fetched, Observer, Stored, TransferFailed, TreeReport, get_file, put_file, put_tree
 from relevo.files.client.connection import below, names_of, parse, session
 
@@ -59,9 +59,14 @@ class JsonLines(Observer):
 
 
 class Bar(Observer):
-    """A progress bar on standard error, when that is a terminal."""
+    """A progress bar on standard error, when that is a terminal; else one line there each time that nothing moves.
 
-    def __init__(self) -> None:
+    Args:
+        waited_for: the address, as it was given.
+        limit_s: after so long without any progress the transfer fails.
+    """
+
+    def __init__(self, waited_for: str, limit_s: float) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -78,6 +83,10 @@ class Bar(Observer):
         self._task = self._progress.add_task("", total=None, note="")
         self._positions: dict[str, int] = {}
         self._total = 0
+        self._told = not self._progress.disable
+        """That nothing moves has been said, or the bar says it."""
+        self._waited_for = waited_for
+        self._limit = format_duration_ms(round(limit_s * 1000))
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -95,18 +104,25 @@ class Bar(Observer):
 
     def moved(self, source: pathlib.Path | str, position_bytes: int) -> None:
         """The bar moves on (or back)."""
+        if position_bytes > self._positions.get(str(source), 0):
+            self._told = not self._progress.disable
         self._positions[str(source)] = position_bytes
         self._progress.update(self._task, completed=sum(self._positions.values()), note="")
 
     def retrying(self, source: pathlib.Path | str, why: str) -> None:  # noqa: ARG002 - the bar is of all files
         """Say why nothing moves."""
+        if not self._told:
+            self._told = True
+            wait = f"Waiting for it, and trying again until nothing has moved for {self._limit} (--give-up)."
+            sys.stderr.write(f"relevo: {self._waited_for}: {why}. {wait}\n")
+            sys.stderr.flush()
         self._progress.update(self._task, note=f"trying again: {why}")
 
 
-def _watching(*, as_json: bool, quiet: bool) -> Observer:
+def _watching(url: str, limit_s: float, *, as_json: bool, quiet: bool) -> Observer:
     if as_json:
         return JsonLines()
-    return Observer() if quiet else Bar()
+    return Observer() if quiet else Bar(url, limit_s)
 
 
 def put(
@@ -127,7 +143,7 @@ def put(
         raise TransferFailed("There is nothing to store.", "Write relevo put FILE… URL.")
     limit_s = parse_duration_ms(give_up) / 1000
     begun_s = time.monotonic()
-    watching = _watching(as_json=as_json, quiet=quiet)
+    watching = _watching(url, limit_s, as_json=as_json, quiet=quiet)
     login = _login(user, password_file)
     job = _put_all([pathlib.Path(source) for source in sources], url, limit_s, watching, login)
     if isinstance(watching, Bar):
@@ -214,8 +230,9 @@ def get(
     target = file if file is not None else pathlib.Path(name)
     if target.is_dir():
         target /= name
-    watching = _watching(as_json=as_json, quiet=quiet)
-    job = _get_one(source, target, parse_duration_ms(give_up) / 1000, watching, _login(user, password_file))
+    limit_s = parse_duration_ms(give_up) / 1000
+    watching = _watching(url, limit_s, as_json=as_json, quiet=quiet)
+    job = _get_one(source, target, limit_s, watching, _login(user, password_file))
     if isinstance(watching, Bar):
         with watching:
             done = asyncio.run(job)
