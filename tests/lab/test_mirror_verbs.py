@@ -313,10 +313,11 @@ def write_through(device: pathlib.Path) -> None:
 
 def test_adjust_takes_a_changed_configuration_over(pair: Pair) -> None:
     one, two = pair.one, pair.two
-    assert cli(one, "adjust", "r0") == (0, "")
+    assert cli(one, "adjust") == (0, "r0: nothing has changed\n")
     for side in (one, two):
         pair.configure(side, secret="another secret", mirror=f'{QUICK}\nresync_rate = "1 MiB"\nal_extents = 300')
-    assert cli(one, "adjust", "r0") == (0, "")
+    told = "secret: (the old one) -> (another one)", "al_extents: 1237 -> 300", "resync_rate: 0 B -> 1.0 MiB"
+    assert cli(one, "adjust", "r0") == (0, "".join(f"r0: {setting}\n" for setting in told))
     status = two.wait_for(lambda status: "secret" in status["problem"], "a peer with another secret")
     assert status["connection"] == "WFConnection"
     assert cli(two, "adjust", "all")[0] == 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import drbd_conf_files as files
 from relevo.base.control import DaemonUnreachable, Refused
 from relevo.base.errors import RelevoError
 from relevo.cli.drbdadm import shim
@@ -173,6 +174,25 @@ def test_the_executable_named_drbdadm(tmp_path: pathlib.Path) -> None:
     assert (run.exit_code, "DRBDADM_VERSION=8.4.11\n" in run.output) == (0, True)
     run = CliRunner().invoke(app, [*places, "mirror", "drbdadm", "--"])
     assert run.exit_code == 1
+
+
+@pytest.mark.parametrize(("mirrors", "code"), [(("r0",), 10), (("r0", "r1"), 1), ((), 1)])
+def test_the_only_mirror_need_not_be_named_where_nothing_is_given_up(
+    tmp_path: pathlib.Path, mirrors: tuple[str, ...], code: int
+) -> None:
+    conf = tmp_path / "drbd.conf"
+    texts = [files.resource(name=name) for name in mirrors]
+    for number, text in enumerate(texts):
+        texts[number] = (
+            text.replace("drbd0", f"drbd{number}").replace("sda6", f"sda{number}").replace("93;", f"9{number};")
+        )
+    conf.write_text("".join(texts) or "# none\n")
+    places = ["--etc", str(tmp_path), "--run", str(tmp_path), "--drbd-conf", str(conf), "--node", "nodo1", "mirror"]
+    for verb in ("role", "pause-sync", "verify", "attach"):
+        assert CliRunner().invoke(app, [*places, verb]).exit_code == code, verb
+        assert CliRunner().invoke(app, [*places, "drbdadm", "--", verb]).exit_code == 1, "drbdadm wants a name"
+    for words in (["invalidate"], ["down"], ["connect", "--discard-my-data"], ["wipe-md", "--force"]):
+        assert CliRunner().invoke(app, [*places, *words]).exit_code in {1, 2}, words
 
 
 def test_shims_are_written_and_nobody_elses_file_is_overwritten(tmp_path: pathlib.Path) -> None:

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from relevo.config.model import Endpoint, Mirror, MirrorSite
+from relevo.config.verify_schedule import VerifySchedule
 from relevo.mirror import events as ev
 from relevo.mirror.adjusting import Adjuster, Change, compare
+from relevo.mirror.differences import differences
 
 HERE = Endpoint(address=IPv4Address("10.0.0.1"), port=7788)
 THERE = Endpoint(address=IPv4Address("10.0.0.2"), port=7788)
@@ -87,7 +89,31 @@ def test_the_peer_is_left_first_and_looked_for_again() -> None:
     connect.token(None)
     answer = rig.log[-1]
     assert answer["connected_anew"]
+    assert answer["changed"] == ["secret: (the old one) -> (another one)", "al_extents: 1237 -> 3000"]
     assert "al_extents" in answer["restart"][0]
+
+
+def test_each_changed_setting_is_named_with_its_old_and_its_new_value() -> None:
+    new = changed(
+        timeout_ms=9000,
+        verify_alg="crc32c",
+        size_bytes=1 << 30,
+        tcp_cork=False,
+        verify=VerifySchedule(every_ms=86_400_000, minute=180),
+        handlers={"split-brain": "mail root"},
+        disk=pathlib.Path("/other"),
+    )
+    assert set(differences(SITE, new)) == {
+        "disks: /disk -> /other",
+        "timeout: 6.0 s -> 9.0 s",
+        "verify_every: (none) -> 1440 min 0 s",
+        "verify_at: (none) -> 03:00",
+        "verify_alg: (none) -> crc32c",
+        "size: 0 B -> 1.0 GiB",
+        "tcp_cork: true -> false",
+        "handlers.split-brain: (none) -> mail root",
+    }
+    assert differences(new, new) == ()
 
 
 @pytest.mark.parametrize(("fields", "connected"), [({"timeout_ms": 1}, True), ({"secret": "y"}, False)])

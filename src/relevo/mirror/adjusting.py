@@ -16,6 +16,7 @@ from relevo.config.drbd_options import DrbdOptions
 from relevo.config.model import Mirror, MirrorSite
 from relevo.mirror import events as ev
 from relevo.mirror.control import Client
+from relevo.mirror.differences import differences
 
 _SITE_RESTART = ("disk", "meta", "device")
 _SITE_CONNECT = ("own", "other")
@@ -101,11 +102,13 @@ class Adjuster:
         Raises:
             RelevoError: the configuration is wrong; nothing has changed.
         """
-        change = compare(self._site, self._read())
+        new = self._read()
+        change = compare(self._site, new)
+        changed = differences(self._site, new)
         self._site = change.site
         if not change.connect or not self._connected():
             self._taken(change.site)
-            self._answer(client, change)
+            _answer(client, change, changed)
             return
 
         def left(error: RelevoError | None) -> None:
@@ -113,10 +116,11 @@ class Adjuster:
             if error is not None:
                 client.refuse(error)
                 return
-            self._step(ev.Connect(self._now_ms(), lambda _: self._answer(client, change)))
+            self._step(ev.Connect(self._now_ms(), lambda _: _answer(client, change, changed)))
 
         self._step(ev.Disconnect(self._now_ms(), left))
 
-    def _answer(self, client: Client, change: Change) -> None:
-        sentences = [f"{name} has changed, which needs a new process: down, then up." for name in change.restart]
-        client.answer({"restart": sentences, "connected_anew": change.connect})
+
+def _answer(client: Client, change: Change, changed: tuple[str, ...]) -> None:
+    sentences = [f"{name} has changed, which needs a new process: down, then up." for name in change.restart]
+    client.answer({"changed": list(changed), "restart": sentences, "connected_anew": change.connect})

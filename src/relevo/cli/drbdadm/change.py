@@ -11,7 +11,7 @@ import typer
 from relevo.base.control import DaemonUnreachable, Refused
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
-from relevo.cli.drbdadm.outcome import Action, Exit, Names, Usage, ask, over
+from relevo.cli.drbdadm.outcome import Action, Exit, MaybeNames, Names, Usage, ask, over
 from relevo.cli.node_runs import NodeDecides, node_runs
 from relevo.config.model import MirrorSite
 from relevo.mirror.packets import SECTOR_BYTES
@@ -26,7 +26,8 @@ PLAIN = {
     "suspend-io": ("suspend_io", "Hold back what applications read and write."),
 }
 """Verb without options -> request to the mirror's process, and what it does."""
-
+HARMLESS = frozenset({"attach", "verify-stop"})
+"""Those of them that may be said without a name."""
 _SIZE = re.compile(r"(\d{1,20})([sSkKmMgGtT]?)", re.ASCII)
 _UNITS_BYTES = {"": 512, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 STANDALONE = CONNECTION_NAMES[Connection.STANDALONE]
@@ -51,7 +52,7 @@ def drbd_size(text: str) -> int:
 def register(app: typer.Typer) -> None:
     """Add the verbs to `relevo mirror`."""
     for verb, (request, sentence) in PLAIN.items():
-        app.command(verb, help=sentence)(_plain(request))
+        app.command(verb, help=sentence)(_harmless(request) if verb in HARMLESS else _plain(request))
     for verb, function in (
         ("primary", primary),
         ("resume-io", resume_io),
@@ -80,6 +81,13 @@ def _asks(ctx: typer.Context, request: str, **arguments: object) -> Action:
 
 def _plain(request: str) -> Callable[..., None]:
     def command(ctx: typer.Context, names: Names) -> None:
+        over(ctx, names, _asks(ctx, request))
+
+    return command
+
+
+def _harmless(request: str) -> Callable[..., None]:
+    def command(ctx: typer.Context, names: MaybeNames = None) -> None:
         over(ctx, names, _asks(ctx, request))
 
     return command
@@ -118,7 +126,7 @@ def promote(context: Context, site: MirrorSite, *, force: bool) -> str:
 
 def connect(
     ctx: typer.Context,
-    names: Names,
+    names: MaybeNames = None,
     *,
     discard_my_data: Annotated[
         bool, typer.Option("--discard-my-data", help="After a split brain: give up what only this side has.")
@@ -126,6 +134,9 @@ def connect(
 ) -> None:
     """Look for the peer."""
     context = of(ctx)
+    if discard_my_data and not names:
+        typer.echo("relevo: Which mirror's changes shall be given up? Name it.", err=True)
+        raise typer.Exit(Exit.USAGE)
 
     def action(site: MirrorSite) -> None:
         if ask(context, site, "status")["connection"] != STANDALONE:
@@ -187,17 +198,17 @@ def _outdate_disk(site: MirrorSite) -> None:
     outdate_metadata(site.disk, site.meta)
 
 
-def pause_sync(ctx: typer.Context, names: Names) -> None:
+def pause_sync(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Hold whatever resync runs or will run, on this side's behalf."""
     _pause(ctx, names, "pause_sync", before=False)
 
 
-def resume_sync(ctx: typer.Context, names: Names) -> None:
+def resume_sync(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Let a resync go on that was held with pause-sync."""
     _pause(ctx, names, "resume_sync", before=True)
 
 
-def _pause(ctx: typer.Context, names: list[str], request: str, *, before: bool) -> None:
+def _pause(ctx: typer.Context, names: list[str] | None, request: str, *, before: bool) -> None:
     context = of(ctx)
 
     def action(site: MirrorSite) -> None:
@@ -225,7 +236,7 @@ def resync(
 
 def verify(
     ctx: typer.Context,
-    names: Names,
+    names: MaybeNames = None,
     *,
     start: Annotated[str, typer.Option("--start", "-s", help="Where to begin: sectors, or with K, M, G.")] = "",
     stop: Annotated[str, typer.Option("--stop", "-S", help="Where to end, likewise.")] = "",

@@ -12,7 +12,7 @@ from relevo.base.control import DaemonUnreachable, Message, watch
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.change import STANDALONE
-from relevo.cli.drbdadm.outcome import Exit, Names, ask, over
+from relevo.cli.drbdadm.outcome import Exit, MaybeNames, Names, ask, is_shim, over
 from relevo.cli.drbdadm.process import end_started, start_detached
 from relevo.cli.drbdadm.show import CONNECTED_STATES
 from relevo.cli.node_runs import node_runs
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         app.command(verb)(function)
 
 
-def up(ctx: typer.Context, names: Names) -> None:
+def up(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Start the mirror's process if nobody runs it, use the disk and look for the peer."""
     context = of(ctx)
     over(ctx, names, lambda site: bring_up(context, site))
@@ -107,8 +107,8 @@ def take_down(context: Context, site: MirrorSite) -> None:
     end_started(context, site.mirror.name)
 
 
-def adjust(ctx: typer.Context, names: Names) -> None:
-    """Take over what has changed in the configuration, connecting anew where the peer has to know it."""
+def adjust(ctx: typer.Context, names: MaybeNames = None) -> None:
+    """Take over what has changed in the configuration and say what, connecting anew where the peer has to know it."""
     context = of(ctx)
 
     def action(site: MirrorSite) -> None:
@@ -117,6 +117,9 @@ def adjust(ctx: typer.Context, names: Names) -> None:
         except DaemonUnreachable:
             bring_up(context, site)
             return
+        if not is_shim(ctx):
+            for setting in answer.get("changed") or ["nothing has changed"]:
+                typer.echo(f"{site.mirror.name}: {setting}")
         for sentence in answer.get("restart", ()):
             typer.echo(f"relevo: {site.mirror.name}: {sentence}", err=True)
         if answer.get("connected_anew"):
@@ -131,7 +134,7 @@ def adjust(ctx: typer.Context, names: Names) -> None:
 
 def wait_connect(
     ctx: typer.Context,
-    names: Names,
+    names: MaybeNames = None,
     *,
     wfc_timeout: Seconds = None,
     degr_wfc_timeout: Seconds = None,
@@ -184,7 +187,7 @@ def _at_most(limit_s: float, longer_s: float) -> float:
 
 def wait_sync(
     ctx: typer.Context,
-    names: Names,
+    names: MaybeNames = None,
     *,
     timeout: Annotated[int, typer.Option("--timeout", "-t", min=0, help="In seconds; 0 waits for ever.")] = 0,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from relevo.base.control import DaemonUnreachable
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
-from relevo.cli.drbdadm.outcome import Names, ask, over
+from relevo.cli.drbdadm.outcome import MaybeNames, Names, ask, over
 from relevo.config.model import MirrorSite
 from relevo.mirror.metadata import Superblock
 
@@ -108,7 +108,7 @@ def wipe_md(ctx: typer.Context, names: Names, *, force: Force = False) -> None:
     over(ctx, names, action)
 
 
-def dump_md(ctx: typer.Context, names: Names) -> None:
+def dump_md(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Print the meta-data as drbdmeta does."""
     from relevo.mirror.meta_dump import dump_metadata
 

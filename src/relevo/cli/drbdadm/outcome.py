@@ -12,14 +12,23 @@ import typer
 from relevo.base.control import DaemonUnreachable, Message, Refused, call
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
+from relevo.cli.mirror_names import chosen as only_one
 from relevo.config.errors import ConfigErrors
 from relevo.config.model import MirrorSite
 from relevo.config.site import NoDiskHere, NoSuchMirror, find_site, sites_here
 
 ALL = "all"
+SHIM = "drbdadm"
+"""Name of the command that the executable of this name runs."""
 REQUEST_TIMEOUT_S = 120.0
 """How long a change of state may take (drbdadm's own limit for the long ones is 121 s)."""
 Names = Annotated[list[str], typer.Argument(metavar="{all|RESOURCE…}", help="Names of mirrors, such as r0, or all.")]
+
+MaybeNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[all|RESOURCE…]", help="Names of mirrors, or all; none is needed if there is only one."),
+]
+"""For verbs that give up nothing and stop nothing: there the only mirror is meant when none is named."""
 
 
 class Exit(enum.IntEnum):
@@ -83,18 +92,28 @@ class Usage(RelevoError):
 Action = Callable[[MirrorSite], int | None]
 
 
-def over(ctx: typer.Context, names: list[str], action: Action) -> None:
+def is_shim(ctx: typer.Context) -> bool:
+    """Whether the executable named drbdadm was called, whose words and silence are not ours to change."""
+    here: typer.Context | None = ctx
+    while here is not None:
+        if here.info_name == SHIM:
+            return True
+        here = here.parent  # type: ignore[assignment]
+    return False
+
+
+def over(ctx: typer.Context, names: list[str] | None, action: Action) -> None:
     """Carry out a verb for each mirror that is meant, and end the process with drbdadm's code.
 
     Each error is told in its sentence on standard error; the others are gone on with, as drbdadm does.
     """
-    raise typer.Exit(_over(of(ctx), names, action))
+    raise typer.Exit(_over(of(ctx), names or [], action, strict=is_shim(ctx)))
 
 
-def _over(context: Context, names: list[str], action: Action) -> int:
+def _over(context: Context, names: list[str], action: Action, *, strict: bool) -> int:
     worst = 0
     try:
-        chosen = resolve(context, names)
+        chosen = resolve(context, names if names or strict else [only_one(context, None)])
     except RelevoError as error:
         return _tell("", error)
     for site in chosen:

@@ -9,7 +9,7 @@ import typer
 
 from relevo.base.control import DaemonUnreachable, Message
 from relevo.cli.context import Context, of
-from relevo.cli.drbdadm.outcome import ALL, Exit, Names, ask, over
+from relevo.cli.drbdadm.outcome import ALL, Exit, MaybeNames, ask, over
 from relevo.config.model import MirrorSite
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.states import CONNECTION_NAMES, Connection
@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
         app.command(verb, hidden=verb in {"state", "drbd-status"})(function)
 
 
-def _pair(ctx: typer.Context, names: list[str], text: Callable[[Message], str]) -> None:
+def _pair(ctx: typer.Context, names: list[str] | None, text: Callable[[Message], str]) -> None:
     context = of(ctx)
 
     def action(site: MirrorSite) -> Exit:
@@ -58,17 +58,17 @@ def _pair(ctx: typer.Context, names: list[str], text: Callable[[Message], str]) 
     over(ctx, names, action)
 
 
-def role(ctx: typer.Context, names: Names) -> None:
+def role(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Print the roles of both sides, such as Primary/Secondary."""
     _pair(ctx, names, lambda status: f"{status['role']}/{status['peer_role']}")
 
 
-def cstate(ctx: typer.Context, names: Names) -> None:
+def cstate(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Print the state of the connection, such as Connected."""
     _pair(ctx, names, lambda status: str(status["connection"]))
 
 
-def dstate(ctx: typer.Context, names: Names) -> None:
+def dstate(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Print the states of both disks, such as UpToDate/UpToDate; of a mirror that is down, what the disk says."""
     context = of(ctx)
 
@@ -119,13 +119,13 @@ def _told(status: Message) -> tuple[list[int], int]:
     return [int(word, 16) for word in words], int(status["meta_flags"])
 
 
-def get_gi(ctx: typer.Context, names: Names) -> None:
+def get_gi(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Print the generations of the data and their flags in one line."""
     context = of(ctx)
     over(ctx, names, lambda site: typer.echo(generations(context, site)))
 
 
-def show_gi(ctx: typer.Context, names: Names) -> None:
+def show_gi(ctx: typer.Context, names: MaybeNames = None) -> None:
     """Print the generations of the data and their flags, and what they are."""
     context = of(ctx)
     over(ctx, names, lambda site: typer.echo(explained(generations(context, site))))
