@@ -91,7 +91,9 @@ def test_what_scripts_ask_for(pair: Pair) -> None:
 def test_what_cannot_be_meant_ends_as_with_drbdadm(pair: Pair) -> None:
     one = pair.one
     assert cli(one, "nonsense", "r0")[0] == 1
-    assert cli(one, "role")[0] == 1
+    assert cli(one, "role") == (0, "Secondary/Secondary\n")
+    assert cli(one, "invalidate")[0] == 1
+    assert cli(one, "drbdadm", "--", "role")[0] == 1
     assert cli(one, "role", "r7")[0] == 1
     assert cli(one, "role", "r0/3")[0] == 1
     assert cli(one, "primary", "--nonsense", "r0")[0] == 1

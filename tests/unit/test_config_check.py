@@ -48,6 +48,14 @@ def test_right_for_programs(tmp_path: pathlib.Path) -> None:
     assert len(answer["warnings"]) == 2
 
 
+def test_links_that_fail_together_are_warned_of(tmp_path: pathlib.Path) -> None:
+    written(tmp_path)
+    assert "fail together" not in run(tmp_path)[1]
+    written(tmp_path, RIGHT.replace('"eth1"', '"eth0"'))
+    status, out, _ = run(tmp_path)
+    assert (status, "links users and cross are on one card, eth0: they fail together." in out) == (0, True)
+
+
 def test_wrong(tmp_path: pathlib.Path) -> None:
     path = written(tmp_path, RIGHT.replace("deadtime", "deathtime").replace('"10.27.0.2"', '"10.28.0.2"'))
     status, out, err = run(tmp_path)

@@ -373,7 +373,8 @@ def test_risks_of_options_are_named(tmp_path: pathlib.Path) -> None:
     lines = 'protocol = "B"\nafter_sb_1pri = "discard-secondary"\n'
     lines += 'on_io_error = "pass_on"\nhandlers = { pri-lost = "reboot -f" }\n'
     named = warnings(load(written(tmp_path, with_options(lines))))
-    for part in ("protocol B", "after-sb-1pri discard-secondary", "pass_on", "reboot -f"):
+    keys = '[mirrors.r0] protocol = "C"', '[mirrors.r0] after_sb_1pri = "discard-secondary"'
+    for part in (*keys, '[mirrors.r0] on_io_error = "pass_on"', '[mirrors.r0] alone = "ask"', "reboot -f"):
         assert any(part in sentence for sentence in named), part
 
 

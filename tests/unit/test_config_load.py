@@ -282,7 +282,9 @@ WRONG = {
                   "no part of a day", '"22:00-05:00"'),
     "window without failback": ('prefer = "nodo1"', 'prefer = "nodo1"\nauto_failback = false\nfailback_delay = "5 min"',
                                 "auto_failback", "has no effect", "Remove"),
-    "unknown company": ('prefer = "nodo1"', 'prefer = "nodo1"\nafter = ["webb"]', "after", "service 'webb'", "Remove"),
+    "unknown company": ('prefer = "nodo1"', 'prefer = "nodo1"\nafter = ["webb"]', "after", "service 'webb'", "'web'?"),
+    "mirror in no table": ("[mirrors.r0]", "[mirror.r0]", "disks", "There is no mirror 'r0'", "[mirrors.r0]"),
+    "open secret": ("[mirrors.r0]", '[mirrors.r0]\nsecret = "x"', "secret = ", "secret is not said", "secrets.toml"),
     "own company": ('prefer = "nodo1"', 'prefer = "nodo1"\nalong_with = "web"', "along_with", "names itself", "Remove"),
     "smb is no number": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = 1', "smb", "must be true, false or a table",
                          "smb = true"),
@@ -298,6 +300,12 @@ WRONG = {
 
 # The place is that of the second user of the same thing.
 PLACED_ELSEWHERE = {"port twice", "duplicate address"}
+
+
+def test_a_service_may_name_another_one(tmp_path: pathlib.Path) -> None:
+    more = '\n[services.mail]\nprefer = "nodo1"\nafter = ["web"]\nalong_with = "web"\n[[services.mail.resources]]\ntype = "lsb"\n'
+    config = load(written(tmp_path, RIGHT + more + 'script = "/etc/init.d/mail"\nid = "mail"\n'))
+    assert (config.services["mail"].after, config.services["mail"].along_with) == (("web",), "web")
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -41,6 +41,8 @@ def check(
         _refuse(errors.errors, as_json=as_json)
         raise SystemExit(EXIT_FAILED) from None
     named = [*warnings(config), *check_agents.remarks(config)]
+    if not links:  # `look` says it too
+        named += check_links.shared_cards(config)
     try:
         whoami(config, context.node)
     except RelevoError as error:

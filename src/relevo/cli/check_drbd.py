@@ -43,7 +43,7 @@ def report(path: pathlib.Path, me: str) -> Report:
             found.mistakes.extend(errors.errors)
             continue
         found.summary.append(f"resource {resource.name}: {' and '.join(map(_spell, whole.sides))}")
-        found.warnings.extend(risks(resolved(whole.mirror, me)))
+        found.warnings.extend(risks(resolved(whole.mirror, me), toml=False))
         found.warnings.extend(readable_secret(resource))
     if not conf.resources:
         found.warnings.append(f"{path} has no resource.")

@@ -89,7 +89,8 @@ class Draft:
         known = self.declared.get(section, ())
         if name not in known:
             kind = section.removesuffix("s")
-            self.source.mistake(path, f"There is no {kind} {name!r}.", nearest(name, known))
+            remedy = nearest(name, known) if known else f"Add a table [{section}.{name}], or remove this."
+            self.source.mistake(path, f"There is no {kind} {name!r}.", remedy)
         return name in known
 
 
@@ -113,7 +114,8 @@ def read_draft(source: Source) -> Draft:
     for name in draft.declared["mirrors"]:
         _mirror(mirrors.table(name), name, draft)
     services = root.table("services")
-    for name in services.names():
+    draft.declared["services"] = services.names()
+    for name in draft.declared["services"]:
         _service(services.table(name), name, draft)
     fencing = root.table("fencing")
     draft.fencing = Fencing(

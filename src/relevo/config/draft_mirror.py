@@ -50,6 +50,8 @@ class DrbdSource(NamedTuple):
 def read_mirror(table: Table, name: str) -> Mirror | DrbdSource | None:
     """One mirror; None when it was not understood. Its secret is filled in later."""
     found = _by_drbd(table) if table.has("drbd") else _mirror(table, name)
+    if table.has("secret"):
+        table.wrong("secret", "is not said here.", f'Write it in secrets.toml: [mirror] {name} = "…".')
     table.finish()
     return found if table.sound else None
 

@@ -115,7 +115,7 @@ def _default_of(field: msgspec.structs.FieldInfo) -> object:
 def warnings(config: Config) -> tuple[str, ...]:
     """What is allowed, but weak or a risk: one sentence each."""
     return (
-        *rules.weaknesses(config.mirrors, config.authkeys.signing.method),
+        *rules.weaknesses(config.mirrors, config.authkeys.signing.method, config.drbd),
         *rules.undecided(
             config.mirrors,
             with_witness=config.witness is not None,

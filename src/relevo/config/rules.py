@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address
 
 from relevo.config import together
@@ -350,13 +350,13 @@ class _Order:
             source.mistake((*path, "mirror"), what, f'Write mirror = "{nearest_fs.mirror}".')
 
 
-def weaknesses(mirrors: dict[str, Mirror], signing_method: str) -> Iterator[str]:
-    """What is allowed, but a risk that has to be named."""
+def weaknesses(mirrors: dict[str, Mirror], signing_method: str, by_drbd: Collection[str]) -> Iterator[str]:
+    """What is allowed, but a risk that has to be named; a drbd.conf configures the mirrors `by_drbd`."""
     if signing_method != "sha256":
         why = {"crc": "no secret at all: anyone on a link can forge heartbeats"}.get(signing_method, "an outdated hash")
         yield f"Heartbeats are signed with {signing_method} ({why}); use a key of method sha256."
     for mirror in mirrors.values():
-        yield from risks(mirror)
+        yield from risks(mirror, toml=mirror.name not in by_drbd)
 
 
 def undecided(mirrors: dict[str, Mirror], *, with_witness: bool, unfenced: tuple[str, ...]) -> Iterator[str]:
@@ -365,7 +365,8 @@ def undecided(mirrors: dict[str, Mirror], *, with_witness: bool, unfenced: tuple
         if mirror.alone == "ask" and not with_witness and unfenced:
             yield (
                 f'Mirror {name!r} has alone = "ask", there is no [witness], and {" and ".join(unfenced)} cannot be '
-                "fenced: a server that loses the other one serves no more until a person decides."
+                "fenced ([[nodes.NAME.fencing]]): a server that loses the other one serves no more until a person "
+                "decides."
             )
         if mirror.alone == "risk" and with_witness:
             yield f'The witness has no say in mirror {name!r}: it has alone = "risk".'
