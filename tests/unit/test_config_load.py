@@ -303,8 +303,9 @@ PLACED_ELSEWHERE = {"port twice", "duplicate address"}
 
 
 def test_a_service_may_name_another_one(tmp_path: pathlib.Path) -> None:
-    more = '\n[services.mail]\nprefer = "nodo1"\nafter = ["web"]\nalong_with = "web"\n[[services.mail.resources]]\ntype = "lsb"\n'
-    config = load(written(tmp_path, RIGHT + more + 'script = "/etc/init.d/mail"\nid = "mail"\n'))
+    head = '\n[services.mail]\nprefer = "nodo1"\nafter = ["web"]\nalong_with = "web"\n'
+    part = '[[services.mail.resources]]\ntype = "lsb"\nscript = "/etc/init.d/mail"\nid = "mail"\n'
+    config = load(written(tmp_path, RIGHT + head + part))
     assert (config.services["mail"].after, config.services["mail"].along_with) == (("web",), "web")
 
 
