@@ -23,6 +23,7 @@ from relevo.node import courier
 from relevo.node.alerts import Alerts, NoAlerts
 from relevo.node.courier import MAX_WAITING, Courier, NotDelivered, deliver
 from relevo.node.history import History
+from relevo.node.notice import text_of
 from relevo.node.store import Store
 from relevo.node.trouble import Alert
 
@@ -40,6 +41,13 @@ def _load(folder: pathlib.Path, further: str, secret: str = "") -> Config:
         path.touch(mode=0o600)
         path.write_text(text)
     return load(folder / "relevo.toml")
+
+
+def test_what_to_do_about_configurations_depends_on_why_they_differ() -> None:
+    for language, word in (("en", "restarted"), ("es", "reiniciar")):
+        for subject, told in (("nodo2", True), ("", False)):
+            alert = Alert(kind="configuration_differs", subject=subject, change="raised")
+            assert (word in text_of(alert, language)) is told  # type: ignore[arg-type]
 
 
 def test_the_settings_with_their_defaults_and_the_password(tmp_path: pathlib.Path) -> None:

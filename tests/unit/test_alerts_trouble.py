@@ -117,6 +117,8 @@ def test_what_trouble_looks_like_in_the_status() -> None:
     assert _seen(node={"state": "left"}) == set()
     assert _seen(node={"state": "unknown"}) is None
     assert _seen(node={"same_config": False}) == {"configuration_differs:"}
+    assert _seen(node={"same_config": False, "unread": "h"}) == {"configuration_differs:nodo2"}
+    assert _seen(node={"unread": "h"}) == set(), "changed, but not yet read by any: people are at work"
     assert _seen(side={"disk": "Outdated"}) == {"one_copy:r0"}
     assert _seen(side={"split_brain": True}) == {"split_brain:r0"}
     assert _seen(witness={"trouble": "silent"}) == {"witness_lost:"}

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import typer
 from test_config_load import RIGHT, written
 from typer.testing import CliRunner
 
+from relevo.base.control import encode
 from relevo.base.paths import Paths
 from relevo.cli.check import check
 from relevo.cli.context import context
+from relevo.config.load import load
 
 
 def run(etc: pathlib.Path, *argv: str, node: str = "nodo1") -> tuple[int, str, str]:
@@ -24,6 +31,26 @@ def run(etc: pathlib.Path, *argv: str, node: str = "nodo1") -> tuple[int, str, s
     app.command("check")(check)
     result = CliRunner().invoke(app, ["check", *argv])
     return result.exit_code, result.stdout, result.stderr
+
+
+@contextlib.contextmanager
+def answering(path: pathlib.Path, state: dict[str, Any]) -> Iterator[None]:
+    """A node daemon that answers one question with a state."""
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as asked:
+                asked.recv(4096)
+                asked.sendall(encode({"ok": True, **state}))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join()
+    path.unlink()
 
 
 def test_right(tmp_path: pathlib.Path) -> None:
@@ -54,6 +81,19 @@ def test_links_that_fail_together_are_warned_of(tmp_path: pathlib.Path) -> None:
     written(tmp_path, RIGHT.replace('"eth1"', '"eth0"'))
     status, out, _ = run(tmp_path)
     assert (status, "links users and cross are on one card, eth0: they fail together." in out) == (0, True)
+
+
+def test_what_the_daemons_and_the_other_server_go_by_is_told(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path)
+    nodes: dict[str, dict[str, str]] = {"nodo1": {"config_hash": "old"}, "nodo2": {"config_hash": "old"}}
+    with answering(tmp_path / "run" / "node.sock", {"config_hash": "old", "me": "nodo1", "nodes": nodes}):
+        _, out, _ = run(tmp_path)
+    assert "warning: The daemons here have not read this relevo.toml yet" in out
+    assert "warning: nodo2 has another relevo.toml" in out
+    nodes["nodo2"]["unread"] = load(path).hash
+    with answering(tmp_path / "run" / "node.sock", {"config_hash": load(path).hash, "me": "nodo1", "nodes": nodes}):
+        _, out, _ = run(tmp_path)
+    assert "relevo.toml" not in out, "nodo2 has only to be restarted, which is said there"
 
 
 def test_wrong(tmp_path: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from relevo.config.model import Window
 from relevo.manager.model import (
     RECORD_FORMAT,
+    UNUSABLE,
     Alive,
     BadFacts,
     Failure,
@@ -54,6 +55,7 @@ class Side:
     ready: bool = True
     leaving: bool = False
     config_hash: str = "h"
+    unread: str = ""
     mirror: MirrorFacts | None = SETTLED
     word: Permission = YES
     knows: int = RECORD_FORMAT
@@ -70,6 +72,7 @@ class Side:
             mirrors={"r0": self.mirror},
             permissions={"r0": self.word},
             record_format=self.knows,
+            unread=self.unread,
         )
         return NodeView(alive=self.alive, facts=facts if self.told else None)
 
@@ -196,8 +199,30 @@ def test_a_failback_that_has_begun_goes_on() -> None:
 
 def test_different_configurations_are_an_alarm_and_no_reason_to_stop() -> None:
     result = seen("nodo2", Side(config_hash="other"), running())
-    assert any("configuration of nodo1 differs" in alarm for alarm in result.alarms)
+    assert any("relevo.toml on nodo1 says something else" in alarm for alarm in result.alarms)
     assert target(seen("nodo2", dead(), Side(config_hash="h"))) == "nodo2"
+
+
+def test_another_file_and_a_daemon_that_was_not_restarted_are_told_apart() -> None:
+    def alarms(here: Side, there: Side) -> str:
+        return " ".join(seen("nodo1", here, there).alarms)
+
+    assert alarms(running(), Side()) == ""
+    other_file = alarms(running(), Side(config_hash="other"))
+    assert "relevo.toml on nodo2 says something else than the one on nodo1" in other_file
+    assert "do not go back" in other_file
+    waits = alarms(running(unread="other"), Side(config_hash="other"))
+    assert "nodo1 has not read its changed relevo.toml yet" in waits, "nodo2 was restarted, nodo1 was not"
+    assert "systemctl restart relevo-heartbeat relevo-node" in waits
+    assert "something else" not in waits, "the files are equal"
+    both = alarms(running(unread="new"), Side(unread="new"))
+    assert "nodo1 has not read" in both
+    assert "nodo2 has not read" in both
+    assert "do not go back" not in both, "the daemons still agree"
+    one = alarms(running(unread="new"), Side())
+    assert "nodo1 has not read" in one
+    assert "relevo.toml on nodo2 says something else" in one
+    assert "is wrong now" in alarms(running(unread=UNUSABLE), Side())
 
 
 def test_standby_moves_it_or_stops_it() -> None:

@@ -19,6 +19,7 @@ from relevo.config.model import Config
 from relevo.lab.scene import Options, configuration
 from relevo.manager.executor import Executor
 from relevo.manager.model import (
+    UNUSABLE,
     Alive,
     Failure,
     MirrorFacts,
@@ -31,6 +32,7 @@ from relevo.manager.model import (
 )
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
+from relevo.node.config_file import ConfigFile
 from relevo.node.daemon import Daemon, Failures, now_ms
 from relevo.node.fencer import Fencer
 from relevo.node.history import MAX_EVENTS, History, read_history
@@ -385,6 +387,24 @@ def test_what_runs_well_elsewhere_is_moved_and_never_forced(
         assert brain.record.forced == ({} if refusal else {"web": "nodo1"})
 
     asyncio.run(story())
+
+
+def test_a_changed_file_that_nobody_has_read_is_noticed(etc: pathlib.Path) -> None:
+    path = etc / "relevo.toml"
+    file = ConfigFile(path, load(path))
+    assert file.look() == ""
+    text = path.read_text()
+    path.write_text(text.replace('"200 ms"', '"250 ms"'))
+    assert file.look() == load(path).hash
+    path.write_text(text + "# only a remark")
+    assert file.look() == "", "it means the same"
+    path.write_text("nonsense")
+    assert file.look() == UNUSABLE
+    path.unlink()
+    assert file.look() == UNUSABLE
+    path.write_text(text)
+    (etc / "secrets.toml").write_text('[mirror]\nr0 = "another"\n')
+    assert file.look() == load(path).hash, "secrets count too"
 
 
 def test_failures_are_counted_through_a_restart_of_the_daemon(etc: pathlib.Path) -> None:

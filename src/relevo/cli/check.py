@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from relevo.base.control import call
 from relevo.base.errors import RelevoError
+from relevo.base.paths import Paths
 from relevo.cli import check_agents, check_links
 from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
@@ -16,6 +18,10 @@ from relevo.config.errors import ConfigError, ConfigErrors
 from relevo.config.load import load, warnings, whoami
 from relevo.config.model import Config
 from relevo.config.site import configured_by_drbd
+from relevo.manager.model import UNUSABLE
+
+ASK_LIMIT_S = 2.0
+"""How long the node daemon may take to say what it goes by."""
 
 
 def check(
@@ -41,6 +47,7 @@ def check(
         _refuse(errors.errors, as_json=as_json)
         raise SystemExit(EXIT_FAILED) from None
     named = [*warnings(config), *check_agents.remarks(config)]
+    named += _unread(config, context.paths)
     if not links:  # `look` says it too
         named += check_links.shared_cards(config)
     try:
@@ -60,6 +67,23 @@ def check(
             typer.echo(sentence, err=True)
     if wrong:
         raise SystemExit(EXIT_FAILED)
+
+
+def _unread(config: Config, paths: Paths) -> list[str]:
+    """Where the daemons here, or another server, go by something else than this file; nothing while none runs."""
+    try:
+        state = call(paths.socket("node"), "status", timeout_s=ASK_LIMIT_S)
+    except RelevoError:
+        return []
+    found = []
+    if state["config_hash"] != config.hash:
+        restart = "systemctl restart relevo-heartbeat relevo-node"
+        found.append(f"The daemons here have not read this {paths.config.name} yet: {restart}.")
+    for name, node in state["nodes"].items():
+        theirs = node.get("unread") or node.get("config_hash")
+        if name != state["me"] and theirs and theirs not in {UNUSABLE, config.hash}:
+            found.append(f"{name} has another {paths.config.name}: copy the right one to the other server.")
+    return found
 
 
 def _check_drbd(found: Report, *, as_json: bool) -> None:

@@ -19,6 +19,9 @@ UP_TO_DATE = "UpToDate"
 PRIMARY = "Primary"
 CONNECTED = "Connected"
 
+UNUSABLE = "unusable"
+"""In the place of a hash: the configuration cannot be read, or is wrong."""
+
 EVERY_SERVICE = "*"
 """In the record's `maintenance`: all of them. No service can be called so."""
 
@@ -249,6 +252,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         program: the version of Relevo that it runs; empty from one that does not say.
         trouble: what it sees and what people were told, for the alerts (`node/trouble.py`).
         reach: its ping targets, by name; empty from one that does not say, or has none.
+        unread: hash of what its relevo.toml says by now, where its daemon has not read that yet; `UNUSABLE`: it is
+            wrong or gone; empty: it has, or its program does not tell.
     """
 
     boot_id: str
@@ -265,6 +270,12 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     program: str = ""
     trouble: dict[str, str] = {}
     reach: dict[str, Reach] = {}
+    unread: str = ""
+
+    @property
+    def file_hash(self) -> str:
+        """Of what its relevo.toml says, whether or not its daemon has read it."""
+        return self.unread or self.config_hash
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,15 +8,19 @@ has not declared it stopped, and no mirror is promoted without the arbiter's per
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from relevo.base.units import format_duration_ms
 from relevo.config.model import MirrorResource, Service
 from relevo.manager.model import (
+    UNUSABLE,
     UP_TO_DATE,
     Action,
     Alive,
     Decision,
+    NodeFacts,
     Plan,
     Record,
     ResourceState,
@@ -363,6 +367,27 @@ def _explained(decision: Decision, work: Work) -> Decision:
     )
 
 
+def _of_configuration(snapshot: Snapshot, name: str, facts: NodeFacts) -> Iterator[str]:
+    """Another file on another server, or a daemon that has not read its own yet: these are mended differently."""
+    told = (view.facts for view in snapshot.nodes.values() if view.alive is Alive.ALIVE and view.facts is not None)
+    agreed = all(other.config_hash == snapshot.config_hash for other in told)
+    back = "" if agreed else " Until then services do not go back."
+    if facts.unread == UNUSABLE:
+        yield f"relevo.toml on {name} has been changed and is wrong now: relevo check there says where.{back}"
+    elif facts.unread:
+        yield (
+            f"{name} has not read its changed relevo.toml yet: relevo check there, then restart its daemons "
+            f"(systemctl restart relevo-heartbeat relevo-node).{back}"
+        )
+    own = snapshot.nodes[snapshot.me].facts
+    here = snapshot.config_hash if own is None else own.file_hash
+    if name != snapshot.me and UNUSABLE not in {facts.unread, here} and facts.file_hash != here:
+        yield (
+            f"relevo.toml on {name} says something else than the one on {snapshot.me}: copy the right one to the other "
+            f"server, and restart the daemons there.{back}"
+        )
+
+
 def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
     alarms = []
     older = unaware(snapshot)
@@ -373,8 +398,7 @@ def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
         facts = view.facts
         if facts is None or view.alive is not Alive.ALIVE:
             continue
-        if facts.config_hash != snapshot.config_hash:
-            alarms.append(f"The configuration of {name} differs from that of {snapshot.me}: services do not go back.")
+        alarms += _of_configuration(snapshot, name, facts)
         for service, told in sorted(facts.services.items()):
             if blocked := [part for part, state in sorted(told.resources.items()) if state is ResourceState.BLOCKED]:
                 fenced = f"{name} is fenced where another server can take over." if name in snapshot.fenceable else ""

@@ -56,6 +56,7 @@ from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import with_kept
 from relevo.manager.standing import LIVE
 from relevo.node import views
+from relevo.node.config_file import ConfigFile
 from relevo.node.duties import Duties
 from relevo.node.fencer import Fencer
 from relevo.node.forecast import Forecast, Foreseen
@@ -146,6 +147,8 @@ class Brain:
         self._unstored: State | None = None
         self._seen: Snapshot | None = None
         self._pressure = Pressure()
+        self._file = ConfigFile(paths.config, config)
+        self._unread = ""
         self._busy: int | None = None
         self._reach: dict[str, Reach] = {}
         self._ready_since: dict[str, tuple[str, int]] = {}
@@ -189,6 +192,7 @@ class Brain:
         """
         self._busy = self._pressure.look()
         self._reach = self._pinger.words()
+        self._unread = self._file.look()
         before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
         self._suspect_peers_of_lost_links(before)
@@ -242,6 +246,7 @@ class Brain:
             program=__version__,
             trouble=self.words,
             reach=self._reach,
+            unread=self._unread,
         )
 
     def change_record(self, record: Record) -> None:

@@ -14,7 +14,8 @@ _RAISED = {
         "split_brain": "Split brain: both copies of mirror {0} were changed apart. A person has to decide.",
         "witness_lost": "The witness does not answer. The next failure may need a person.",
         "ping_lost": "Server {0} has lost a ping target: clients may not reach it.",
-        "configuration_differs": "The servers' configurations differ: services do not go back.",
+        "configuration_differs": "The servers' relevo.toml differ: services do not go back meanwhile.",
+        "configuration_unread": "{0} has not read its changed relevo.toml: its daemons have to be restarted.",
         "service_down": "Service {0} runs nowhere.",
         "service_blocked": "Service {0} cannot go on without a person.",
         "certificate": "The TLS certificate of {0} cannot be used, is over, or soon will be: relevo check says which.",
@@ -26,7 +27,8 @@ _RAISED = {
         "split_brain": "Split brain: las copias del espejo {0} cambiaron por separado. Tiene que decidir una persona.",
         "witness_lost": "El testigo no responde. El próximo fallo puede necesitar a una persona.",
         "ping_lost": "El servidor {0} ha perdido un destino de ping: puede que los clientes no lleguen a él.",
-        "configuration_differs": "Las configuraciones de los servidores difieren: los servicios no vuelven.",
+        "configuration_differs": "Los relevo.toml de los servidores difieren: los servicios no vuelven mientras tanto.",
+        "configuration_unread": "{0} no ha leído su relevo.toml cambiado: hay que reiniciar sus demonios.",
         "service_down": "El servicio {0} no corre en ningún servidor.",
         "service_blocked": "El servicio {0} no puede seguir sin una persona.",
         "certificate": "El certificado TLS de {0} no sirve, ha caducado o caduca pronto: relevo check dice cuál.",
@@ -41,6 +43,7 @@ _CLEARED = {
         "witness_lost": "The witness answers again.",
         "ping_lost": "Server {0} has not lost any ping target any more.",
         "configuration_differs": "The servers' configurations agree again.",
+        "configuration_unread": "{0} goes by its present relevo.toml again.",
         "service_down": "Service {0} runs again.",
         "service_blocked": "Service {0} is no longer blocked.",
         "certificate": "The TLS certificate of {0} is in order again.",
@@ -53,6 +56,7 @@ _CLEARED = {
         "witness_lost": "El testigo vuelve a responder.",
         "ping_lost": "El servidor {0} ya no tiene perdido ningún destino de ping.",
         "configuration_differs": "Las configuraciones de los servidores vuelven a coincidir.",
+        "configuration_unread": "{0} vuelve a regirse por su relevo.toml actual.",
         "service_down": "El servicio {0} vuelve a correr.",
         "service_blocked": "El servicio {0} ya no está bloqueado.",
         "certificate": "El certificado TLS de {0} vuelve a estar en orden.",
@@ -73,7 +77,9 @@ def text_of(alert: Alert, language: Language) -> str:
     """One sentence or two."""
     if alert.change == "test":
         return _TEST[language]
-    return (_RAISED if alert.change == "raised" else _CLEARED)[language][alert.kind].format(alert.subject)
+    unread = alert.kind == "configuration_differs" and alert.subject
+    texts = (_RAISED if alert.change == "raised" else _CLEARED)[language]
+    return texts["configuration_unread" if unread else alert.kind].format(alert.subject)
 
 
 def notice_of(alert: Alert, language: Language, *, cluster: str, node: str, at: str) -> Message:

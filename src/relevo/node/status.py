@@ -129,6 +129,8 @@ def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> 
             "standby": name in brain.record.standby,
             "links": dict.fromkeys(config.links, "-") if name == me else peer.get("links", unknown),
             "same_config": view is None or view.facts is None or view.facts.config_hash == config.hash,
+            "config_hash": "" if view is None or view.facts is None else view.facts.config_hash,
+            "unread": "" if view is None or view.facts is None else view.facts.unread,
             **_program(None if name == me else view or _UNHEARD),
         }
     return found

@@ -193,8 +193,9 @@ def _of_nodes(state: Message) -> Iterator[str]:
     for name, node in state["nodes"].items():
         if node["state"] == "dead":
             yield key_of("node_lost", name)
-        if not node["same_config"]:
-            yield key_of("configuration_differs")
+    if not all(node["same_config"] for node in state["nodes"].values()):
+        unread = [name for name, node in state["nodes"].items() if node.get("unread")]
+        yield from (key_of("configuration_differs", name) for name in unread or ("",))
     if state["witness"] is not None and state["witness"]["trouble"]:
         yield key_of("witness_lost")
     for target in state["ping"].values():
