@@ -17,9 +17,12 @@ def test_the_demonstration_loses_nothing_and_leaves_nothing(tmp_path: pathlib.Pa
         path.write_bytes(f"{number}\n".encode() * (number * 37 + 1))
     lab = tmp_path / "lab"
     command = [sys.executable, "-m", "relevo", "demo", "--dir", str(lab), "--files", str(tree), "--large", "24 MiB"]
+    command.append("--json")
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = msgspec.json.decode(done.stdout.splitlines()[-1])
+    *said, last = done.stdout.splitlines()
+    assert any(line.startswith("Nothing was lost: ") for line in said)
+    report = msgspec.json.decode(last)
     assert report["files"] == 151
     assert report["lost"] == report["corrupt"] == 0
     assert report["disks_identical"] is True

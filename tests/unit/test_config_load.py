@@ -501,6 +501,7 @@ def test_what_the_lab_writes_is_right(tmp_path: pathlib.Path, options: Options) 
     config = load(written(tmp_path, configuration(options), secrets.secrets_toml, secrets.authkeys))
     assert config.mirrors["r0"].alone == options.alone
     assert config.services["web"].prefer == "nodo1"
+    assert config.mirrors["r0"].options.verify_alg, "`relevo mirror verify` can be tried in a lab"
 
 
 def test_a_witness_and_its_key(tmp_path: pathlib.Path) -> None:

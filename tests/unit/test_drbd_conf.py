@@ -259,7 +259,7 @@ def test_includes_have_limits(tmp_path: pathlib.Path) -> None:
 def test_a_folder_a_pipe_and_a_missing_file_are_sentences(tmp_path: pathlib.Path) -> None:
     (tmp_path / "folder").mkdir()
     assert "cannot be read" in mistakes(tmp_path / "folder")[0]
-    assert "There is no file" in mistakes(tmp_path / "missing")[0]
+    assert mistakes(tmp_path / "missing")[0].startswith(f"{tmp_path / 'missing'}: There is no such file.")
 
 
 def test_comments_in_any_encoding_but_texts_in_utf_8(tmp_path: pathlib.Path) -> None:

@@ -78,3 +78,8 @@ def errors_as_sentences() -> Iterator[None]:
     except PermissionError as error:
         sys.stderr.write(f"relevo: {error.filename}: permission denied. Run as root.\n")
         raise SystemExit(EXIT_FAILED) from error
+    except OSError as error:
+        if error.filename is None:  # not about a file that somebody named: a mistake of ours, to be seen whole
+            raise
+        sys.stderr.write(f"relevo: {os.fsdecode(error.filename)}: {error.strerror}. Is that the right place?\n")
+        raise SystemExit(EXIT_FAILED) from error

@@ -19,9 +19,10 @@ def demo(
     ] = None,
     large: Annotated[str, typer.Option(help="Size of the one large file.")] = "96 MiB",
     *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object as the last line.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Leave the lab running, at http://127.0.0.1:8029.")] = False,
 ) -> None:
     """Two servers, one address; the active one loses power in the middle; nothing that was acknowledged is lost."""
     from relevo.lab import demo as show
 
-    raise SystemExit(show.run(lab_dir, files=files, large_bytes=parse_size_bytes(large), stay=stay))
+    raise SystemExit(show.run(lab_dir, files=files, large_bytes=parse_size_bytes(large), stay=stay, as_json=as_json))

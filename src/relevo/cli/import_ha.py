@@ -71,6 +71,11 @@ def _sources(folder: pathlib.Path, drbd: pathlib.Path | None, given: list[str], 
     Raises:
         ConfigErrors: every mistake of all the files.
     """
+    if not folder.is_dir():
+        raise ImportRefused(
+            f"There is no folder {folder}.",
+            "Name the one that has Heartbeat's ha.cf, haresources and authkeys, such as /etc/ha.d.",
+        )
     found = read_ha_cf(folder / "ha.cf")
     mistakes = list(found.mistakes)
     groups, wrong = read_haresources(folder / "haresources", found.nodes)

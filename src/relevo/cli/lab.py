@@ -108,7 +108,9 @@ def run(
     folder: Dir = DEFAULT_DIR,
 ) -> None:
     """Run a command in a machine. Input, output, signals and exit status pass through."""
-    machine = _lab(folder).machine(node)
+    lab = _lab(folder)
+    lab.folder.options()  # without a lab nothing in it can be switched on
+    machine = lab.machine(node)
     argv = machine.command(command)
     sys.stdout.flush()
     os.execve(argv[0], argv, {**os.environ, **machine.environment})
@@ -174,7 +176,11 @@ def logs(
     unit: Annotated[str | None, typer.Option(help="Only what this unit said.")] = None,
 ) -> None:
     """What a machine's PID 1 and its daemons have said, with times; also of its earlier boots."""
-    for line in _lab(folder).logs(node).splitlines():
+    lab = _lab(folder)
+    said = lab.logs(node)
+    if not said:
+        lab.folder.options()  # one that was taken down has left its logs
+    for line in said.splitlines():
         if unit is None or f" {unit}[" in line:
             typer.echo(line)
 

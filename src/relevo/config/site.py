@@ -15,7 +15,7 @@ from relevo.config.drbd import load as drbd
 from relevo.config.drbd.site import resolved
 from relevo.config.drbd.site import site_of as drbd_site_of
 from relevo.config.drbd.tree import Conf, Host
-from relevo.config.errors import ConfigErrors, UnknownNode
+from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
 from relevo.config.load import load, whoami
 from relevo.config.model import Config, Endpoint, MirrorSite, Node
 
@@ -93,6 +93,9 @@ def _drbd_sites(conf: Conf, me: str) -> list[MirrorSite]:
 
 
 def _load(paths: Paths, me: str) -> Config:
+    if not paths.config.exists():  # and no drbd.conf, else that would configure the mirrors
+        what = f"There is no such file, and no {paths.drbd} either: no mirror is configured."
+        raise ConfigErrors([ConfigError(paths.config, None, what, "Create one of the two (--etc, --drbd-conf).")])
     config = load(paths.config)
     whoami(config, me)
     return config

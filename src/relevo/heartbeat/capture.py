@@ -69,7 +69,8 @@ def recorded(path: pathlib.Path, port: int) -> Iterator[Datagram]:
         if data.startswith(_GZIP):
             data = gzip.decompress(data)
     except (OSError, EOFError) as error:
-        raise CaptureUnusable(f"{path} cannot be read ({error}).", "Name a file that tcpdump -w has made.") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CaptureUnusable(f"{path} cannot be read ({why}).", "Name a file that tcpdump -w has made.") from error
     order, per_ms = _MAGICS.get(data[:4], ("", 0))
     if not order or len(data) < 24:
         raise CaptureUnusable(f"{path} is no pcap file.", "Name a file that tcpdump -w has made.")

@@ -37,7 +37,7 @@ CRASH_AT = 0.4
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What was measured; the last line that the demonstration prints."""
+    """What was measured; with `--json` the last line that the demonstration prints."""
 
     files: int
     bytes: int
@@ -221,15 +221,23 @@ def _print_report(console: Console, report: Report) -> None:
     console.print(f"  gap at the failback         {report.failback_gap_s:.2f} s")
     console.print(f"  fetched by the resync       {format_bytes(report.resync_bytes)}")
     console.print(f"  both disks identical        {'yes' if report.disks_identical else 'NO'}")
-    console.print("[bold green]Nothing was lost.[/]" if good else "[bold red]FAILED.[/]")
+    console.print()
+    if good:
+        gap = f"{report.crash_gap_s:.1f} s"
+        console.print(
+            f"[bold green]Nothing was lost:[/] one of two servers lost its power, the other one served after {gap}, "
+            f"and all {report.files} files came back whole."
+        )
+    else:
+        console.print("[bold red]FAILED:[/] see what was lost, corrupt or not identical above.")
 
 
 class CannotShow(RelevoError):
     """The demonstration cannot begin."""
 
 
-def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, stay: bool) -> int:
-    """The demonstration from beginning to end; the exit status."""
+def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, stay: bool, as_json: bool) -> int:
+    """The demonstration from beginning to end; the exit status. `as_json`: its report is the last line."""
     console = Console(highlight=False)
     lab = Lab(lab_dir, Options())
     source = files or pathlib.Path(sysconfig.get_path("stdlib"))
@@ -253,7 +261,8 @@ def run(lab_dir: pathlib.Path, *, files: pathlib.Path | None, large_bytes: int, 
         if stay and good:
             url = lab.expose()
             console.print(f"The lab goes on running: {url}/ · end it with: relevo lab down --dir {lab.dir}")
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     finally:
         if not (stay and good):
             lab.erase()

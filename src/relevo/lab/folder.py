@@ -29,7 +29,7 @@ import msgspec
 from relevo.base.control import Message, call
 from relevo.lab.errors import LabBusy, LabFailed, LabNotRunning
 from relevo.lab.process import MARK, Process
-from relevo.lab.scene import Options
+from relevo.lab.scene import DEFAULT_DIR, Options
 
 REMOVED = ("lab.json", "cut.json", "switch.json", "switch.log", "expose.json", "expose.log")
 """What `down` removes from the folder itself."""
@@ -92,7 +92,8 @@ class LabFolder:
         try:
             return msgspec.json.decode((self.path / "lab.json").read_bytes(), type=Options)
         except (FileNotFoundError, msgspec.ValidationError) as error:
-            raise LabNotRunning(f"There is no lab in {self.path}.", "Start one: relevo lab up.") from error
+            where = "" if self.path == DEFAULT_DIR else f" --dir {self.path}"
+            raise LabNotRunning(f"There is no lab in {self.path}.", f"Start one: relevo lab up{where}.") from error
 
     def save(self, name: str, value: object) -> None:
         """Replace a small JSON file."""

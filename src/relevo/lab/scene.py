@@ -141,7 +141,7 @@ def configuration(options: Options, lab: str = "") -> str:
     if options.profile is not None:
         cluster["profile"] = options.profile
     alone = "ask" if options.witness or options.fencing else options.alone
-    mirror = {"link": "cross", "port": 7788, "alone": alone, **options.mirror}
+    mirror = {"link": "cross", "port": 7788, "alone": alone, "verify_alg": "crc32c", **options.mirror}
     witness = f'[witness]\naddress = "{_plain(CLIENT, "eth0")}"\n\n' if options.witness else ""
     service = {"prefer": "nodo1", "auto_failback": options.auto_failback}
     nodes = "".join(_node(name) + (_fence_device(name) if options.fencing else "") for name in SERVERS)

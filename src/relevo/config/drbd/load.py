@@ -104,7 +104,10 @@ class _Reader:
             with os.fdopen(fd, "rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
-            wrong(place, f"There is no file {path}.", "Create it, or name another one.")
+            if place.file == path:  # the one that was asked for: no line names it
+                wrong(place._replace(line=0), "There is no such file.", "Create it, or name another one.")
+            else:
+                wrong(place, f"There is no file {path}.", "Create it, or name another one.")
             return None
         except OSError as error:
             wrong(place, f"{path} cannot be read ({error.strerror}).", "Run as root; name a file.")

@@ -17,7 +17,7 @@ QUOTED_LENGTH = 40
 
 
 class Place(NamedTuple):
-    """A place in a file; line and column count from 1."""
+    """A place in a file; line and column count from 1. Line 0 is the file as a whole."""
 
     file: pathlib.Path
     line: int
@@ -50,9 +50,11 @@ class Findings:
         return len(self.mistakes) >= MAX_MISTAKES
 
     def wrong(self, place: Place, what: str, remedy: str) -> None:
-        """Write down a mistake."""
+        """Write down a mistake; one at no line (0) is about the file as a whole."""
         if not self.full:
-            self.mistakes.append(ConfigError(place.file, place.line, what, remedy, column=place.column))
+            self.mistakes.append(
+                ConfigError(place.file, place.line or None, what, remedy, column=place.column if place.line else None)
+            )
 
     def warn(self, place: Place, text: str) -> None:
         """Write down a warning, once."""

@@ -1,0 +1,40 @@
+"""What goes wrong at the edge is one sentence: what, where, what to do; no traceback, and the right exit status."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+NOWHERE = "{tmp}/nope"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["import", NOWHERE], 1, ["There is no folder {tmp}/nope.", "such as /etc/ha.d"]),
+        (
+            ["lab", "run", "--dir", NOWHERE, "nodo1", "true"],
+            1,
+            ["There is no lab in {tmp}/nope. Start one: relevo lab up --dir"],
+        ),
+        (["lab", "logs", "--dir", NOWHERE, "nodo1"], 1, ["There is no lab in {tmp}/nope."]),
+        (["heartbeat", "dump", "--file", NOWHERE], 1, ["{tmp}/nope cannot be read (No such file or directory)."]),
+        (["check", "--drbd", NOWHERE], 1, ["{tmp}/nope: There is no such file."]),
+        (["mirror", "role"], 10, ["{tmp}/relevo.toml: There is no such file, and no {tmp}/drbd.conf either"]),
+        (["mirror", "status"], 1, ["and no {tmp}/drbd.conf either"]),
+        (["mirror", "shims", "--into", "/proc/nope"], 1, ["/proc/nope: No such file or directory."]),
+    ],
+)
+def test_a_place_that_is_not_there(tmp_path: pathlib.Path, words: list[str], status: int, said: list[str]) -> None:
+    tmp = str(tmp_path)
+    places = ["--etc", tmp, "--run", tmp, "--state", tmp, "--drbd-conf", f"{tmp}/drbd.conf", "--node", "nodo1"]
+    command = [sys.executable, "-m", "relevo", *places, *(word.replace("{tmp}", tmp) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2, "a sentence, and for check the count"
+    for part in said:
+        assert part.replace("{tmp}", tmp) in done.stderr
