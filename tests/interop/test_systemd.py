@@ -116,7 +116,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_mirror_stays(servers: Serve
         answers.append(service.answer(servers.lab))
         told = servers.status("nodo2")
         return bool(
-            told["nodes"]["nodo1"]["state"] == "active" and told["services"]["web"]["states"]["nodo1"] == "started"
+            told["nodes"]["nodo1"]["state"] == "alive" and told["services"]["web"]["states"]["nodo1"] == "started"
         )
 
     wait(seen, "nodo1 as it was", servers.journals)

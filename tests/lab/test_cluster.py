@@ -113,7 +113,7 @@ def test_one_cut_link_splits_nothing(cluster: Cluster, node: str, link: str) -> 
         state = cluster.story.await_status(
             f"{name} down", other, lambda state: state["nodes"][node]["links"][name] == "down"
         )
-        assert state["nodes"][node]["state"] == "active"
+        assert state["nodes"][node]["state"] == "alive"
         assert state["services"]["web"]["node"] == "nodo1"
         if link == "eth1":
             cluster.story.await_status("no mirror link", "nodo1", parted)  # which takes its own time

@@ -95,7 +95,7 @@ def _state(**changes: Any) -> dict[str, Any]:
         "states": {"nodo1": "started", "nodo2": "stopped"}, "maintenance": False, "blocked": False,
         "resource_states": {"nodo1": {"files": "started"}},
     }  # fmt: skip
-    node = {"state": "active", "same_config": True}
+    node = {"state": "alive", "same_config": True}
     return {
         "nodes": {"nodo1": node, "nodo2": {**node, **changes.get("node", {})}},
         "mirrors": {"r0": {"nodo1": side, "nodo2": {**side, **changes.get("side", {})}}},

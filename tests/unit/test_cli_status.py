@@ -16,7 +16,7 @@ def _state(sentence: str) -> dict[str, Any]:
         "me": "nodo1",
         "alarms": [sentence],
         "risks": [sentence],
-        "nodes": {"nodo1": {"state": "active", "late": False, "standby": False, "links": {}}},
+        "nodes": {"nodo1": {"state": "alive", "late": False, "standby": False, "links": {}}},
         "services": {"web": {**service, "resources": ["mirror"], "resource_states": {}}},
         "mirrors": {},
         "history": [{"at": "now", "what": sentence}],

@@ -235,6 +235,8 @@ def test_servers_of_two_versions_say_so_during_the_upgrade_and_are_no_alarm(etc:
     state = status_of(config, "nodo1", brain, heartbeat, History())
     assert (state["nodes"]["nodo2"]["program"], state["nodes"]["nodo2"]["record_format"]) == ("99.0", 99)
     assert state["nodes"]["nodo1"]["program"] == __version__
+    words = {name: node["state"] for name, node in state["nodes"].items()}
+    assert words == {"nodo1": "alive", "nodo2": "alive"}, "active is who serves"
     assert any("different versions" in sentence and "nodo2 99.0" in sentence for sentence in state["risks"])
     assert not any("version" in sentence or "configuration" in sentence for sentence in state["alarms"])
 

@@ -16,7 +16,7 @@ from relevo.cli.context import of, print_json
 _ASK_S = 1.0
 """How long a file service is asked whether it has accounts."""
 _STATE_COLOURS = {
-    "active": "green",
+    "alive": "green",
     "started": "green",
     "UpToDate": "green",
     "reached": "green",

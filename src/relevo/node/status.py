@@ -116,6 +116,10 @@ def _left_alone(config: Config, brain: Brain) -> list[str]:
     ]
 
 
+_NODE_WORDS = {"init": "starting", "up": "starting", "active": "alive"}
+"""Heartbeat's word for the state of a node -> ours; `dead`, `left` and `unknown` are the same."""
+
+
 def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> Message:
     peers = heartbeat["peers"] if heartbeat is not None else {}
     found: Message = {}
@@ -124,7 +128,7 @@ def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> 
         view = brain.nodes.get(name)
         unknown = dict.fromkeys(config.links, "unknown")
         found[name] = {
-            "state": "active" if name == me else peer.get("state", "unknown"),
+            "state": _NODE_WORDS["active"] if name == me else _node_word(peer),
             "late": bool(peer.get("late", False)),
             "standby": name in brain.record.standby,
             "links": dict.fromkeys(config.links, "-") if name == me else peer.get("links", unknown),
@@ -134,6 +138,12 @@ def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> 
             **_program(None if name == me else view or _UNHEARD),
         }
     return found
+
+
+def _node_word(peer: Message) -> str:
+    """A node's state in the words of the status: `active` is said of the server that serves, and of nothing else."""
+    state = str(peer.get("state", "unknown"))
+    return _NODE_WORDS.get(state, state)
 
 
 def _program(other: NodeView | None) -> Message:
