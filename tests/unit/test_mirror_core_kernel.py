@@ -64,6 +64,21 @@ def test_an_answer_for_another_range_than_that_of_the_write_ends_the_link() -> N
     assert "another range" in bench.one(e.DropConnection).reason
 
 
+@pytest.mark.parametrize(
+    ("kind", "shift", "word"), [(p.WriteAck, 8, "another range"), (p.ReceiveAck, 0, "not that it is on disk")]
+)
+def test_an_answer_that_proves_nothing_completes_nothing(kind: type[p.BlockAck], shift: int, word: str) -> None:
+    """Of another place than the write's; or, with protocol C, of its arrival."""
+    bench = Bench().pair()
+    bench.write(5)
+    bench.meta_done()
+    (sent,) = [packet for packet in bench.sent() if isinstance(packet, p.Data)]
+    bench.done(bench.one(e.DiskWrite))
+    bench.packet(kind(sent.sector + shift, sent.block_id, sent.size_bytes, 1))
+    assert word in bench.one(e.DropConnection).reason
+    assert bench.completed() == {}
+
+
 def test_what_came_too_early_is_released_when_the_link_is_lost() -> None:
     bench = Bench().pair()
     bench.write(1)

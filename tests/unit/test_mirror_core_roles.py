@@ -261,6 +261,23 @@ def test_a_secondary_leaves_in_order_and_outdated() -> None:
     assert not bench.status["peer_lost_since_connect"]
 
 
+def test_a_leave_that_its_link_did_not_outlive_is_not_taken_on_the_next_one() -> None:
+    bench = Bench().attach()
+    bench.meet(role=Role.PRIMARY)
+    bench.meta_done()
+    _command(bench, e.Disconnect)
+    late = bench.one(e.WriteSuperblock)
+    bench.give(e.Disconnected(bench.now, "cut"))
+    assert _error(bench) is None, "whoever waited has been told"
+    _command(bench, e.Connect)
+    assert _error(bench) is None
+    bench.sent()
+    bench.meet(role=Role.PRIMARY)
+    bench.done(late)
+    bench.meta_done()
+    assert not [packet for packet in bench.sent() if isinstance(packet, p.ConnStateChangeRequest)]
+
+
 def test_a_peer_that_does_not_answer_is_left_anyway() -> None:
     bench = Bench(ping_timeout_ms=100).attach()
     bench.meet()

@@ -44,11 +44,32 @@ def test_the_age_is_that_of_the_oldest() -> None:
     assert looks(watch, seen) == [False] * 4 + [True], "number 4 was asked for before the first look"
 
 
+def test_a_discard_that_hangs_is_late_and_one_that_waits_for_its_turn_is_not() -> None:
+    assert looks(DiskWatch(TIMEOUT_MS), [(number, number + 1) for number in range(50)]) == [False] * 50
+    assert looks(DiskWatch(TIMEOUT_MS), [(3, 4)] * (LOOKS + 1)) == [False] * LOOKS + [True]
+
+
 @pytest.fixture
 def fd(tmp_path: pathlib.Path) -> int:
     path = tmp_path / "disk"
     path.write_bytes(bytes(64 * BLOCK))
     return os.open(path, os.O_RDWR)
+
+
+def test_discards_are_counted_when_they_are_done(fd: int) -> None:
+    queue: Aio[str] = Aio(depth=2)
+    assert queue.discard_age() == (None, 1)
+    for token in ("one", "two"):
+        queue.discard(fd, 0, BLOCK, DiscardKind.ZERO, token)
+    assert queue.discard_age() == (0, 1)
+    done: list[str] = []
+    while len(done) < 2:
+        select.select([queue.fileno()], [], [])
+        done += [token for token, _ in queue.reap()]
+        assert queue.discard_age() == ((len(done), len(done) + 1) if len(done) < 2 else (None, 3))
+    assert done == ["one", "two"]
+    queue.close()
+    os.close(fd)
 
 
 def test_an_abandoned_queue_takes_nothing_more_and_tells_nobody_twice(fd: int) -> None:

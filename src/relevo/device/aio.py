@@ -118,6 +118,7 @@ class Aio(Generic[Token]):
         self._failed: list[tuple[Token, int]] = []
         self._discarder: _Discarder | None = None
         self._discarding: dict[int, Token] = {}
+        self._discarded = 0
         self._make_areas(depth)
 
     def _make_areas(self, depth: int) -> None:
@@ -251,6 +252,7 @@ class Aio(Generic[Token]):
             while finished:
                 number, result = finished.popleft()
                 done.append((self._discarding.pop(number), result))
+                self._discarded += 1
         if self._waiting or self._staged:
             self._refill()
         return done
@@ -292,6 +294,13 @@ class Aio(Generic[Token]):
     def age(self) -> tuple[int | None, int]:
         """The number of the oldest operation in flight (discards aside; None: there is none), and the next one's."""
         return next(iter(self._inflight), None), self._next
+
+    def discard_age(self) -> tuple[int | None, int]:
+        """How many discards are done if one is being carried out (None: none is), and one more.
+
+        They are carried out one after the other: what waits for its turn says nothing of the disk.
+        """
+        return (self._discarded if self._discarding else None), self._discarded + 1
 
     def abandon(self, heir: Callable[[Token], Token]) -> list[Token]:
         """Whoever waits for something hears no more of it: returns the tokens of all that is in flight.

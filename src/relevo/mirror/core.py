@@ -124,8 +124,8 @@ class Mirror:
         local, peer_io, resync, link = self._local, self._peer_io, self._resync, self._link
         return {
             p.Data: peer_io.data,
-            p.WriteAck: lambda packet, _: local.acknowledged(packet.block_id),
-            p.ReceiveAck: lambda packet, _: local.acknowledged(packet.block_id),
+            p.WriteAck: lambda packet, _: local.acknowledged(packet),
+            p.ReceiveAck: lambda packet, _: local.received(packet),
             p.Barrier: lambda packet, _: peer_io.barrier(packet),
             p.BarrierAck: lambda packet, _: local.barrier_acknowledged(packet),
             p.UnplugRemote: lambda _, __: peer_io.unplug(),
@@ -236,8 +236,8 @@ class Mirror:
         if packet.block_id == p.SYNCER_ID:
             self._resync.source.written(packet)
             return
-        write = self._local.acknowledged(packet.block_id)
-        if (write.offset, write.end - write.offset) != (packet.sector * SECTOR_BYTES, packet.size_bytes):
+        write = self._local.acknowledged(packet)
+        if write.end - write.offset != packet.size_bytes:
             raise p.ProtocolError(f"The peer acknowledged another range than that of the write at {write.offset}.")
         self._s.bitmap.clear_range(-(-write.offset // BLOCK_BYTES), write.end // BLOCK_BYTES)
 

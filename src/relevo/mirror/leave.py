@@ -66,15 +66,14 @@ class LeaveTaking:
             return
         if self._left_behind:
             s.disk = Disk.OUTDATED
-            self._durable.superblock(self._ask_for_leave)
+            number = s.link_number
+            # on a later link nobody has asked for it: this one's end has told whoever waited
+            self._durable.superblock(lambda: self._ask_for_leave() if s.link and s.link_number == number else None)
         else:
             self._ask_for_leave()
 
     def _ask_for_leave(self) -> None:
         s = self._s
-        if not s.link:
-            self.ended()
-            return
         mask, value = CONN_MASK, Connection.DISCONNECTING << 4
         if s.disk is Disk.OUTDATED:
             mask, value = mask | DISK_MASK, value | Disk.OUTDATED << 9

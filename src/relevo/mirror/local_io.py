@@ -246,6 +246,7 @@ class LocalIo(CompletionGate):
         token = None
         if answer:
             self._unanswered[block_id] = write
+            write.on_disk = answer == WRITE_ACK
         else:
             token = write
         if len(self._log.current.writes) >= self._epoch_max:
@@ -279,20 +280,34 @@ class LocalIo(CompletionGate):
         if not write.remote:
             self._finish(write)
 
-    def acknowledged(self, block_id: int) -> Write:
+    def acknowledged(self, packet: p.BlockAck) -> Write:
         """The peer's disk has a write: which one.
 
         Raises:
-            ProtocolError: no such write.
+            ProtocolError: no such write, or not there.
         """
-        write = self._unanswered.pop(block_id, None)
+        write = self._unanswered.pop(packet.block_id, None)
         if write is None:
-            raise p.ProtocolError(f"The peer acknowledged a write that was not sent ({block_id:#x}).")
+            raise p.ProtocolError(f"The peer acknowledged a write that was not sent ({packet.block_id:#x}).")
+        if write.offset != packet.sector * SECTOR_BYTES:
+            raise p.ProtocolError(f"The peer acknowledged another range than that of the write at {write.offset}.")
         write.remote = False
         write.answered = True
         if not write.local:
             self._finish(write)
         return write
+
+    def received(self, packet: p.ReceiveAck) -> None:
+        """Protocol B: a write has arrived. That is no answer to one that has to be on the peer's disk.
+
+        Raises:
+            ProtocolError: such an answer, or one to no write.
+        """
+        write = self._unanswered.get(packet.block_id)
+        if write is not None and write.on_disk:
+            what = f"The peer says only that the write at {write.offset} arrived, not that it is on disk."
+            raise p.ProtocolError(what)
+        self.acknowledged(packet)
 
     def sent(self, write: Write) -> None:
         """Protocol A: a write is on its way to the peer. (One whose link was lost meanwhile waits for nothing.)"""

@@ -76,6 +76,7 @@ class Write(Ranged):
     """An application's write, or a piece of its discard (`discard` set).
 
     `local` and `remote`: that side has not answered yet. `failed`: this disk could not. `answered`: the peer did.
+    `on_disk`: the answer has to be that its disk has it, not that it has arrived.
     `epoch`: where it stands in the transfer log.
     """
 
@@ -91,6 +92,7 @@ class Write(Ranged):
         "failed",
         "in_log",
         "local",
+        "on_disk",
         "owner",
         "remote",
         "sent_ms",
@@ -110,6 +112,7 @@ class Write(Ranged):
         self.extent_last = (end - 1) >> EXTENT_SHIFT
         self.in_log = False
         self.local = False
+        self.on_disk = False
         self.remote = False
         self.failed = False
         self.answered = False

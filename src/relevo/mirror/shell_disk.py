@@ -91,12 +91,14 @@ class ShellDisk:
 
     def watch(self, timeout_ms: int, failed: Callable[[], None]) -> None:
         """Call `failed` when an operation takes longer; then `abandon`."""
-        watch = DiskWatch(timeout_ms)
+        watch, discards = DiskWatch(timeout_ms), DiskWatch(timeout_ms)
 
         def look() -> None:
             if self._closed:
                 return
-            if watch.late(self._loop.now_ms, *self._aio.age()):
+            now_ms = self._loop.now_ms
+            late = watch.late(now_ms, *self._aio.age())
+            if discards.late(now_ms, *self._aio.discard_age()) or late:
                 failed()
             else:
                 self._loop.call_in(watch.interval_ms, look)
