@@ -11,7 +11,7 @@ import typer
 from relevo.base.control import DaemonUnreachable, Refused
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
-from relevo.cli.drbdadm.outcome import Action, Exit, MaybeNames, Names, Usage, ask, over
+from relevo.cli.drbdadm.outcome import Action, Exit, MaybeNames, Names, Usage, ask, is_shim, over
 from relevo.cli.node_runs import NodeDecides, node_runs
 from relevo.config.model import MirrorSite
 from relevo.mirror.packets import SECTOR_BYTES
@@ -142,6 +142,9 @@ def connect(
         if ask(context, site, "status")["connection"] != STANDALONE:
             raise AlreadySet("This side looks for its peer already, or has it.", "To begin anew: disconnect first.")
         ask(context, site, "discard" if discard_my_data else "connect")
+        if discard_my_data and not is_shim(ctx):
+            name = site.mirror.name
+            typer.echo(f"relevo: {name}: What is given up is saved first: relevo mirror saved list {name}", err=True)
 
     over(ctx, names, action)
 
