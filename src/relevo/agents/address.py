@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import errno
+import pathlib
+from ipaddress import IPv4Address
 from typing import Any
 
+import msgspec
 import structlog
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -14,12 +18,19 @@ from pyroute2.netlink.exceptions import NetlinkError
 from relevo.agents.announcer import Announcer
 from relevo.agents.aside import aside
 from relevo.agents.base import RUNNING, Agent, AgentFailed, Health, StartContext, State, failed
+from relevo.agents.daemon import ask
 from relevo.agents.sockdiag import destroy_connections
+from relevo.agents.tickle import Connection, tickle
+from relevo.base.errors import RelevoError
 from relevo.config.model import AddressResource, Link
 
 LABEL = "relevo"
 """After the interface's name and a colon: tells a person in `ip address` whose address this is."""
 MAX_LABEL_LENGTH = 15
+ASK_LIMIT_S = 5.0
+TELLINGS = 3
+TELLING_PAUSE_S = 0.3
+"""A packet may be lost, and a client may not have heard yet where the address is now."""
 _IFF_UP = 0x1
 _log = structlog.get_logger()
 
@@ -35,10 +46,18 @@ class _Seen:
 
 
 class AddressAgent(Agent):
-    """Adds and removes one address by netlink."""
+    """Adds and removes one address by netlink.
 
-    def __init__(self, resource: AddressResource, link: Link) -> None:
+    Args:
+        resource: which address.
+        link: where.
+        files: control socket of the file service that knows who was connected; None: nobody does.
+    """
+
+    def __init__(self, resource: AddressResource, link: Link, files: pathlib.Path | None = None) -> None:
         super().__init__(resource.id)
+        self._files = files
+        self._telling: asyncio.Task[None] | None = None
         self._interface = link.interface
         self._link = link.name
         self._address = resource.address
@@ -61,6 +80,8 @@ class AddressAgent(Agent):
                 await self._add(netlink, seen.index)
         await self._announce(seen.index)
         self._was_whole = True
+        if self._files is not None and not seen.held:
+            self._telling = asyncio.create_task(self._tell_clients(self._files))
 
     async def stop(self) -> None:
         """End the connections of the address and remove it.
@@ -112,6 +133,9 @@ class AddressAgent(Agent):
 
     async def close(self) -> None:
         """Announce no more; the address stays."""
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            telling.cancel()
         announcer, self._announcer = self._announcer, None
         if announcer is not None:
             await announcer.close()
@@ -171,6 +195,19 @@ class AddressAgent(Agent):
                 raise AgentFailed(what, "Look at ip link.") from error
         elif not self._was_whole:
             self._announcer.burst()
+
+    async def _tell_clients(self, files: pathlib.Path) -> None:
+        """Have the clients of the server that had the address before end their connections with it, and come back."""
+        try:
+            answer = await ask(files, "clients", limit_s=ASK_LIMIT_S)
+            told = msgspec.convert(answer["clients"], list[tuple[IPv4Address, int, IPv4Address, int]], strict=False)
+            connections = [one for each in told if (one := Connection(*each)).address == self._address.ip]
+            for _ in range(TELLINGS if connections else 0):
+                count = await aside(lambda: tickle(connections))
+                _log.info("clients_told", address=str(self._address.ip), count=count)
+                await asyncio.sleep(TELLING_PAUSE_S)
+        except (RelevoError, OSError, msgspec.ValidationError) as error:
+            _log.warning("clients_not_told", address=str(self._address.ip), why=str(error))
 
     def _end_connections(self) -> None:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from relevo.agents.address import AddressAgent
 from relevo.agents.base import Agent
 from relevo.agents.files import FilesAgent
@@ -44,10 +46,20 @@ def build(resource: Resource, config: Config, paths: Paths) -> Agent:
         case SmbResource():
             return SmbAgent(resource, paths)
         case AddressResource():
-            return AddressAgent(resource, config.links[resource.link])
+            return AddressAgent(resource, config.links[resource.link], _files_socket(resource, config, paths))
         case OcfResource():
             return OcfAgent(resource)
         case LsbResource():
             return LsbAgent(resource)
         case SystemdResource():
             return SystemdAgent(resource)
+
+
+def _files_socket(resource: AddressResource, config: Config, paths: Paths) -> pathlib.Path | None:
+    """The control socket of the file service that goes with an address, if one does."""
+    for service in config.services.values():
+        if resource in service.resources:
+            for part in service.resources:
+                if isinstance(part, FilesResource):
+                    return paths.socket(f"files-{part.id}")
+    return None

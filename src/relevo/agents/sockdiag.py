@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
+from relevo.agents.tickle import Connection
+
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _SOCK_DESTROY = 21
@@ -21,7 +23,10 @@ _HEADER = struct.Struct("=IHHII")
 _REQUEST = struct.Struct("=BBBxI")
 _REPLY_SOCKET_AT = _HEADER.size + 4
 _SOCKET_ID_BYTES = 48
+_PORTS = struct.Struct("!HH")
 _SOURCE = slice(4, 20)
+_DESTINATION = slice(20, 36)
+_ESTABLISHED_STATE = 1
 _LISTEN_STATE = 10
 _ALL_BUT_LISTEN = 0xFFF & ~(1 << _LISTEN_STATE)
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -45,8 +50,28 @@ def destroy_connections(address: IPv4Address) -> int:
     return count
 
 
-def _ask(sock: socket.socket, kind: int, flags: int, family: int, identity: bytes) -> None:
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ALL_BUT_LISTEN) + identity
+def established(address: IPv4Address) -> list[Connection]:
+    """The TCP connections of a local address that are open (also those of dual-stack sockets).
+
+    Raises:
+        OSError: the kernel cannot tell.
+    """
+    found = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as sock:
+        sock.bind((0, 0))
+        for family, begin in ((socket.AF_INET, b""), (socket.AF_INET6, _MAPPED)):
+            for identity in _connections(sock, family, 1 << _ESTABLISHED_STATE):
+                if identity[_SOURCE].startswith(begin + address.packed):
+                    client = IPv4Address(identity[_DESTINATION][len(begin) : len(begin) + 4])
+                    port, client_port = _PORTS.unpack_from(identity)
+                    found.append(Connection(address, port, client, client_port))
+    return found
+
+
+def _ask(
+    sock: socket.socket, kind: int, flags: int, family: int, identity: bytes, states: int = _ALL_BUT_LISTEN
+) -> None:
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states) + identity
     sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | flags, 0, 0) + body)
 
 
@@ -66,8 +91,8 @@ def _error_of(message: bytes) -> int:
     return -int(struct.unpack_from("=i", message, _HEADER.size)[0])
 
 
-def _connections(sock: socket.socket, family: int) -> Iterator[bytes]:
-    _ask(sock, _SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP, family, bytes(_SOCKET_ID_BYTES))
+def _connections(sock: socket.socket, family: int, states: int = _ALL_BUT_LISTEN) -> Iterator[bytes]:
+    _ask(sock, _SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP, family, bytes(_SOCKET_ID_BYTES), states)
     for kind, message in _messages(sock):
         if kind == _NLMSG_ERROR:
             number = _error_of(message)

@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import ssl
+from ipaddress import IPv4Address
 
 import structlog
 
@@ -22,6 +23,7 @@ from relevo.config.model import AddressResource, Config, FilesResource, Filesyst
 from relevo.files import limits
 from relevo.files.accounts import network, orders, remote
 from relevo.files.app import App
+from relevo.files.clients import Clients
 from relevo.files.service import Service
 from relevo.files.traffic import Server
 
@@ -69,6 +71,17 @@ def has_smb(config: Config, name: str) -> bool:
     """Whether the shares of a files resource are network drives as well."""
     parts = (item for service in config.services.values() for item in service.resources)
     return any(isinstance(item, SmbResource) and item.files == name for item in parts)
+
+
+def addresses_with(config: Config, files: FilesResource) -> list[IPv4Address]:
+    """The addresses that move with a files resource."""
+    return [
+        item.address.ip
+        for service in config.services.values()
+        if files in service.resources
+        for item in service.resources
+        if isinstance(item, AddressResource)
+    ]
 
 
 def order_key(config: Config) -> bytes | None:
@@ -149,8 +162,12 @@ def control(service: Service, path: pathlib.Path) -> ControlServer:
         service.require_open()
         return network.told(service.accounts.policy)
 
+    async def do_clients(_: Message) -> Message:
+        return {"clients": service.clients.former}
+
     watchers: dict[str, Watcher] = {"accounts": lambda _: service.follow_accounts()}
     handlers: dict[str, Handler] = {
+        "clients": do_clients,
         "drives": do_drives,
         "open": do_open,
         "quiesce": do_quiesce,
@@ -188,6 +205,7 @@ async def run(config: Config, me: str, paths: Paths, name: str) -> None:
     service = Service(files, me, mirror, mountpoint=point, names=names_of(config, files))
     service.desk = remote.Desk(order_key(config))
     service.smb = has_smb(config, name)
+    service.clients = Clients(addresses_with(config, files))
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)

@@ -31,6 +31,7 @@ from relevo.files.accounts.model import Accounts
 from relevo.files.accounts.quota import RECOUNT_S, STALE_S, Quotas, Usage
 from relevo.files.accounts.seen import Seen
 from relevo.files.claims import Claims
+from relevo.files.clients import Clients
 from relevo.files.errors import FilesError, VolumeFault, unavailable
 from relevo.files.http import Call
 from relevo.files.order import Orders
@@ -103,6 +104,7 @@ class Service:
         self.desk = remote.Desk(None)
         self.tls = Tls(resource.tls) if resource.tls is not None else None
         self._names = names or (node,)
+        self.clients = Clients()
         self._mirror_socket = mirror_socket
         self._mountpoint = mountpoint
         self._pool = pool or Pool()
@@ -134,6 +136,7 @@ class Service:
                 await self._pool.run(self.accounts.load, volume)
                 seen = await self._pool.run(usage_store.load_seen, volume)
                 await self._pool.run(lock_store.load, volume)
+                await self._pool.run(self.clients.load, volume)
             except RelevoError as error:
                 await self._pool.run(volume.close)
                 self.state = State.CLOSED
@@ -150,6 +153,7 @@ class Service:
             self._counter = asyncio.create_task(self._keep_count(volume))
             self.audit.start(lambda lines: self.run(audit.append, volume, lines))
             self.seen.start(seen, lambda saved: self.run(usage_store.save_seen, volume, msgspec.json.encode(saved)))
+            self.clients.start(lambda saved: self.run(usage_store.save_clients, volume, saved))
             self._tell_followers()
             _log.info("volume_opened", root=str(self.resource.root))
 
@@ -209,6 +213,7 @@ class Service:
         if ending:
             await asyncio.wait(ending, timeout=limits.CLOSE_S)
         await self.seen.stop()
+        await self.clients.stop()
         await self.audit.stop()
         ended = await self.traffic.settled(left_s()) and await self._pool.drained(left_s())
         if not ended:

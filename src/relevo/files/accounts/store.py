@@ -22,6 +22,7 @@ from relevo.files.volume import Volume, write_all
 FOLDER = "accounts"
 FILE = "accounts.json"
 _USAGE = "usage.json"
+_CLIENTS = "clients.json"
 _SEEN = "seen.json"
 _MODE = 0o600
 MAX_BYTES = 16 << 20
@@ -130,6 +131,20 @@ def save_seen(volume: Volume, saved: bytes) -> None:
         OSError: as the system calls do.
     """
     _replace(volume, _SEEN, saved)
+
+
+def load_clients(volume: Volume) -> bytes | None:
+    """Who was connected (`clients.py`), None when nobody has ever said."""
+    return _read(volume, _CLIENTS)
+
+
+def save_clients(volume: Volume, clients: bytes) -> None:
+    """Save who is connected; only how soon they notice a failover rests on it.
+
+    Raises:
+        OSError: as the system calls do.
+    """
+    _replace(volume, _CLIENTS, clients)
 
 
 def save_usage(volume: Volume, usage: Usage) -> None:
