@@ -45,6 +45,7 @@ class Replica:
         self.suspended = False
         self.expired = False
         self.frozen = False
+        self.links = 0
         self.changed = asyncio.Event()
 
     @property
@@ -69,6 +70,7 @@ class Replica:
             split_brain=self.split_brain,
             suspended=self.suspended,
             epoch=self.disk.epoch,
+            links=self.links,
             was_primary_at_start=self.was_primary_at_start,
             peer_lost_since_connect=self.peer_lost,
             outdated=self.disk.state == "Outdated",
@@ -119,10 +121,14 @@ class Replica:
             self.peer.notify()
         self.notify()
 
-    def outdate(self) -> None:
-        if not self.live and self.role == "Secondary" and self.disk.state == "UpToDate":
+    def outdate(self, links: int) -> bool:
+        """Whether the copy is marked Outdated."""
+        if self.live or links != self.links or self.role != "Secondary":
+            return False
+        if self.disk.state == "UpToDate":
             self.disk.state = "Outdated"
             self.notify()
+        return True
 
     def new_generation(self) -> None:
         if self.disk.bitmap == 0:
@@ -144,8 +150,10 @@ class Replica:
             self.new_generation()
         self.notify()
 
-    def allow_alone(self, epoch: int) -> None:
+    def allow_alone(self, epoch: int, links: int) -> None:
         """Writes may be completed without the peer."""
+        if links != self.links:
+            return
         if self.role == "Primary" and self.suspended and not self.live and epoch >= self.disk.epoch:
             self.disk.epoch = epoch
             self.suspended = False
@@ -278,6 +286,7 @@ class Pair:
             one.disk.primary = one.role == "Primary"
             self.told_role[one.node] = self.other_role(one)
             one.connection = "Connected"
+            one.links += 1
             one.suspended = one.expired = False
         if target is None:
             if "UpToDate" in {a.disk.state, b.disk.state}:

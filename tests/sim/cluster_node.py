@@ -26,6 +26,7 @@ from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import cleared, with_ban, with_forced, with_maintenance, with_moved, with_standby
 from relevo.node import views
 from relevo.node.reach import Watch
+from sim.cluster_fence import SimFencer
 from sim.cluster_mirror import Replica
 from sim.cluster_witness import Line
 
@@ -47,7 +48,14 @@ PING = Ping(targets={TARGET: (IPv4Address("192.168.0.1"),)}, interval_ms=1000, d
 PING_LOSS = 0.05
 
 
-def configuration(*, auto_failback: bool = True, witness: bool = False, ping: bool = False) -> config_model.Config:
+def configuration(
+    *,
+    auto_failback: bool = True,
+    witness: bool = False,
+    ask: bool = False,
+    fencing: bool = False,
+    ping: bool = False,
+) -> config_model.Config:
     resources = (
         config_model.MirrorResource(id="mirror", mirror="r0"),
         config_model.FilesystemResource(id="filesystem", mirror="r0", mountpoint=Path("/srv")),
@@ -62,6 +70,7 @@ def configuration(*, auto_failback: bool = True, witness: bool = False, ping: bo
                 name=name,
                 addresses={link: IPv4Address(f"10.{index}.0.{number}") for index, link in enumerate(LINKS)},
                 disks={"r0": Path("/dev/null")},
+                fencing=(config_model.FenceDevice(agent="sim"),) if fencing else (),
             )
             for number, name in enumerate(NODES, 1)
         },
@@ -72,7 +81,9 @@ def configuration(*, auto_failback: bool = True, witness: bool = False, ping: bo
         heartbeat=config_model.HeartbeatTimings(),
         authkeys=config_model.AuthKeys(signing=key, accepted={1: key}),
         mirrors={
-            "r0": config_model.Mirror(name="r0", link=MIRROR_LINK, secret="x", alone="ask" if witness else "risk")
+            "r0": config_model.Mirror(
+                name="r0", link=MIRROR_LINK, secret="x", alone="ask" if witness or ask or fencing else "risk"
+            )
         },
         witness=config_model.Witness(address="witness", key="x", lease_ms=LEASE_MS) if witness else None,
         services={
@@ -171,6 +182,7 @@ class SimNode:
         self._tick: asyncio.TimerHandle | None = None
         self.thawed_ms = -1_000_000
         self._line = Line(world, name)
+        self._fencer = SimFencer(self)
         self._told_by_witness: list[arbiter_events.Event] = []
         self._watch = Watch(world.config.ping, 0)
         self.heard_ms = self.began_ms = 0  # the last answer of the ping target; when the daemon began
@@ -329,6 +341,7 @@ class SimNode:
         self.executor = Executor(self.world.config.services, agents, self.world.now_ms, self._changed.set)
         self.plan = model.Plan()
         self._line = Line(self.world, self.name)
+        self._fencer = SimFencer(self)
         self._told_by_witness = []
         self.began_ms = self.world.now_ms()
         self._watch = Watch(self.world.config.ping, self.began_ms)
@@ -353,6 +366,7 @@ class SimNode:
         for _ in range(4):
             heartbeat = self.membership.view(self.world.now_ms()) if self.membership is not None else None
             peers = views.peer_views(self.world.config, self.name, heartbeat)
+            self._fencer.look(peers)
             mirrors = {"r0": self.replica.facts() if self.replica is not None else None}
             observed = arbiter_events.Observed(
                 now_ms=self.world.now_ms(),
@@ -361,6 +375,7 @@ class SimNode:
                 mirrors=mirrors,
                 wanted=self.plan.wanted,
                 forced=frozenset(name for name, node in self.record.forced.items() if node == self.name),
+                fenced=frozenset(self._fencer.fenced),
             )
             told, self._told_by_witness = self._told_by_witness, []
             for event in told:
@@ -405,6 +420,7 @@ class SimNode:
             services=services,
             mirrors=mirrors,
             epochs=arbiter.epochs,
+            outdated=arbiter.outdated,
             permissions=self.permissions,
             record=self.record,
             record_format=model.RECORD_FORMAT,
@@ -445,18 +461,27 @@ class SimNode:
                         persisted = True
                         waiting.append(arbiter_events.Persisted(state=effect.state))
                     case arbiter_events.Outdate() if self.replica is not None:
-                        self.replica.outdate()
+                        self.spawn(self._outdate(self.replica, effect))
                     case arbiter_events.AskWitness():
                         self.spawn(self._ask_witness(self._line, effect.question))
                     case arbiter_events.AllowAlone() if self.replica is not None:
-                        self.replica.allow_alone(effect.epoch)
+                        self.replica.allow_alone(effect.epoch, effect.links)
                     case arbiter_events.DenyAlone() if self.replica is not None:
                         self.replica.deny_alone()
+                    case arbiter_events.Fence():
+                        self._fencer.begin(effect.node, effect.delay_ms)
                     case arbiter_events.ProbeLink():
                         self.world.pair.probe(self.name)
                     case _:
                         pass
         return persisted
+
+    async def _outdate(self, replica: Replica, effect: arbiter_events.Outdate) -> None:
+        await asyncio.sleep(self.world.random.uniform(0.001, 0.3))
+        await self.thawed()
+        if self.replica is replica and replica.outdate(effect.links):
+            self._told_by_witness.append(arbiter_events.MarkedOutdated(mirror=effect.mirror, epoch=effect.epoch))
+            self._changed.set()
 
     async def _ask_witness(self, line: Line, question: Question) -> None:
         event = await line.ask(question)

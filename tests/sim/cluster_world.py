@@ -49,11 +49,15 @@ class World:
         loss: float = 0.0,
         witness: bool = False,
         ping: bool = False,
+        ask: bool = False,
+        fencing: bool = False,
     ) -> None:
         self.random = random.Random(seed)
         self.strict = strict
-        self.config = configuration(witness=witness, ping=ping)
-        self.pair = Pair(self, NODES, self.random, ask=witness)
+        self.config = configuration(witness=witness, ask=ask, fencing=fencing, ping=ping)
+        self.careful = witness or ask or fencing
+        """Nothing is risked: whoever is left alone asks first."""
+        self.pair = Pair(self, NODES, self.random, ask=self.careful)
         self.cuts: set[str] = set()
         self.nodes = {name: SimNode(self, name) for name in NODES}
         self.flakiness = flakiness
@@ -194,7 +198,7 @@ class World:
         if theirs is not None and theirs.role == "Primary" and self.calm:
             self.fail("two Primaries although the links are whole")
         missing = [one for one in self.acked.values() if one.number not in replica.disk.writes]
-        if self.witness is not None:
+        if self.careful:
             if missing:
                 self.fail(f"{replica.node} starts by {permission.rule!r} without {missing[0]}")
             if (
@@ -272,8 +276,8 @@ class World:
         held = set.union(*(disk.writes for disk in self.pair.disks.values()))
         if lost := [one for one in self.acked.values() if one.number not in held]:
             self.fail(f"no disk has {lost[:3]}")
-        if split and self.witness is not None:
-            self.fail("a split brain although there is a witness")
+        if split and self.careful:
+            self.fail("a split brain although nobody goes on alone without asking")
         if split:
             if self.strict and all(rule != "boot_alone" for _, _, rule in self.promotions):
                 self.fail("a split brain although nothing was cut")

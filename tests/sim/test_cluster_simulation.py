@@ -141,6 +141,36 @@ async def _hand_overs(world: World, rng: random.Random) -> None:
         await asyncio.sleep(rng.uniform(3.0, 12.0))
 
 
+async def _cross_cable(world: World, rng: random.Random) -> None:
+    """The mirror's own link breaks and heals, at times too briefly for a node to see it, and servers die meanwhile."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + TROUBLE_S
+    while loop.time() < end:
+        await asyncio.sleep(rng.choice([0.05, 0.3, 1.0, 3.0]))
+        node = world.nodes[rng.choice(NODES)]
+        match rng.randrange(12):
+            case 0 | 1 | 2 | 3:
+                world.cut(MIRROR_LINK)
+            case 4 | 5 | 6:
+                world.heal(MIRROR_LINK)
+            case 7:
+                world.cut("users")
+                await asyncio.sleep(rng.uniform(0.1, 6.0))
+                world.heal("users")
+            case 8:
+                node.kill_daemon()
+            case 9:
+                node.kill_mirror()
+            case 10:
+                node.crash()
+                await asyncio.sleep(rng.uniform(0.5, 15.0))
+                node.boot()
+            case 11:
+                node.freeze()
+                await asyncio.sleep(rng.uniform(0.5, 6.0))
+                node.thaw()
+
+
 async def _just_rejoined(world: World, rng: random.Random) -> None:
     """The moment in which a copy has become whole again is the one in which everything breaks."""
     loop = asyncio.get_running_loop()
@@ -269,12 +299,10 @@ async def _networks(world: World, rng: random.Random) -> None:
             witness.start()
 
 
-async def _run(
-    seed: int, trouble: Trouble, *, strict: bool, flakiness: float = 0.0, witness: bool = False, ping: bool = False
-) -> World:
+async def _run(seed: int, trouble: Trouble, **options: Any) -> World:
     rng = random.Random(seed ^ 0x5EED)
     loss = rng.choice([0.0, 0.05, 0.2])
-    world = World(seed, strict=strict, flakiness=flakiness, loss=loss, witness=witness, ping=ping)
+    world = World(seed, loss=loss, **options)
     for node in world.nodes.values():
         node.boot()
     world.spawn(world.pair.connect_for_ever())
@@ -328,11 +356,11 @@ async def _settle(world: World) -> None:
     world.check_end()
 
 
-def _catch(seeds: range, trouble: Trouble, *, strict: bool, **more: Any) -> str:
+def _catch(seeds: range, trouble: Trouble, *, strict: bool, **options: Any) -> str:
     """The first seed that breaks an invariant, and how; empty when none does."""
     for seed in seeds:
         try:
-            cluster_loop.run(_run(seed, trouble, strict=strict, **more))
+            cluster_loop.run(_run(seed, trouble, strict=strict, **options))
         except Violation as violation:
             return f"seed {seed}: {violation}"
     return ""
@@ -362,6 +390,11 @@ def test_resources_that_fail_by_chance_stop_nothing_for_good(batch: int) -> None
 )
 def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(trouble: Trouble, batch: int) -> None:
     assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), trouble, strict=False, witness=True)
+
+
+@pytest.mark.parametrize("careful", ["ask", "fencing"])
+def test_whoever_asks_first_loses_nothing_when_the_cross_cable_breaks(careful: str) -> None:
+    assert not _catch(range(BATCH), _cross_cable, strict=False, **{careful: True})
 
 
 @pytest.mark.parametrize("batch", range(2))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from relevo.arbiter.arbiter import EPOCH_PAUSE_MS, Arbiter
+from relevo.arbiter.arbiter import EPOCH_PAUSE_MS, REPEAT_MS, Arbiter
 from relevo.arbiter.events import (
     AllowAlone,
+    MarkedOutdated,
     Observed,
     Outdate,
     Permission,
@@ -256,7 +258,45 @@ def test_a_suspended_primary_goes_on_when_the_other_left_in_order() -> None:
     alone = mirror(CUT, role="Primary", suspended=True)
     assert not bench.see(alone, peer("dead", theirs=mirror(LINKED))).may_continue_alone
     assert bench.see(alone, peer("left", theirs=mirror(LINKED))).may_continue_alone
-    assert AllowAlone(mirror="r0", epoch=4) in bench.effects
+    assert any(isinstance(effect, AllowAlone) for effect in bench.effects)
+
+
+def test_a_suspended_primary_goes_on_when_the_other_copy_has_stood_back_since() -> None:
+    """Asked with an epoch of its own for each loss of the link, so that no answer is older than the loss."""
+    bench = Bench(configuration(alone="ask"), State(seen={"r0": 4}, mine={"r0": 4}))
+    alone = mirror(CUT, role="Primary", suspended=True, links=1)
+    aside = mirror(CUT, disk="Outdated", outdated=True)
+
+    def answer(epoch: int) -> NodeView:
+        view = peer(theirs=aside)
+        return structs.replace(view, facts=structs.replace(view.facts, outdated={"r0": epoch}))
+
+    assert not bench.see(alone, answer(4)).may_continue_alone, "that was another time"
+    assert bench.arbiter.epochs["r0"] == 5
+    assert bench.see(alone, answer(5)).may_continue_alone
+    assert AllowAlone(mirror="r0", epoch=5, links=1) in bench.effects
+    assert not bench.see(alone, peer("dead", theirs=aside)).may_continue_alone, "only what is heard now counts"
+    again = mirror(CUT, role="Primary", suspended=True, links=2)
+    assert not bench.see(again, answer(5)).may_continue_alone, "there was a link since"
+    assert bench.arbiter.epochs["r0"] == 6
+    assert bench.see(again, answer(6)).may_continue_alone
+
+
+def test_a_copy_stands_back_when_it_is_asked_and_says_so_when_it_is_on_the_disk() -> None:
+    bench = Bench(configuration(alone="ask"))
+    asks = mirror(CUT, role="Primary", suspended=True)
+    bench.see(mirror(CUT, links=3), peer(state="started", theirs=asks, epoch=7), wanted=False)
+    assert Outdate(mirror="r0", epoch=7, links=3) in bench.effects
+    assert bench.arbiter.outdated == {}
+    bench.arbiter.step(MarkedOutdated(mirror="r0", epoch=7))
+    assert bench.arbiter.outdated == {"r0": 7}
+    aside = mirror(CUT, disk="Outdated", outdated=True, links=3)
+    bench.see(aside, peer(state="started", theirs=asks, epoch=7), after_ms=REPEAT_MS, wanted=False)
+    assert not any(isinstance(effect, Outdate) for effect in bench.effects)
+    bench.see(aside, peer(state="started", theirs=asks, epoch=8), wanted=False)
+    assert Outdate(mirror="r0", epoch=8, links=3) in bench.effects, "another loss is another question"
+    bench.see(mirror(LINKED, links=4), peer(state="started", theirs=mirror(LINKED, role="Primary")), wanted=False)
+    assert bench.arbiter.outdated == {}
 
 
 def test_in_a_split_brain_the_absent_copy_is_not_ignored() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from mirror_core_support import BLOCK, CURRENT, EXTENT, Bench
+from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror.states import Connection, Disk, Role
@@ -363,6 +364,36 @@ def test_with_ask_nothing_is_completed_without_permission() -> None:
     bench.done(bench.one(e.WriteSuperblock))
     assert bench.completed() == {token: 0}
     assert not bench.status["suspended"]
+
+
+def test_a_permission_that_was_given_for_an_earlier_link_is_refused() -> None:
+    """The link came back and was lost again while it was on its way: the copies are equal again."""
+    bench = Bench(alone="ask", suspend_ms=5000).pair()
+    links = bench.status["links"]
+    bench.give(e.Disconnected(bench.now))
+    assert bench.status["suspended"]
+    token = bench.token()
+    bench.give(e.AllowAlone(bench.now, token, 0, links - 1))
+    assert isinstance(bench.one(e.CommandDone).error, errors.LinkChanged)
+    assert bench.status["suspended"]
+    bench.give(e.AllowAlone(bench.now, token, 0, links))
+    bench.done(bench.one(e.WriteSuperblock))
+    assert not bench.status["suspended"]
+
+
+def test_nobody_is_marked_outdated_for_a_link_that_is_back() -> None:
+    bench = Bench().attach()
+    bench.meet()
+    bench.meta_done()
+    bench.give(e.Outdate(bench.now, bench.token(), bench.status["links"]))
+    assert isinstance(bench.one(e.CommandDone).error, errors.LinkChanged)
+    assert bench.status["disk"] == "UpToDate"
+    bench.give(e.Disconnected(bench.now))
+    bench.meta_done()
+    bench.give(e.Outdate(bench.now, bench.token(), bench.status["links"]))
+    bench.done(bench.one(e.WriteSuperblock))
+    assert bench.one(e.CommandDone).error is None
+    assert bench.status["disk"] == "Outdated"
 
 
 def test_a_refused_permission_ends_the_waiting_at_once() -> None:

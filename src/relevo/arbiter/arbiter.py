@@ -22,6 +22,7 @@ from relevo.arbiter.events import (
     Effect,
     Event,
     Fence,
+    MarkedOutdated,
     MirrorView,
     Observed,
     Outdate,
@@ -49,7 +50,7 @@ _SEVERITY = {Verdict.YES: 0, Verdict.WAIT: 1, Verdict.NO: 2}
 class _Memory:
     """What is remembered about one mirror while its daemon answers."""
 
-    __slots__ = ("forced", "in_sync", "live", "met", "taken_ms", "unlinked_since_ms")
+    __slots__ = ("asked", "forced", "in_sync", "links", "live", "marked", "met", "taken_ms", "unlinked_since_ms")
 
     def __init__(self) -> None:
         self.met = False
@@ -58,11 +59,17 @@ class _Memory:
         self.live = False
         self.unlinked_since_ms: int | None = None
         self.taken_ms: int | None = None
+        self.asked = 0
+        """The epoch that was taken since this Primary lost its peer, after so many `links`."""
+        self.links = 0
+        self.marked = 0
+        """The peer's epoch after which this copy was marked Outdated, without a link since."""
 
     def forget_process(self) -> None:
         """The daemon is gone: what its last process was proves nothing about the next."""
         self.met = self.in_sync = self.forced = False  # `live` stays: the link ended with it
         self.unlinked_since_ms = None
+        self.asked = self.marked = 0
 
 
 class Arbiter:
@@ -116,6 +123,11 @@ class Arbiter:
         return dict(self._stored.seen)
 
     @property
+    def outdated(self) -> dict[str, int]:
+        """Mirror -> the peer's epoch after which this copy was marked Outdated: published as the answer to it."""
+        return {name: memory.marked for name, memory in self._memory.items() if memory.marked}
+
+    @property
     def votes(self) -> dict[str, Vote]:
         """What the witness says of each mirror in which it has a say, at the moment of the last observation."""
         if self._ballot is None or self._observed is None:
@@ -144,6 +156,8 @@ class Arbiter:
                 self._take_epochs(event)
             case Persisted():
                 self._stored = event.state
+            case MarkedOutdated():
+                self._memory[event.mirror].marked = event.epoch
             case WitnessAnswered() if self._ballot is not None:
                 self._ballot.answered(event.number, event.answers)
             case WitnessSilent() if self._ballot is not None:
@@ -164,6 +178,7 @@ class Arbiter:
                 self._ballot.doubt(name)  # what it said while the link told more may be out of date
             memory.live = live
             if live:
+                memory.asked = memory.marked = 0
                 memory.met = True
                 memory.forced = False
                 memory.in_sync = mirror.disk == rules.UP_TO_DATE
@@ -184,6 +199,10 @@ class Arbiter:
             if highest:
                 self._seen[name] = highest
             memory = self._memory[name]
+            if mirror is not None and self._asks(name, mirror) and (not memory.asked or memory.links != mirror.links):
+                self._seen[name] = self._mine[name] = memory.asked = highest + 1
+                memory.links = mirror.links
+                continue
             mine = self._mine.get(name, 0)
             is_primary = mirror is not None and mirror.role == rules.PRIMARY
             if name not in seen.wanted or mirror is None or (mine > 0 and (is_primary or mine == highest)):
@@ -192,6 +211,16 @@ class Arbiter:
                 continue
             memory.taken_ms = seen.now_ms
             self._seen[name] = self._mine[name] = highest + 1
+
+    def _asks(self, name: str, mirror: MirrorView) -> bool:
+        """Whether this suspended Primary asks its peer, over the heartbeats, to stand back (no witness does)."""
+        waits = mirror.role == rules.PRIMARY and mirror.suspended and not rules.is_live(mirror)
+        return waits and self._mirrors[name].alone == "ask" and (self._ballot is None or name not in self._judged)
+
+    def _asked_epoch(self, name: str, mirror: MirrorView | None) -> int:
+        memory = self._memory[name]
+        stored = 0 < memory.asked <= self._stored.mine.get(name, 0)
+        return memory.asked if stored and mirror is not None and mirror.links == memory.links else 0
 
     def _persist(self) -> tuple[Effect, ...]:
         state = State(seen=dict(self._seen), mine=dict(self._mine))
@@ -229,6 +258,7 @@ class Arbiter:
                 can_fence=peer in self._fenceable and self._vote(name, seen.now_ms) is None,
                 fenced=peer in seen.fenced,
                 fence_trouble=seen.fence_troubles.get(peer, ""),
+                asked=self._asked_epoch(name, mirror),
             )
             for peer in self._peers[name]
             if peer in seen.peers
@@ -291,12 +321,14 @@ class Arbiter:
         if live and (case.node.late or case.node.alive == rules.DEAD):
             duties.append(ProbeLink(mirror=name))
         outvoted = votes.is_outvoted(case)
-        idle = not live and mine.role != rules.PRIMARY and mine.disk == rules.UP_TO_DATE
-        if idle and (outvoted or (_is_behind(case, mine) and not votes.is_included(case))):
-            duties.append(Outdate(mirror=name))
+        idle = not live and mine.role != rules.PRIMARY
+        behind = outvoted or (_is_behind(case, mine) and not votes.is_included(case))
+        epoch = _asked_by(case)
+        if idle and behind and (mine.disk == rules.UP_TO_DATE or (mine.outdated and epoch > self._memory[name].marked)):
+            duties.append(Outdate(mirror=name, epoch=epoch, links=mine.links))
         if mine.role == rules.PRIMARY and mine.suspended and not live:
             if votes.may_continue_alone(case):
-                duties.append(AllowAlone(mirror=name, epoch=self._usable_epoch(name, mine)))
+                duties.append(AllowAlone(mirror=name, epoch=self._usable_epoch(name, mine), links=mine.links))
             elif outvoted:
                 duties.append(DenyAlone(mirror=name))
         return duties
@@ -336,6 +368,15 @@ class Arbiter:
                 wishes[name] = made[0]
         question = self._ballot.ask(seen.now_ms, wishes, frozenset(leads))
         return (AskWitness(question=question),) if question is not None else ()
+
+
+def _asked_by(case: rules.Case) -> int:
+    """The epoch with which a suspended Primary asks this side to stand back; 0: it does not."""
+    facts = case.node.facts
+    theirs = None if facts is None else facts.mirrors.get(case.mirror)
+    if case.node.alive != rules.ALIVE or facts is None or theirs is None:
+        return 0
+    return facts.epochs.get(case.mirror, 0) if rules.goes_alone(theirs) and theirs.suspended else 0
 
 
 def _is_behind(case: rules.Case, mine: MirrorView) -> bool:

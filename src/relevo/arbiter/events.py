@@ -45,6 +45,8 @@ class MirrorView(Protocol):
     def outdated(self) -> bool: ...  # noqa: D102
     @property
     def epoch(self) -> int: ...  # noqa: D102
+    @property
+    def links(self) -> int: ...  # noqa: D102
 
 
 class ServiceView(Protocol):
@@ -69,6 +71,8 @@ class FactsView(Protocol):
     def mirrors(self) -> Mapping[str, MirrorView | None]: ...  # noqa: D102
     @property
     def epochs(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
+    def outdated(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
 class NodeView(Protocol):
@@ -110,6 +114,13 @@ class Persisted(msgspec.Struct, frozen=True, kw_only=True):
     """What a `Persist` asked for is on stable storage."""
 
     state: State
+
+
+class MarkedOutdated(msgspec.Struct, frozen=True, kw_only=True):
+    """What an `Outdate` asked for is on the disk; `epoch` is the one that it carried."""
+
+    mirror: str
+    epoch: int
 
 
 class WitnessAnswered(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,9 +194,15 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outdate(msgspec.Struct, frozen=True, kw_only=True):
-    """Mark this mirror's disk Outdated: the peer goes on alone. The mirror's refusal (it is connected) is fine."""
+    """Mark this mirror's disk Outdated: the peer goes on alone, or asks to. A refusal (it is connected) is fine.
+
+    When it is on the disk, give `MarkedOutdated` with the same epoch: the highest one of the peer's that was known when
+    this was asked for. `links`: as in `AllowAlone`.
+    """
 
     mirror: str
+    epoch: int = 0
+    links: int = 0
 
 
 class ProbeLink(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,10 +212,15 @@ class ProbeLink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AllowAlone(msgspec.Struct, frozen=True, kw_only=True):
-    """Tell the mirror (alone = "ask") that it may complete writes without its peer."""
+    """Tell the mirror (alone = "ask") that it may complete writes without its peer.
+
+    Attributes:
+        links: how many links it has had: with another one since, it refuses.
+    """
 
     mirror: str
     epoch: int
+    links: int
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +242,6 @@ class AskWitness(msgspec.Struct, frozen=True, kw_only=True):
     question: Question
 
 
-Event = Observed | Persisted | WitnessAnswered | WitnessSilent
+Event = Observed | Persisted | MarkedOutdated | WitnessAnswered | WitnessSilent
 Duty = Outdate | ProbeLink | AllowAlone | DenyAlone | Fence
 Effect = Persist | Permit | AskWitness | Duty

@@ -78,6 +78,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         can_fence: the peer can be switched off from here, and that decides (no witness does).
         fenced: that was done since it was heard last.
         fence_trouble: why it could not be done, one sentence; empty when nothing is known to be wrong.
+        asked: the epoch taken since this Primary lost its peer, stored: what the peer says of it is not older; 0: none.
     """
 
     mirror: str
@@ -95,6 +96,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     can_fence: bool = False
     fenced: bool = False
     fence_trouble: str = ""
+    asked: int = 0
 
     @property
     def force_remedy(self) -> str:
@@ -260,7 +262,11 @@ def may_continue_alone(case: Case) -> bool:
     if case.alone == "risk" or is_live(case.mine) or case.forced or (case.fenced and case.node.alive != ALIVE):
         return True
     facts = case.node.facts
-    return case.node.alive == LEFT and facts is not None and not _running(case, facts)
+    if facts is None:
+        return False
+    if case.node.alive == ALIVE:  # heard on another link: it has marked its copy Outdated because it was asked to
+        return facts.outdated.get(case.mirror, 0) >= case.asked > 0
+    return case.node.alive == LEFT and not _running(case, facts)
 
 
 BY_LINK = frozenset({"hand_over", "linked"})

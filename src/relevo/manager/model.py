@@ -171,6 +171,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         peer_lost_since_connect: since this process was connected and UpToDate the peer fell silent, without goodbye.
         epoch: the highest epoch that the mirror has obeyed; 0 when it does not tell.
         resync_total_bytes: what resyncs have fetched or given since the mirror's daemon runs.
+        links: how many links to the peer its daemon has had.
     """
 
     role: str = "Secondary"
@@ -189,6 +190,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     epoch: Count = 0
     size_bytes: int = 0
     resync_total_bytes: int = 0
+    links: Count = 0
     problem: str = ""
 
 
@@ -245,6 +247,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         services: by name.
         mirrors: by name; None when the daemon does not answer.
         epochs: mirror -> the highest epoch that this node has seen and put on stable storage: its vote.
+        outdated: mirror -> the other node's epoch after which this node has marked its copy Outdated.
         permissions: mirror -> the arbiter's word on this node.
         record: its copy of the record.
         record_format: the newest format of the record that its program knows.
@@ -263,6 +266,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     services: dict[str, ServiceFacts] = {}
     mirrors: dict[str, MirrorFacts | None] = {}
     epochs: dict[str, Count] = {}
+    outdated: dict[str, Count] = {}
     permissions: dict[str, Permission] = {}
     record: Record = Record()
     record_format: int = 0

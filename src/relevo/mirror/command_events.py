@@ -7,6 +7,9 @@ from typing import Literal
 
 from relevo.mirror.event_parts import Token
 
+ANY_LINKS = -1
+"""A command that does not depend on how many links to the peer there have been."""
+
 
 @dataclasses.dataclass(slots=True)
 class Promote:
@@ -32,19 +35,26 @@ class Demote:
 
 @dataclasses.dataclass(slots=True)
 class Outdate:
-    """Mark my copy as outdated, on the disk."""
+    """Mark the disk Outdated: others write without this copy. `links`: as in `AllowAlone`."""
 
     now_ms: int
     token: Token
+    links: int = ANY_LINKS
 
 
 @dataclasses.dataclass(slots=True)
 class AllowAlone:
-    """Writes may be completed without the peer (`alone = "ask"`)."""
+    """Writes may be completed without the peer (`alone = "ask"`).
+
+    Attributes:
+        epoch: the vote's.
+        links: how many links there had been when this was decided: there is none now, and was no other one since.
+    """
 
     now_ms: int
     token: Token
     epoch: int
+    links: int = ANY_LINKS
 
 
 @dataclasses.dataclass(slots=True)

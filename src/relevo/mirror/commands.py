@@ -14,6 +14,7 @@ from relevo.base.errors import RelevoError
 from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
+from relevo.mirror.command_events import ANY_LINKS
 from relevo.mirror.durable import Durable
 from relevo.mirror.link import Link
 from relevo.mirror.local_io import Gate, LocalIo
@@ -366,7 +367,9 @@ class Commands:
             return
 
         def mark() -> None:
-            if s.disk > Disk.OUTDATED:
+            if self._another_link(command):
+                self._refuse(command, errors.LinkChanged())
+            elif s.disk > Disk.OUTDATED:
                 s.disk = Disk.OUTDATED
                 self._durable.superblock(lambda: self._done(command))
             else:
@@ -374,11 +377,17 @@ class Commands:
 
         s.when(lambda: s.settled, mark)
 
+    def _another_link(self, command: e.Outdate | e.AllowAlone) -> bool:
+        return command.links != ANY_LINKS and (self._s.link or command.links != self._s.link_number)
+
     def _allow_alone(self, command: e.AllowAlone) -> None:
         self._with_epoch(command, lambda: self._alone_now(command))
 
     def _alone_now(self, command: e.AllowAlone) -> None:
         s = self._s
+        if self._another_link(command):
+            self._refuse(command, errors.LinkChanged())
+            return
         if s.role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
             if s.link:
                 self._link.drop("the vote has left the peer out")

@@ -310,6 +310,7 @@ class Mirror:
             "peer_lost_since_connect": s.peer_lost,
             "outdated": s.disk is Disk.OUTDATED,
             "epoch": s.epoch,
+            "links": s.link_number,
             "problem": s.problem,
         }
 

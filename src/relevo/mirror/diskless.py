@@ -41,5 +41,6 @@ STATUS: Message = {
     "peer_lost_since_connect": False,
     "outdated": False,
     "epoch": 0,
+    "links": 0,
 }
 """What is told while the backing disk cannot be used."""

@@ -172,6 +172,15 @@ class NoDataToCompare(MirrorRefused):
         )
 
 
+class LinkChanged(MirrorRefused):
+    """What was asked for rests on a link that has been lost; there is another one, or has been."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is another link to the peer since this was asked for.", "Ask again if it is still wanted."
+        )
+
+
 class NotNow(MirrorRefused):
     """The connection is not in the state for it."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from relevo.base.control import Message
 from relevo.base.errors import RelevoError
 from relevo.mirror import events as ev
+from relevo.mirror.command_events import ANY_LINKS
 from relevo.mirror.resync_requests import REQUESTS
 
 Maker = Callable[[int, ev.Token, Message], ev.Command]
@@ -24,14 +25,18 @@ def _epoch(arguments: Message) -> int:
     return int(arguments.get("epoch", 0))
 
 
+def _links(arguments: Message) -> int:
+    return int(arguments.get("links", ANY_LINKS))
+
+
 COMMANDS: dict[str, Maker] = {
     "primary": lambda now, token, given: ev.Promote(
         now, token, _flag(given, "force"), _epoch(given), _flag(given, "linked")
     ),
-    "allow_alone": lambda now, token, given: ev.AllowAlone(now, token, _epoch(given)),
+    "allow_alone": lambda now, token, given: ev.AllowAlone(now, token, _epoch(given), _links(given)),
     "deny_alone": lambda now, token, _: ev.DenyAlone(now, token),
     "secondary": lambda now, token, _: ev.Demote(now, token),
-    "outdate": lambda now, token, _: ev.Outdate(now, token),
+    "outdate": lambda now, token, given: ev.Outdate(now, token, _links(given)),
     "connect": lambda now, token, given: ev.Connect(now, token, _flag(given, "dry_run")),
     "disconnect": lambda now, token, given: ev.Disconnect(now, token, _flag(given, "force")),
     "discard": lambda now, token, _: ev.Discard(now, token),

@@ -6,7 +6,9 @@ What the two ask to be put on stable storage is there before anything is done th
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -20,6 +22,7 @@ from relevo.arbiter.events import (
     DenyAlone,
     Event,
     Fence,
+    MarkedOutdated,
     Observed,
     Outdate,
     Permit,
@@ -90,6 +93,10 @@ def _not_stored(what: str, store: Store, error: OSError) -> NotStored:
     )
 
 
+def _nothing() -> None:
+    """Nobody has to be told."""
+
+
 def _local_minute() -> int:
     now = time.localtime()
     return now.tm_hour * 60 + now.tm_min
@@ -126,6 +133,7 @@ class Brain:
         witness: WitnessFeed | None = None,
         fencer: Fencer,
         pinger: Pinger,
+        changed: Callable[[], None] = _nothing,
     ) -> None:
         self._config = config
         self._me = me
@@ -145,6 +153,8 @@ class Brain:
         self.record = _stored_record(store)
         self.leaving = False
         self._unstored: State | None = None
+        self._changed = changed
+        self._obeyed: list[Event] = []
         self._seen: Snapshot | None = None
         self._pressure = Pressure()
         self._file = ConfigFile(paths.config, config)
@@ -202,7 +212,8 @@ class Brain:
         unstored = self._unstored
         if unstored is not None and await self._stored(unstored):
             await self._tell_arbiter(Persisted(state=unstored))
-        for event in self._witness.events() if self._witness is not None else ():
+        obeyed, self._obeyed = self._obeyed, []
+        for event in (*obeyed, *(self._witness.events() if self._witness is not None else ())):
             await self._tell_arbiter(event)
         for _ in range(MAX_PASSES):
             seen = Observed(
@@ -239,6 +250,7 @@ class Brain:
             services={name: msgspec.structs.replace(told, target=targets.get(name)) for name, told in services.items()},
             mirrors=self._mirrors,
             epochs=self._arbiter.epochs,
+            outdated=self._arbiter.outdated,
             permissions=self._permissions(),
             record=self.record,
             record_format=RECORD_FORMAT,
@@ -376,7 +388,8 @@ class Brain:
                     case Permit():
                         pass  # read from the arbiter when facts and snapshot are made
                     case Outdate():
-                        self._duties.begin(f"mirror-{effect.mirror}", "outdate")
+                        done = functools.partial(self._marked, MarkedOutdated(mirror=effect.mirror, epoch=effect.epoch))
+                        self._duties.begin(f"mirror-{effect.mirror}", "outdate", done=done, links=effect.links)
                     case ProbeLink():
                         self._duties.begin(f"mirror-{effect.mirror}", "probe")
                     case AskWitness() if self._witness is not None:
@@ -386,7 +399,14 @@ class Brain:
                     case DenyAlone():
                         self._duties.begin(f"mirror-{effect.mirror}", "deny_alone")
                     case AllowAlone():
-                        self._duties.begin(f"mirror-{effect.mirror}", "allow_alone", epoch=effect.epoch)
+                        self._duties.begin(
+                            f"mirror-{effect.mirror}", "allow_alone", epoch=effect.epoch, links=effect.links
+                        )
+
+    def _marked(self, event: MarkedOutdated) -> None:
+        """A mirror has marked its copy Outdated: the next round, which this brings about, tells the arbiter."""
+        self._obeyed.append(event)
+        self._changed()
 
     def _resolve(self, services: dict[str, ServiceFacts]) -> None:
         """What a person decided about a split brain: one side keeps its changes, the other gives its up."""

@@ -116,6 +116,7 @@ class Daemon:
             witness=self._witness,
             fencer=self._fencer,
             pinger=self._pinger,
+            changed=self._changed.set,
         )
         requests = Requests(
             config=config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -25,18 +26,23 @@ class Duties:
         self._paths = paths
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    def begin(self, daemon: str, request: str, **arguments: object) -> None:
-        """Ask a daemon (`mirror-r0`, `heartbeat`), unless the same request to it is still under way."""
+    def begin(self, daemon: str, request: str, *, done: Callable[[], None] | None = None, **arguments: object) -> None:
+        """Ask a daemon (`mirror-r0`, `heartbeat`), unless that is under way already; `done` when it has obeyed."""
         key = (daemon, request)
         if key in self._under_way:
             return
-        task = asyncio.create_task(self._ask(daemon, request, arguments))
+        task = asyncio.create_task(self._ask(daemon, request, arguments, done))
         self._under_way[key] = task
         task.add_done_callback(lambda _: self._under_way.pop(key, None))
 
-    async def _ask(self, daemon: str, request: str, arguments: dict[str, object]) -> None:
+    async def _ask(
+        self, daemon: str, request: str, arguments: dict[str, object], done: Callable[[], None] | None
+    ) -> None:
         try:
             await acall(self._paths.socket(daemon), request, timeout_s=LIMIT_S, **arguments)
             _log.info("duty_done", duty=request, of=daemon)
         except RelevoError as error:
             _log.info("duty_refused", duty=request, of=daemon, why=str(error))
+        else:
+            if done is not None:
+                done()

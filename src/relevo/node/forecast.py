@@ -18,6 +18,7 @@ from relevo.arbiter.events import (
     AskWitness,
     Event,
     Fence,
+    MarkedOutdated,
     Observed,
     Outdate,
     Persist,
@@ -235,7 +236,9 @@ class Forecast:
             name: msgspec.convert(msgspec.to_builtins(word), Permission)
             for name, word in server.arbiter.permissions.items()
         }
-        server.facts = msgspec.structs.replace(server.facts, permissions=given, epochs=server.arbiter.epochs)
+        server.facts = msgspec.structs.replace(
+            server.facts, permissions=given, epochs=server.arbiter.epochs, outdated=server.arbiter.outdated
+        )
 
     def _tell(self, server: _Server, event: Event) -> None:
         waiting: list[Event] = [event]
@@ -252,6 +255,7 @@ class Forecast:
                         server.set_mirror(effect.mirror, suspended=False)
                     case Outdate():
                         server.set_mirror(effect.mirror, disk="Outdated", outdated=True)
+                        waiting.append(MarkedOutdated(mirror=effect.mirror, epoch=effect.epoch))
                     case Fence():
                         server.fenced.add(effect.node)
                         self._fenced.append(effect.node)
