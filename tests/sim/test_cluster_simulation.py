@@ -513,7 +513,7 @@ def _a_suspended_primary_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
     ("mutation", "trouble", "first"),
     [
         (_claims_count_before_they_are_made, _everything, 7),
-        (_what_the_witness_said_once_counts, _just_rejoined, 480),
+        (_what_the_witness_said_once_counts, _just_rejoined, 686),
         (_a_hand_over_needs_no_link, _hand_overs, 5),
         (_nobody_waits_for_a_lease, _everything, 14),
         (_a_suspended_primary_serves_on, _everything, 14),
