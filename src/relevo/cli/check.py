@@ -11,7 +11,7 @@ import typer
 from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.cli import check_agents, check_links
+from relevo.cli import check_agents, check_links, check_peer
 from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
 from relevo.config.errors import ConfigError, ConfigErrors
@@ -48,6 +48,7 @@ def check(
         raise SystemExit(EXIT_FAILED) from None
     named = [*warnings(config), *check_agents.remarks(config)]
     named += _unread(config, context.paths)
+    named += check_peer.remarks(config, context)
     if not links:  # `look` says it too
         named += check_links.shared_cards(config)
     try:

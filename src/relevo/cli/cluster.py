@@ -105,6 +105,8 @@ def _nodes_table(state: dict[str, Any]) -> Any:
     table = _table("node", "state", "links", "notes")
     for name, node in state["nodes"].items():
         notes = [word for word in ("late", "standby") if node[word]]
+        if node.get("original"):
+            notes.append("Heartbeat 3")
         links = " ".join(f"{link}:{word}" for link, word in node["links"].items() if name != state["me"])
         table.add_row(name, _coloured(node["state"]), links, ", ".join(notes))
     return table

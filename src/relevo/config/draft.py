@@ -257,6 +257,7 @@ def _service(table: Table, name: str, draft: Draft) -> None:
         after=table.texts("after", '["db"]') if table.has("after") else (),
         along_with=table.name("along_with", example='"db"') if table.has("along_with") else "",
         apart_from=table.texts("apart_from", '["db"]') if table.has("apart_from") else (),
+        haresources=table.text("haresources", "", '"192.168.0.29"'),
     )
     if table.sound and not service.auto_failback and (service.failback_delay_ms or service.failback_window):
         table.wrong("auto_failback", "is false: a delay or window has no effect.", "Remove one of the two.")

@@ -429,6 +429,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         after: services that have to be started, on whatever node, before it is.
         along_with: the service on whose node it runs, started after that one; empty: none.
         apart_from: services that are never on the same node.
+        haresources: the first word of its line there: an original Heartbeat with auto_failback legacy asks by it.
     """
 
     name: str
@@ -444,6 +445,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[str, ...] = ()
     along_with: str = ""
     apart_from: tuple[str, ...] = ()
+    haresources: str = ""
 
 
 class Witness(msgspec.Struct, frozen=True, kw_only=True):

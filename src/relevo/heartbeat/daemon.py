@@ -20,6 +20,7 @@ from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.heartbeat import events, realtime, wire
 from relevo.heartbeat.events import EVERYDAY, Effect, Event, Mark, Reason
+from relevo.heartbeat.handover_words import Told
 from relevo.heartbeat.links import LinkNews, LinkSocket
 from relevo.heartbeat.membership import Membership
 from relevo.heartbeat.outbox import MAX_FACTS_BYTES
@@ -137,7 +138,10 @@ class _Daemon:
             await self._stop.wait()
             if self._failure is not None:
                 raise self._failure
-            await self._leave()
+            if self._membership.may_say_goodbye:
+                await self._leave()
+            else:
+                _log.warning("no_goodbye", why="an original Heartbeat would start at once what still runs here")
         finally:
             checker.cancel()
             news.close()
@@ -302,7 +306,13 @@ class _Daemon:
         text = msgspec.json.encode(facts)
         if len(text) > MAX_FACTS_BYTES:
             raise FactsTooLarge(f"Facts of {len(text)} bytes cannot be published; {MAX_FACTS_BYTES} fit.")
+        try:
+            held = msgspec.convert(request["hold"], Told) if request.get("hold") is not None else None
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"`publish`: hold is not what it should be ({error}).") from error
         self._step(events.Publish(text.decode(), _now_ms()))
+        if held is not None:
+            self._step(events.Hold(held, _now_ms()))
         return {}
 
     async def _do_suspect(self, request: Message) -> Message:

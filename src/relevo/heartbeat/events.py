@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from relevo.config.model import HeartbeatTimings
+from relevo.heartbeat.handover_words import Told
 from relevo.heartbeat.wire import Message
 
 
@@ -183,6 +184,13 @@ class Publish(msgspec.Struct, frozen=True):
     now_ms: int
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """What the node daemon says of the services here, for a peer that is an original Heartbeat."""
+
+    told: Told
+    now_ms: int
+
+
 class Leave(msgspec.Struct, frozen=True):
     """Say goodbye, then be silent (but go on judging the others)."""
 
@@ -214,7 +222,7 @@ class Persisted(msgspec.Struct, frozen=True):
 
 
 Event = (
-    MessageReceived | DatagramRefused | Tick | LinkChanged | Publish | Leave | Join | Suspect | Persisted
+    MessageReceived | DatagramRefused | Tick | LinkChanged | Publish | Hold | Leave | Join | Suspect | Persisted
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from relevo.heartbeat.events import (
     Effect,
     Event,
     FactsReceived,
+    Hold,
     Join,
     Leave,
     LinkChanged,
@@ -47,6 +48,7 @@ from relevo.heartbeat.events import (
     Suspect,
     Tick,
 )
+from relevo.heartbeat.handover import Handover
 from relevo.heartbeat.peer import Incarnation, Peer, PeerLink, Received
 from relevo.heartbeat.voice import Voice
 from relevo.heartbeat.wire import Message, WireError
@@ -86,7 +88,18 @@ class Membership:
     def _new_peer(self, name: str) -> Peer:
         mark = self._settings.marks.get(name, NOTHING_HEARD)
         links = {link: PeerLink() for link in self._settings.links}
-        return Peer(name=name, floor=mark, links=links, heard_ms=0, deadline_ms=0, reserved=mark, wanted=mark)
+        pair = len(self._settings.peers) == 1  # an original with haresources knows two nodes
+        handover = Handover() if pair else None
+        return Peer(
+            name=name,
+            floor=mark,
+            links=links,
+            heard_ms=0,
+            deadline_ms=0,
+            reserved=mark,
+            wanted=mark,
+            handover=handover,
+        )
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -122,18 +135,28 @@ class Membership:
                 self._own_links[event.link] = event.up
                 if event.up:
                     self._voice.hasten(self._awake_ms)
-            case Publish():
-                self._voice.publish(event.facts, self._awake_ms)
-            case Leave():
-                self._voice.leave(self._heard(), self._awake_ms)
-            case Join():
-                self._voice.join(event.generation, self._awake_ms)
+            case Publish() | Hold() | Leave() | Join():
+                self._on_wish(event)
             case Suspect():
                 self._on_suspect(event.peer)
             case Persisted():
                 self._on_persisted(event.marks)
             case Tick():
                 pass  # what is due is done in every step
+
+    def _on_wish(self, event: Publish | Hold | Leave | Join) -> None:
+        match event:
+            case Publish():
+                self._voice.publish(event.facts, self._awake_ms)
+            case Hold():
+                for handover in self._handovers:
+                    handover.told(event.told, self._awake_ms)
+            case Leave():
+                self._voice.leave(self._heard(), self._awake_ms)
+            case Join():
+                self._voice.join(event.generation, self._awake_ms)
+                for handover in self._handovers:
+                    handover.we_begin()
 
     def _advance(self, now_ms: int) -> None:
         gap_ms = max(0, now_ms - self._now_ms)
@@ -225,6 +248,8 @@ class Membership:
             self._drop(Reason.AFTER_GOODBYE, peer.name, received.link)
             return
         self._learn(peer, received.message)
+        if peer.handover is not None and peer.original:
+            peer.handover.heard(received.message, mark.sequence, self._settings.me, received.at_ms)
         if newest:
             peer.heard_ms = received.at_ms
             peer.deadline_ms = received.at_ms + self._timings.deadtime_ms
@@ -239,6 +264,8 @@ class Membership:
     def _begin(self, peer: Peer, received: Received) -> Incarnation:
         peer.present = Incarnation(received.mark.generation, received.uuid)
         peer.relevo = False
+        if peer.handover is not None:
+            peer.handover.begun()
         peer.boot_id = peer.config_hash = ""
         for record in peer.links.values():
             record.sequence = 0
@@ -347,8 +374,21 @@ class Membership:
         if not self._voice.left:
             for peer in self._peers.values():
                 self._mind_gaps(peer)
+                self._hand_over(peer)
         understanding = [name for name, peer in self._peers.items() if peer.relevo]
         self._effects += self._voice.due(self._awake_ms, self._heard(), understanding)
+
+    def _hand_over(self, peer: Peer) -> None:
+        if peer.handover is None:
+            return
+        peer.handover.liveness(alive=peer.original and peer.state in ALIVE)
+        for say in peer.handover.due(self._awake_ms, active=self._voice.state is PeerState.ACTIVE):
+            send = (
+                self._voice.outbox.node_list_request(peer.name, self._heard())
+                if say.kind == "reqnodes"
+                else self._voice.outbox.say(say.kind, say.fields, peer.name, self._heard())
+            )
+            self._effects.append(send)
 
     def _mind_gaps(self, peer: Peer) -> None:
         if peer.present is None or peer.state not in ALIVE:
@@ -373,6 +413,8 @@ class Membership:
                 asking_ms = peer.present.gaps.next_ms() if peer.present and not self._voice.left else None
                 if asking_ms is not None:
                     due.append(asking_ms)
+                if peer.handover is not None and peer.original and not self._voice.left:
+                    due.append(peer.handover.next_ms(self._awake_ms))
             due.extend(link.heard_ms + self._timings.deadtime_ms for link in peer.links.values() if link.up)
         self._effects.append(NextTick(self._now_ms + max(0, min(due) - self._awake_ms)))
 
@@ -382,6 +424,15 @@ class Membership:
     def left(self) -> bool:
         """We said goodbye and have not begun anew."""
         return self._voice.left
+
+    @property
+    def may_say_goodbye(self) -> bool:
+        """Whether an end without `leave` may be told: an original takes a goodbye for "nothing runs here any more"."""
+        return not any(peer.original and peer.handover and peer.handover.claims for peer in self._peers.values())
+
+    @property
+    def _handovers(self) -> list[Handover]:
+        return [peer.handover for peer in self._peers.values() if peer.handover is not None]
 
     def _own_view(self) -> tuple[object, ...]:
         return self._voice.state, self._voice.left, self._initdead_passed, tuple(self._own_links.values())

@@ -89,6 +89,10 @@ class Outbox:
         fields = (("dest", peer), ("t", "repnodes"), ("nodelist", listed), ("delnodelist", " "))
         return self._numbered(fields, heard, (peer,), broadcast=True)
 
+    def say(self, kind: str, fields: tuple[tuple[str, str], ...], peer: str, heard: Mapping[str, int]) -> Send:
+        """What the hand-over of resources has to say to an original."""
+        return self._numbered((("t", kind), *fields), heard, (peer,), broadcast=True)
+
     def acknowledgement(self, peer: str, uuid: bytes, sequence: int) -> Send:
         """Tell a peer up to which number we heard everything; not numbered."""
         fields = (("t", "NS_ackmsg"), ("dest", peer), ("ackseq", f"{sequence:x}"), ("destuuid", uuid))

@@ -9,6 +9,7 @@ import msgspec
 
 from relevo.heartbeat.events import NOTHING_HEARD, Mark, PeerState, Reason
 from relevo.heartbeat.gaps import Gaps
+from relevo.heartbeat.handover import Handover
 from relevo.heartbeat.wire import Message
 
 WINDOW_MESSAGES = 512
@@ -127,6 +128,7 @@ class Peer:
         answered_generation: the newest generation seen with a good signature; our messages name it.
         heard_ms: the last sign of life (or our start).
         deadline_ms: when silence becomes death.
+        handover: of resources with it while it is an original Heartbeat; None where that is not possible.
         graced: the deadline was already put off once because of a pause of our own.
     """
 
@@ -141,6 +143,7 @@ class Peer:
     highest_held: Mark = NOTHING_HEARD
     held_since_ms: int | None = None
     present: Incarnation | None = None
+    handover: Handover | None = None
     answered_generation: int = 0
     graced: bool = False
     state: PeerState = PeerState.UNKNOWN
@@ -149,12 +152,22 @@ class Peer:
     boot_id: str = ""
     config_hash: str = ""
 
+    @property
+    def original(self) -> bool:
+        """It was heard, and it is no Relevo."""
+        return self.present is not None and not self.relevo
+
+    def handed_over(self) -> dict[str, Any] | None:
+        """What the node daemon is told of the hand-over of resources; None unless it is an original."""
+        return self.handover.view() if self.handover is not None and self.original else None
+
     def visible(self) -> tuple[object, ...]:
         """What others can see of it, facts excluded: a difference is worth telling."""
         generation = self.present.generation if self.present else 0
         links = tuple(link.up for link in self.links.values())
         confirmed = self.present is not None and self.present.confirmed
-        return self.state, self.late, self.relevo, self.boot_id, self.config_hash, generation, confirmed, links
+        said = self.boot_id, self.config_hash, self.handed_over()
+        return self.state, self.late, self.relevo, said, generation, confirmed, links
 
     def refusal(self, received: Received, *, impatient: bool) -> Reason | None:
         """Why a message cannot be accepted now; None if it can.
@@ -222,6 +235,7 @@ class Peer:
             "late": self.late,
             "silent_ms": awake_ms - self.heard_ms,
             "relevo": self.relevo,
+            "original": self.handed_over(),
             "hears_us": present is not None and present.confirmed,
             "links": {name: "up" if link.up else "down" for name, link in self.links.items()},
             "generation": present.generation if present else 0,

@@ -296,6 +296,24 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     facts: NodeFacts | None = None
 
 
+class Original(msgspec.Struct, frozen=True, kw_only=True):
+    """The other node runs an original Heartbeat 3; groups are `ours` and `theirs`, by the node that services prefer.
+
+    Attributes:
+        node: its name.
+        claims: the groups that are this node's to run, as the original knows.
+        giving: those that it has agreed to take and waits for.
+        declined: those that a person there has handed over to this node.
+        current: the heartbeats have heeded this node's last word; what they claim rests on it.
+    """
+
+    node: str
+    claims: frozenset[str] = frozenset()
+    giving: frozenset[str] = frozenset()
+    declined: frozenset[str] = frozenset()
+    current: bool = False
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a plan depends on.
 
@@ -313,6 +331,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         ready_ms: node -> how long it has been there and ready, without a break, as far as this node has seen.
         fenceable: nodes that can be switched off from here.
         capacities: node -> how much its services may cost together; none or 0: as much as they like.
+        original: the other node, if it runs an original Heartbeat.
     """
 
     me: str
@@ -328,6 +347,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     ready_ms: dict[str, int] = {}
     fenceable: frozenset[str] = frozenset()
     capacities: dict[str, int] = {}
+    original: Original | None = None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

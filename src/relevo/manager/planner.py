@@ -29,6 +29,7 @@ from relevo.manager.model import (
     Step,
     Verdict,
 )
+from relevo.manager.original import start_waits_for, stop_waits_for, together
 from relevo.manager.reach import gain, hindrance, listed, lost
 from relevo.manager.record import OBEYED_BY_ALL, obeyed, settled, unaware, with_forced
 from relevo.manager.standing import Standing, mirrors_of
@@ -53,6 +54,7 @@ def plan(snapshot: Snapshot) -> Plan:
         standings = found[service.name] = _standings(snapshot, service, places)
         decisions[service.name] = _decide(snapshot, service, standings)
         places.decided(service, decisions[service.name])
+    decisions = together(snapshot, decisions)
     targets = {name: decision.target for name, decision in decisions.items()}
     for name, standings in sorted(found.items()):
         service, decision = snapshot.services[name], decisions[name]
@@ -127,7 +129,9 @@ def _decide(snapshot: Snapshot, service: Service, standings: dict[str, Standing]
         return Decision(service=service.name, target=forced, reason=f"A person forces it onto {forced}.")
     active = [standing for standing in standings.values() if standing.active]
     if len(active) > 1:
-        winner = max(active, key=lambda standing: standing.claim)
+        # an original that meets us again stops everything by itself
+        original = snapshot.original.node if snapshot.original is not None else ""
+        winner = max(active, key=lambda standing: (standing.node != original, standing.claim))
         others = ", ".join(standing.node for standing in active if standing is not winner)
         return Decision(
             service=service.name, target=winner.node, reason=f"It runs twice; {winner.node} keeps it, {others} stops."
@@ -344,12 +348,16 @@ def _work(snapshot: Snapshot, service: Service, standings: dict[str, Standing], 
     winner = standings[decision.target] if decision.target is not None else None
     if not here and mine.active and winner is not None and winner.active and winner.target != winner.node:
         return Work(waits_for=f"{winner.node} has not said yet that it keeps it")
+    if not here and mine.active and (waits := stop_waits_for(snapshot, service, decision)):
+        return Work(waits_for=waits)
     if here and not mine.active:
         for other in others:
             if not other.known and not _is_forced_past(snapshot, service, other):
                 return Work(waits_for=f"{other.node} has not told whether it runs there")
             if other.active:
                 return Work(waits_for=f"{other.node} has not stopped it yet")
+        if waits := start_waits_for(snapshot, service):
+            return Work(waits_for=waits)
     return steps_of(snapshot, service, told, here=here)
 
 

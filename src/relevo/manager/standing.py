@@ -99,7 +99,16 @@ class Standing:
             return f"{self.node} is in standby"
         if self.facts is not None and self.facts.leaving:
             return f"{self.node} is leaving"
-        return self.ban or self.outvoted or self.objection
+        return self.ban or self.outvoted or self.objection or self.declined
+
+    @property
+    def declined(self) -> str:
+        """That the original Heartbeat there has handed the service over at a person's word; empty when it has not."""
+        original = self._snapshot.original
+        group = "theirs" if original is not None and self._service.prefer == original.node else "ours"
+        if original is None or self.node != original.node or group not in original.declined:
+            return ""
+        return f"{self.node} has handed it over (hb_standby)"
 
     @property
     def outvoted(self) -> str:

@@ -44,6 +44,7 @@ from relevo.manager.model import (
     MirrorFacts,
     NodeFacts,
     NodeView,
+    Original,
     Permission,
     Plan,
     Reach,
@@ -54,11 +55,12 @@ from relevo.manager.model import (
     decode_record,
     encode_record,
 )
+from relevo.manager.original import Wishes, wishes
 from relevo.manager.planner import obstacles
 from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import with_kept
 from relevo.manager.standing import LIVE
-from relevo.node import views
+from relevo.node import original, views
 from relevo.node.config_file import ConfigFile
 from relevo.node.duties import Duties
 from relevo.node.fencer import Fencer
@@ -74,6 +76,8 @@ _log = structlog.get_logger()
 AT_REST = frozenset({ServiceState.STARTED, ServiceState.STOPPED, ServiceState.FAILED})
 """States of a service that are worth an event."""
 
+PAIR = 2
+"""An original Heartbeat with haresources knows so many nodes."""
 MAX_PASSES = 4
 """Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
 
@@ -118,6 +122,7 @@ class Brain:
         plan: the last one.
         record: the newest cluster record, on stable storage here.
         leaving: this node is on its way out.
+        original: the other node, if it runs an original Heartbeat.
         words: what the alerts of this node publish.
     """
 
@@ -152,6 +157,8 @@ class Brain:
         self.plan = Plan()
         self.record = _stored_record(store)
         self.leaving = False
+        self.original: Original | None = None
+        self._wishes = Wishes(number=time.time_ns() // 1_000_000)  # no word of an earlier run may pass for one of this
         self._unstored: State | None = None
         self._changed = changed
         self._obeyed: list[Event] = []
@@ -206,7 +213,7 @@ class Brain:
         before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
         self._suspect_peers_of_lost_links(before)
-        peers = self._peers.views(heartbeat)
+        peers = self._with_original(self._peers.views(heartbeat), heartbeat)
         self._fencer.look(peers)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
         unstored = self._unstored
@@ -238,6 +245,27 @@ class Brain:
         self._resolve(services)
         self._tell()
         return self.plan
+
+    def _with_original(self, peers: dict[str, NodeView], heartbeat: Message | None) -> dict[str, NodeView]:
+        """The peers, an original Heartbeat among them as if it told what it runs."""
+        found = original.found(self._config, self._me, heartbeat, self._wishes.number)
+        if found is None:
+            self.original = None
+            return peers
+        self.original, told = found
+        name = self.original.node
+        return {**peers, name: original.view_of(self._config, told, peers[name], self._mirrors, name)}
+
+    def wishes(self, facts: NodeFacts) -> Wishes | None:
+        """What the heartbeats are told for the hand-over with an original Heartbeat; None where there can be none."""
+        if self._seen is None or len(self._config.nodes) != PAIR:
+            return None
+        mine = NodeView(alive=Alive.ALIVE, facts=facts)
+        seen = msgspec.structs.replace(self._seen, nodes={**self._seen.nodes, self._me: mine}, record=self.record)
+        made = wishes(seen, self.plan)
+        if msgspec.structs.replace(made, number=self._wishes.number) != self._wishes:
+            self._wishes = msgspec.structs.replace(made, number=self._wishes.number + 1)
+        return self._wishes
 
     def facts(self, services: dict[str, ServiceFacts]) -> NodeFacts:
         """What this node publishes."""
@@ -336,6 +364,7 @@ class Brain:
             ready_ms=self._ready_ms(now_ms, peers),
             capacities={name: node.capacity for name, node in self._config.nodes.items()},
             fenceable=frozenset(name for name, node in self._config.nodes.items() if node.fencing) - {self._me},
+            original=self.original,
         )
         return self._seen
 

@@ -181,7 +181,8 @@ class Daemon:
         if self._config.alerts:
             self._brain.words = self._alerts.look(self._state(), self._brain.nodes, now_ms())
         # The facts that announce a step are on their way before the step begins.
-        self._publisher.publish(self._brain.facts(self._executor.facts()))
+        facts = self._brain.facts(self._executor.facts())
+        self._publisher.publish(facts, self._brain.wishes(facts))
         self._keep_failures()
         async with self._told:
             self._told.notify_all()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import pathlib
 
+import msgspec
 import structlog
 
 from relevo.base.control import acall
 from relevo.base.errors import RelevoError
 from relevo.manager.model import NodeFacts, encode_facts
+from relevo.manager.original import Wishes
 
 RETRY_MS = 100
 REFRESH_MS = 2000
@@ -29,13 +31,14 @@ class Publisher:
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
         self._facts: NodeFacts | None = None
-        self._sent: NodeFacts | None = None
+        self._sent: tuple[NodeFacts, Wishes | None] | None = None
+        self._wishes: Wishes | None = None
         self._news = asyncio.Event()
 
-    def publish(self, facts: NodeFacts) -> None:
-        """These are the facts from now on."""
-        self._facts = facts
-        if facts != self._sent:
+    def publish(self, facts: NodeFacts, wishes: Wishes | None = None) -> None:
+        """These are the facts from now on, and what is wished for the hand-over with an original Heartbeat."""
+        self._facts, self._wishes = facts, wishes
+        if (facts, wishes) != self._sent:
             self._news.set()
 
     async def run(self) -> None:
@@ -47,12 +50,13 @@ class Publisher:
             except TimeoutError:
                 self._sent = None
             self._news.clear()
-            facts = self._facts
-            if facts is None or facts == self._sent:
+            facts, wishes = self._facts, self._wishes
+            if facts is None or (facts, wishes) == self._sent:
                 continue
+            hold = {} if wishes is None else {"hold": msgspec.to_builtins(wishes)}
             try:
-                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(facts))
-                self._sent = facts
+                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(facts), **hold)
+                self._sent = facts, wishes
             except RelevoError as error:
                 self._sent = None
                 _log.warning("facts_not_published", why=str(error))

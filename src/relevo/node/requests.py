@@ -254,7 +254,9 @@ class Requests:
         mine = self._executor.facts()
         if any(told.state is not ServiceState.STOPPED for told in mine.values()):
             return False
-        waited = [name for name, found in self._brain.plan.decisions.items() if found.target not in {None, self._me}]
+        original = self._brain.original.node if self._brain.original is not None else None  # it starts at our goodbye
+        free = {None, self._me, original}
+        waited = [name for name, found in self._brain.plan.decisions.items() if found.target not in free]
         return all(self._runs_elsewhere(name) for name in waited)
 
     def _runs_elsewhere(self, service: str) -> bool:

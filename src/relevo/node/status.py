@@ -9,6 +9,7 @@ from relevo.base.control import Message
 from relevo.config.load import pings
 from relevo.config.model import Config
 from relevo.manager.model import RECORD_FORMAT, UP_TO_DATE, Alive, NodeFacts, NodeView, ServiceState
+from relevo.node import original
 from relevo.node.brain import Brain
 from relevo.node.history import History
 
@@ -38,7 +39,13 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
         "me": me,
         "config_hash": config.hash,
         "alarms": [*alarms, *_outages(services, mirrors)],
-        "risks": [*_risks(config), *pings(config), *_left_alone(config, brain), *_versions(nodes)],
+        "risks": [
+            *_risks(config),
+            *pings(config),
+            *_left_alone(config, brain),
+            *_versions(nodes),
+            *_original(config, brain),
+        ],
         "nodes": nodes,
         "services": services,
         "mirrors": mirrors,
@@ -108,6 +115,10 @@ def _versions(nodes: Message) -> list[str]:
     return [sentence + "what only the newer one knows rests until both have it."]
 
 
+def _original(config: Config, brain: Brain) -> list[str]:
+    return original.limits(config, brain.original.node) if brain.original is not None else []
+
+
 def _left_alone(config: Config, brain: Brain) -> list[str]:
     return [
         f"Service {name} is in maintenance: nothing is started, stopped or restarted, and nothing fails over."
@@ -136,6 +147,7 @@ def _nodes(config: Config, me: str, brain: Brain, heartbeat: Message | None) -> 
             "config_hash": "" if view is None or view.facts is None else view.facts.config_hash,
             "unread": "" if view is None or view.facts is None else view.facts.unread,
             **_program(None if name == me else view or _UNHEARD),
+            "original": brain.original is not None and brain.original.node == name,
         }
     return found
 

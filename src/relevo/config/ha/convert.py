@@ -239,6 +239,8 @@ class _Converter:
         self._say(f'prefer = "{group.node}"')
         failback = self._s.ha.failback != "off"
         self._say(f"auto_failback = {str(failback).lower()}", self._where("auto_failback"))
+        if self._s.ha.failback == "legacy":
+            self._say(f"haresources = {json.dumps(str(group.words[0]))}", "by this word the other node asks for it")
         words = [word for word in group.words if _address(word) is None]
         addresses = [word for word in group.words if _address(word) is not None]
         if group.words != (*words, *addresses):
