@@ -1,4 +1,4 @@
-"""How long the first page of a folder of 100,000 entries takes: read anew, and with its order remembered."""
+"""The first page of a folder of 100,000 entries: for the first time, after a change, and with its order remembered."""
 
 from __future__ import annotations
 
@@ -39,13 +39,15 @@ async def main() -> None:
         folder = pathlib.Path(scratch, "volume/many")
         make(folder)
         async with bench(pathlib.Path(scratch)) as it:
+            first = await first_page_ms(it)
             anew = []
             for number in range(5):
                 touch(folder, f"new {number}")
                 await asyncio.sleep(0.2)  # a folder that was changed a moment ago is not remembered
                 anew.append(await first_page_ms(it))
             again = [await first_page_ms(it) for _ in range(AGAIN)]
-    print(f"first page of {COUNT} entries: {statistics.median(anew):.0f} ms read anew, ", end="")
+    print(f"first page of {COUNT} entries: {first:.0f} ms for the first time, ", end="")
+    print(f"{statistics.median(anew):.0f} ms after a change, ", end="")
     print(f"{statistics.median(again):.1f} ms with its order remembered")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from files_bench import Bench, bench, until
 from relevo.files import bin as rubbish
@@ -311,8 +313,20 @@ def test_pages_of_a_large_folder(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
         assert names(99, 9) == ["c"]
         (tmp_path / "a").touch()
         assert names(2, 1) == ["a"]
+        (tmp_path / "B2").rename(tmp_path / "0")
+        (tmp_path / "x").rmdir()
+        (tmp_path / "x").touch()
+        assert names(0, 9) == ["y", "0", "a", "ána 1", "b10", "c", "x"]
     finally:
         volume.close()
+
+
+@given(st.sets(st.text("aB1ñ0 ", min_size=1)), st.sets(st.text("aB1ñ0 ", min_size=1)), st.integers(0, 9))
+def test_an_order_is_mended_as_if_it_were_made_anew(before: set[str], after: set[str], new_max: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "ORDERS_MAX_NEW", new_max)
+        known = order.sorted_names(list(before), [])
+        assert order.sorted_names(list(after), known) == sorted(after, key=lambda name: (order.natural_key(name), name))
 
 
 @pytest.mark.parametrize("names", [["a1", "a02", "a10", "a b", "ab"], ["1", "2", "10", " ", "a"], ["m", "Ñ", "o"]])

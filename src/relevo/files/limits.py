@@ -65,6 +65,8 @@ ORDERS_MIN_NAMES = 1000
 """The order of a folder with fewer names is not worth remembering."""
 ORDERS_MAX_NAMES = 500_000
 """Names whose order is remembered, over all folders."""
+ORDERS_MAX_NEW = 2000
+"""With more names that were not there before, all are sorted again."""
 SETTLED_NS = 100_000_000
 """A folder that was changed more recently may change again without its modification time telling (a kernel's tick)."""
 COPY_SLICE_BYTES = 32 << 20
