@@ -7,6 +7,7 @@ APT_LAB := heartbeat nftables apache2 systemd dbus python3-aiosmtpd litmus cadav
 APT_DRIVES := samba samba-vfs-modules smbclient libnss-wrapper
 APT_BROWSER := chromium fonts-dejavu-core
 APT_INTEROP := heartbeat systemd dbus pacemaker corosync pacemaker-cli-utils resource-agents
+APT_BENCH_FILES := nginx apache2 rclone
 APT_BENCH := qemu-system-common nbdkit glusterfs-server glusterfs-client
 export DEBIAN_FRONTEND := noninteractive
 DEMO_ARGS ?=
@@ -17,7 +18,7 @@ AXE_SHA512 := FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFN
 AXE := $(VENV)/axe-$(AXE_VERSION).min.js
 STATIC := src/relevo/files/pages/static/vendor
 
-.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts steady interop interop-short bench bench-mirror bench-failover bench-listing bench-drives torture clean
+.PHONY: help setup demo test lint unit sim sim-mirror sim-others lab browser screenshots vendor lab-cluster lab-parts steady interop interop-short bench bench-mirror bench-failover bench-listing bench-drives bench-files torture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,7 +108,7 @@ interop: setup ## the kernel's drbd, systemd, Pacemaker, every case; prints thei
 interop-short: setup ## the same in a short form
 	@$(BIN)/pytest -q tests/interop -m short
 
-bench: bench-mirror bench-failover bench-listing ## every measurement, written to bench/results
+bench: bench-mirror bench-failover bench-listing bench-files ## every measurement, written to bench/results
 
 bench-mirror: setup ## the mirror beside plain disks, qemu and GlusterFS; its growth; its resync
 	@tools/install-packages $(APT_BENCH)
@@ -120,6 +121,10 @@ bench-failover: setup ## how long the service is away: an address and Apache bes
 bench-drives: setup ## what network drives cost that keep what they acknowledge
 	@tools/install-packages $(APT_DRIVES)
 	@$(BIN)/python bench/drives.py
+
+bench-files: setup ## the file service beside nginx, Apache mod_dav and rclone: uploads, downloads, listings
+	@tools/install-packages $(APT_BENCH_FILES) || echo "what is not installed is left out"
+	@PYTHONPATH=tests $(BIN)/python -m bench files
 
 bench-listing: setup ## the first page of a folder of 100,000 entries
 	@PYTHONPATH=tests $(BIN)/python bench/listing.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import address, attach, failover, growth, mirror, resync
+from bench import address, attach, failover, files, growth, mirror, resync
 
 ALL = {
     "mirror": mirror.main,
@@ -13,6 +13,7 @@ ALL = {
     "attach": attach.main,
     "address": address.main,
     "failover": failover.main,
+    "files": files.main,
 }
 
 

@@ -39,13 +39,7 @@ def machine() -> dict[str, str]:
 
 def write(name: str, command: str, rows: list[dict[str, Any]], raw: dict[str, Any]) -> None:
     """Print a table and keep everything in `bench/results/NAME.json`."""
-    table = Table(title=name)
-    for column in rows[0]:
-        table.add_column(column, no_wrap=isinstance(rows[0][column], str))
-    for row in rows:
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    console = Console()
-    (console if console.is_terminal else Console(width=FILE_COLUMNS)).print(table)
+    show(name, rows)
     result = {
         "name": name,
         "command": command,
@@ -56,3 +50,14 @@ def write(name: str, command: str, rows: list[dict[str, Any]], raw: dict[str, An
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print a table."""
+    table = Table(title=title)
+    for column in rows[0]:
+        table.add_column(column, no_wrap=isinstance(rows[0][column], str))
+    for row in rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    console = Console()
+    (console if console.is_terminal else Console(width=FILE_COLUMNS)).print(table)
