@@ -26,7 +26,7 @@ from relevo.base.durable import sync_fd
 from relevo.device.connection import connection_at
 from relevo.device.mount import umount
 from relevo.mirror.create import create_metadata
-from volume_writers import MISSING, VolumeWriters, lost_uploads
+from volume_writers import MISSING, VolumeWriters, found, lost_uploads
 
 FAST = 'timeout = "8 s"\nping_interval = "1 s"\nping_timeout = "6 s"\nconnect_interval = "200 ms"\n'
 """A dead server's link ends by its reset. A live one that a busy machine holds up must not be given up: alone, with
@@ -302,12 +302,10 @@ class Course:
         target = self._mount(side)
         try:
             for name, allowed in self._safe.items():
-                found = MISSING
-                with contextlib.suppress(FileNotFoundError):
-                    found = hashlib.sha256((target / name).read_bytes()).hexdigest()
-                if found not in allowed:
-                    raise Lost(f"{name} is {found}, not {' or '.join(allowed)}")
-                self._safe[name] = {found}
+                there = found(target, name)
+                if there not in allowed:
+                    raise Lost(f"{name} is {there}, not {' or '.join(allowed)}")
+                self._safe[name] = {there}
             if lost := lost_uploads(target, self._offsets):
                 raise Lost("; ".join(lost))
         finally:

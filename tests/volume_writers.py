@@ -9,24 +9,41 @@ import hashlib
 import os
 import pathlib
 import random
+import time
 from collections.abc import Callable
 
 import msgspec
 
 from relevo.files import bin as rubbish
-from relevo.files import tree, uploads
+from relevo.files import lock_store, locks, properties, tree, uploads
 from relevo.files.accounts import store
 from relevo.files.accounts.model import Accounts
+from relevo.files.dav import stored
 from relevo.files.volume import Volume, write_all
 
 MISSING = "missing"
 NAMES = 8
 SIZES = (10, 4096, 20_000)
 ACCOUNTS = f".relevo/{store.FOLDER}/{store.FILE}"
+PROPERTY = "property:"
+"""Before a path: not the file's content is meant, but what WebDAV's clients have said about it."""
+_SAID = ("u:", "said")
 
 
 def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def found(root: pathlib.Path, name: str) -> str:
+    """The digest of what is there, or `MISSING`."""
+    path = root / name.removeprefix(PROPERTY)
+    try:
+        if name.startswith(PROPERTY):
+            said = properties.decode(properties.raw(os.fspath(path)))
+            return digest_of(said[_SAID].encode()) if _SAID in said else MISSING
+        return digest_of(path.read_bytes())
+    except FileNotFoundError:
+        return MISSING
 
 
 class VolumeWriters:
@@ -39,8 +56,10 @@ class VolumeWriters:
     """
 
     def __init__(self, root: pathlib.Path, safe: dict[str, set[str]], offsets: dict[str, tuple[int, str]]) -> None:
+        self._root = root
         self._safe = safe
         self._offsets = offsets
+        self._held: dict[int, locks.Lock] = {}
         self.volume = Volume(root)
         for area, name in self.volume.open():
             self.volume.purge(area, name)
@@ -50,6 +69,7 @@ class VolumeWriters:
         """One change. Raises OSError when the disk fails."""
         changes: list[Callable[[int, random.Random], None]] = [
             *[self._put] * 3, self._remove, self._discard, self._rename, self._upload, self._permit,
+            self._say, self._lock, self._over,
         ]  # fmt: skip
         chance.choice(changes)(number, chance)
 
@@ -58,15 +78,20 @@ class VolumeWriters:
 
     def _present(self, number: int, chance: random.Random) -> str | None:
         """A file of ours that is there for certain."""
-        known = [name for name, found in self._safe.items() if name.startswith(f"writer-{number}/")]
+        known = [
+            name for name in list(self._safe) if name.startswith(f"writer-{number}/")
+        ]  # others add names meanwhile
         there = sorted(name for name in known if len(self._safe[name]) == 1 and MISSING not in self._safe[name])
         return chance.choice(there) if there else None
 
-    def _may_be(self, name: str, *found: str) -> None:
-        self._safe[name] = self._safe.get(name, {MISSING}) | set(found)
+    def _may_be(self, name: str, *contents: str) -> None:
+        self._safe[name] = self._safe.get(name, {MISSING}) | set(contents)
 
     def _put(self, number: int, chance: random.Random) -> None:
-        name, data = self._name(number, chance), chance.randbytes(chance.choice(SIZES))
+        self._put_at(self._name(number, chance), chance)
+
+    def _put_at(self, name: str, chance: random.Random) -> str:
+        data = chance.randbytes(chance.choice(SIZES))
         self._may_be(name, digest_of(data))
         temporary = self.volume.new_temporary()
         write_all(temporary.fd, [data])
@@ -74,6 +99,7 @@ class VolumeWriters:
         self.volume.publish(temporary, tuple(name.split("/")))
         self._safe[name] = {digest_of(data)}
         self.volume.release(temporary)
+        return digest_of(data)
 
     def _remove(self, number: int, chance: random.Random) -> None:
         if (name := self._present(number, chance)) is not None:
@@ -96,7 +122,7 @@ class VolumeWriters:
         (content,) = self._safe[old]
         self._may_be(old, MISSING)
         self._may_be(new, content)
-        tree.move(self.volume, tuple(old.split("/")), tuple(new.split("/")), replace=True)
+        tree.move(self.volume, tuple(old.split("/")), tuple(new.split("/")), replace=tree.Replace.FILE)
         self._safe[old], self._safe[new] = {MISSING}, {content}
 
     def _upload(self, number: int, chance: random.Random) -> None:
@@ -119,6 +145,48 @@ class VolumeWriters:
         uploads.finish(self.volume, upload, handle)
         self._safe[name] = {digest_of(data)}
         handle.close()
+
+    def _say(self, number: int, chance: random.Random) -> None:
+        """A property; what replaces the file takes it over. Whoever holds its lock may do both."""
+        name, value = f"said-{number}", chance.randbytes(8).hex()
+        held = self._held.get(number)
+        with locks.submitting(frozenset({held.token} if held is not None else ())):
+            if name not in self._safe or MISSING in self._safe[name] or chance.random() < 0.3:
+                self._put_at(name, chance)
+                return
+            self._may_be(PROPERTY + name, digest_of(value.encode()))
+            stored.change(self.volume, (name,), lambda _: {_SAID: value})
+            self._safe[PROPERTY + name] = {digest_of(value.encode())}
+
+    def _lock(self, number: int, chance: random.Random) -> None:
+        """A lock is taken, and the next time released."""
+        if (held := self._held.pop(number, None)) is not None:
+            place = self._place(held)
+            self._may_be(place, MISSING)
+            lock_store.release(self.volume, held)
+            self._safe[place] = {MISSING}
+            return
+        ends_s = time.time() + 3600
+        lock = locks.Lock(locks.new_token(), (f"said-{number}",), False, False, "", "", 3600, ends_s)  # noqa: FBT003
+        lock_store.take(self.volume, lock)
+        self._safe[self._place(lock)] = {found(self._root, self._place(lock))}
+        self._held[number] = lock
+
+    @staticmethod
+    def _place(lock: locks.Lock) -> str:
+        return f".relevo/{lock_store.FOLDER}/{lock.token.removeprefix(locks.SCHEME)}"
+
+    def _over(self, number: int, chance: random.Random) -> None:
+        """A folder takes the place of another one, in one step for whoever looks."""
+        old, new = f"pair-{number}/old/x", f"pair-{number}/new/x"
+        content = self._put_at(new, chance)
+        self._may_be(new, MISSING, *self._safe.get(old, {MISSING}))  # they may have changed places already
+        self._may_be(old, content)
+        source, target = tuple(new.split("/"))[:2], tuple(old.split("/"))[:2]
+        trash = tree.move(self.volume, source, target, replace=tree.Replace.ANYTHING)
+        self._safe[old], self._safe[new] = {content}, {MISSING}
+        if trash is not None:
+            self.volume.purge("trash", trash)
 
     def _permit(self, number: int, chance: random.Random) -> None:
         """Permissions, which are one file; one of the writers changes them."""
