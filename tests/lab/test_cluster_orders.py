@@ -10,6 +10,7 @@ import pytest
 
 from cluster_load import Cluster
 from relevo.lab.lab import Lab, Options
+from relevo.lab.scene import URL
 
 DISK_BYTES = 64 << 20
 ADDRESS = "192.168.0.29/24"
@@ -100,3 +101,34 @@ def test_what_is_foretold_of_a_death_is_what_happens(cluster: Cluster) -> None:
     assert kept[: len(told)] == told
     cluster.lab.boot("nodo1")
     cluster.story.await_service_on("nodo1")
+
+
+def test_accounts_given_on_the_passive_server_survive_a_power_cut_after_the_answer(cluster: Cluster) -> None:
+    """Users, permissions, a session and a link: each is there on the other server, the moment after its answer."""
+    cluster.story.await_service_on("nodo1")
+    password = b"correct horse\n"
+    for words in (("root", "--admin"), ("ana",)):
+        command = ["relevo", "user", "add", *words, "--password-stdin"]
+        cluster.lab.run("nodo2", command, stdin=password, capture=True, check=True)
+    _said(cluster, "nodo2", "share", "add", "docs", "/docs")
+    _said(cluster, "nodo2", "share", "permit", "docs", "ana", "manage")
+    assert "no user tom" in _said(cluster, "nodo2", "share", "permit", "docs", "tom", "read", refused=True)
+    jar = str(cluster.scratch / "ana.cookies")
+    form = ["-d", "name=ana", "-d", "password=correct horse"]
+    assert _curl(cluster, "-c", jar, *form, URL + ".relevo/login") == 303
+    assert _curl(cluster, "-b", jar, URL + "docs/") == 200
+    link = _said(cluster, "nodo2", "share", "link", "/docs", "--as", "ana").split()[0]
+    cluster.lab.crash("nodo1")
+    cluster.story.await_service_away_from("nodo1")
+    assert _curl(cluster, "-b", jar, URL + "docs/") == 200
+    assert _curl(cluster, URL + "docs/") == 401
+    assert _curl(cluster, link + "/") == 200
+    _said(cluster, "nodo2", "user", "logout", "ana")
+    assert _curl(cluster, "-b", jar, URL + "docs/") == 401
+    assert _curl(cluster, "-u", "ana:correct horse", URL + "docs/") == 200
+
+
+def _curl(cluster: Cluster, *words: str) -> int:
+    """The status that the client gets."""
+    done = cluster.lab.run("client", ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", *words], capture=True)
+    return int(done.stdout)
