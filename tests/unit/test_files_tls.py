@@ -20,6 +20,8 @@ from files_bench import Bench, bench
 from relevo.config import certificates
 from relevo.config.model import FilesTls
 from relevo.files import selfmade
+from relevo.files.client import put_file
+from relevo.files.client.errors import CertificateNotTrusted
 from relevo.files.daemon import listen
 
 NOW = dt.datetime.now(dt.UTC)
@@ -84,6 +86,10 @@ def test_one_is_made_and_both_servers_show_it(tmp_path: pathlib.Path) -> None:
                 assert "Strict-Transport-Security" not in answer.headers
             async with it.http.post(it.url + ".relevo/login", data=form, allow_redirects=False) as answer:
                 assert "; Secure" not in answer.headers["Set-Cookie"]
+            source = tmp_path / "source"
+            source.write_bytes(b"x")
+            with pytest.raises(CertificateNotTrusted, match="SSL_CERT_FILE"):
+                await put_file(source, url + "open/x")
             before = await shown(port)
             await it.service.close()
             with pytest.raises((ssl.SSLError, ConnectionError)):

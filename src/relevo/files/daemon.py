@@ -92,13 +92,7 @@ def order_key(config: Config) -> bytes | None:
 
 def names_of(config: Config, files: FilesResource) -> tuple[str, ...]:
     """What a certificate that is made is for: the names that are configured, the service's addresses, the nodes."""
-    addresses = [
-        str(item.address.ip)
-        for service in config.services.values()
-        if files in service.resources
-        for item in service.resources
-        if isinstance(item, AddressResource)
-    ]
+    addresses = (str(address) for address in addresses_with(config, files))
     return (*(files.tls.names if files.tls is not None else ()), *addresses, *config.nodes)
 
 

@@ -21,6 +21,10 @@ class ServerRefused(TransferFailed):
         self.status = status
 
 
+class CertificateNotTrusted(TransferFailed):
+    """Nobody whom this machine trusts vouches for the server's certificate."""
+
+
 class ChecksumDiffers(TransferFailed):
     """What is there is not what was sent, or what came is not what is there."""
 

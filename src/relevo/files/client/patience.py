@@ -16,7 +16,7 @@ import aiohttp
 
 from relevo.base.units import format_duration_ms
 from relevo.files import limits
-from relevo.files.client.errors import GaveUp, Interrupted, ServerRefused
+from relevo.files.client.errors import CertificateNotTrusted, GaveUp, Interrupted, ServerRefused
 
 _COME_AGAIN = frozenset({408, 423, 425, 429, 502, 503, 504})
 _SENTENCE_MAX_BYTES = 4096
@@ -74,6 +74,7 @@ async def attempt(first_s: float = limits.STALL_S) -> AsyncIterator[Timer]:
 
     Raises:
         Interrupted: it broke off; the reason is its text.
+        CertificateNotTrusted: no attempt will succeed.
     """
     try:
         async with asyncio.timeout(first_s) as timeout:
@@ -86,6 +87,12 @@ async def attempt(first_s: float = limits.STALL_S) -> AsyncIterator[Timer]:
         raise Interrupted("the connection was closed") from error
     except aiohttp.InvalidURL as error:
         raise ServerRefused(f"{error} is not the address of a file server.", 0) from error
+    except aiohttp.ClientConnectorCertificateError as error:
+        why = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
+        raise CertificateNotTrusted(
+            f"The certificate of {error.host} is not trusted ({why}).",
+            "Name one that is: SSL_CERT_FILE=FILE relevo …; or use the name that it was made for.",
+        ) from error
     except (aiohttp.ClientConnectionError, OSError) as error:
         raise Interrupted(_reason(error)) from error
 
