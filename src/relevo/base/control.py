@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 import msgspec
-import structlog
 
 from relevo.base.errors import RelevoError
 
@@ -27,7 +26,6 @@ Watcher = Callable[[Message], AsyncIterator[Message]]
 
 MAX_LINE_BYTES = 4 << 20
 CONNECT_TIMEOUT_S = 5.0
-_log = structlog.get_logger()
 
 
 class DaemonUnreachable(RelevoError):
@@ -254,7 +252,9 @@ class ControlServer:
             answer = {"ok": True, **await self._handlers[name](request)}
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is answered; the daemon lives on
             if not isinstance(error, RelevoError):
-                _log.exception("request_failed", request=line[:200])
+                import structlog  # slow to import, and every command imports this module
+
+                structlog.get_logger().exception("request_failed", request=line[:200])
             answer = error_answer(error)
         writer.write(encode(answer))
         await writer.drain()

@@ -2,38 +2,85 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from relevo import __version__
 from relevo.base.paths import Paths
-from relevo.cli import (
-    accounts,
-    alerts,
-    check,
-    cluster,
-    daemons,
-    demo,
-    history,
-    import_ha,
-    lab,
-    mirror,
-    ocf,
-    orders,
-    transfer,
-    units,
-    volume,
-)
 from relevo.cli.context import context, errors_as_sentences
 
 _DEFAULT = Paths()
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells use it."""
 
+COMMANDS = {
+    "check": "check:check",
+    "import": "import_ha:import_ha",
+    "status": "cluster:status",
+    "standby": "orders:standby",
+    "online": "orders:online",
+    "move": "orders:move",
+    "ban": "orders:ban",
+    "clear": "orders:clear",
+    "maintenance": "orders:maintenance",
+    "explain": "orders:explain",
+    "rebalance": "orders:rebalance",
+    "history": "history:history",
+    "leave": "cluster:leave",
+    "force": "cluster:force",
+    "fence": "cluster:fence",
+    "cleanup": "orders:cleanup",
+    "put": "transfer:put",
+    "get": "transfer:get",
+    "demo": "demo:demo",
+    "heartbeat": "daemons:heartbeat",
+    "node": "daemons:node",
+    "witness": "daemons:witness",
+    "files": "daemons:files",
+    "user": "accounts:user",
+    "group": "accounts:group",
+    "share": "accounts:share",
+    "audit": "accounts:audit",
+    "mirror": "mirror:app",
+    "volume": "volume:app",
+    "alerts": "alerts:app",
+    "ocf": "ocf:app",
+    "units": "units:app",
+    "lab": "lab:app",
+}
+"""Command -> module and what it has there: a function, or the Typer of its own commands. In the order of the help."""
+
+
+class _Lazy(TyperGroup):
+    """Imports what a command needs when it is called: each needs little of what all of them need together."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
+        """The command of a name; None when there is none."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        found = getattr(importlib.import_module(f"relevo.cli.{module}"), name)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(add_completion=False)
+            single.command(cmd_name)(found)
+            found = single
+        made = typer.main.get_command(found)
+        made.name = cmd_name
+        return made
+
+
 app = typer.Typer(
     name="relevo",
+    cls=_Lazy,
     help="A file server for two Linux servers that goes on when one of them dies.",
     no_args_is_help=True,
     add_completion=False,
@@ -64,41 +111,6 @@ def root(
 ) -> None:
     """Options that stand before the command."""
     ctx.obj = context(Paths(etc, state, run, drbd_conf), node)
-
-
-app.command("check")(check.check)
-app.command("import")(import_ha.import_ha)
-app.command("status")(cluster.status)
-app.command("standby")(orders.standby)
-app.command("online")(orders.online)
-app.command("move")(orders.move)
-app.command("ban")(orders.ban)
-app.command("clear")(orders.clear)
-app.command("maintenance")(orders.maintenance)
-app.command("explain")(orders.explain)
-app.command("rebalance")(orders.rebalance)
-app.command("history")(history.history)
-app.command("leave")(cluster.leave)
-app.command("force")(cluster.force)
-app.command("fence")(cluster.fence)
-app.command("cleanup")(orders.cleanup)
-app.command("put")(transfer.put)
-app.command("get")(transfer.get)
-app.command("demo")(demo.demo)
-app.add_typer(daemons.heartbeat, name="heartbeat")
-app.add_typer(daemons.node, name="node")
-app.add_typer(daemons.witness, name="witness")
-app.add_typer(daemons.files, name="files")
-app.add_typer(accounts.user, name="user")
-app.add_typer(accounts.group, name="group")
-app.add_typer(accounts.share, name="share")
-app.command("audit")(accounts.audit)
-app.add_typer(mirror.app, name="mirror")
-app.add_typer(volume.app, name="volume")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(ocf.app, name="ocf")
-app.add_typer(units.app, name="units")
-app.add_typer(lab.app, name="lab")
 
 
 def main() -> None:

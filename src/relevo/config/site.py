@@ -7,7 +7,6 @@ import socket
 from ipaddress import ip_address
 
 import msgspec
-import structlog
 
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
@@ -18,8 +17,6 @@ from relevo.config.drbd.tree import Conf, Host
 from relevo.config.errors import ConfigError, ConfigErrors, UnknownNode
 from relevo.config.load import load, whoami
 from relevo.config.model import Config, Endpoint, MirrorSite, Node
-
-_log = structlog.get_logger()
 
 
 class NoSuchMirror(RelevoError):
@@ -85,7 +82,9 @@ def _drbd_sites(conf: Conf, me: str) -> list[MirrorSite]:
         try:
             site = drbd_site_of(conf, resource, me, _is_here)
         except ConfigErrors as errors:
-            _log.warning("resource_not_mirrored", resource=resource.name, problem=str(errors))
+            import structlog  # slow to import, and most commands import this module
+
+            structlog.get_logger().warning("resource_not_mirrored", resource=resource.name, problem=str(errors))
             continue
         if site is not None:
             found.append(site)
