@@ -125,6 +125,29 @@ def test_one_torn_block_is_survived_and_two_are_refused() -> None:
         active(log)
 
 
+@pytest.mark.parametrize("back", range(1, 7))
+def test_what_was_stable_and_cannot_be_read_is_no_torn_block(back: int) -> None:
+    """Of 1237 slots a transaction repeats 919 or 318: what one alone said about the others is lost with its block."""
+    log = Log(1237, 1, 8, 0)
+    for step in range(12):
+        log.activate(1236 - 600 * (step % 2) - step, 700 + step)
+    at = al.ring_block(11 - back, 1, 8) * 4096
+    log.ring[at + 100 : at + 4096] = bytes(3996)
+    with pytest.raises(al.ActivityLogCorrupt, match="was stable"):
+        active(log)
+    log.ring[at : at + 4096] = al.initialized_block()
+    with pytest.raises(al.ActivityLogCorrupt, match="missing"):
+        active(log)
+
+
+def test_a_log_that_cannot_be_read_goes_on_behind_its_newest_number() -> None:
+    """Numbers begin anew at 2^32; one that is taken twice would turn the order of the next replay around."""
+    log = Log(100, 1, 8, 2**32 - 3)
+    for step in range(6):
+        log.activate(step, 700 + step)
+    assert al.newest_number(bytes(log.ring)) == 2
+
+
 # ---------------------------------------------------------------- superblock
 
 

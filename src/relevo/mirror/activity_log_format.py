@@ -7,6 +7,7 @@ Layout: docs/internals/mirror-disk.md.
 from __future__ import annotations
 
 import array
+import contextlib
 import struct
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ _UPDATES_AT = _HEAD.size
 _EXTENTS_AT = _UPDATES_AT + 2 * UPDATES_MAX
 _CONTEXT_AT = _EXTENTS_AT + 4 * UPDATES_MAX
 _CRC_AT = 8
+_NUMBER_MASK = 0xFFFF_FFFF
+_RESYNC = "Resynchronise the whole disk."
 assert _CONTEXT_AT + 4 * CONTEXT_MAX == BLOCK_BYTES
 
 
@@ -135,29 +138,31 @@ def ring_block(number: int, stripes: int, stripe_blocks: int) -> int:
 def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
     """What the slots held when the newest transaction was written; `log` is the whole ring as it lies on the disk.
 
-    One torn block is expected after a power cut: its transaction was not stable, so nothing was written on its word.
+    One torn block is expected after a power cut, where the transaction after the newest belongs: it was not stable, so
+    nothing was written on its word. Anywhere else an unreadable block was stable once, and what it alone said is lost.
     A block in which a single byte went bad is mended by its checksum.
 
     Raises:
-        ActivityLogCorrupt: more than one block is unreadable, or the transactions are no unbroken row.
+        ActivityLogCorrupt: another block is unreadable, or the transactions are no unbroken row.
     """
     size = stripes * stripe_blocks
     found: list[AlTransaction] = []
-    corrupt = 0
+    unreadable: list[int] = []
     for position in range(size):
         at = ring_block(position, stripes, stripe_blocks) * BLOCK_BYTES
         try:
             transaction = _decode_damaged(log[at : at + BLOCK_BYTES], position, size)
         except (ActivityLogCorrupt, struct.error):
-            corrupt += 1
+            unreadable.append(position)
             continue
         if transaction is not None:
             found.append(transaction)
-    if corrupt > 1:
-        raise ActivityLogCorrupt(
-            f"{corrupt} blocks of the activity log are unreadable.", "Resynchronise the whole disk."
-        )
-    return _replayed(found)
+    newest = _newest(found)
+    if len(unreadable) > 1:
+        raise ActivityLogCorrupt(f"{len(unreadable)} blocks of the activity log are unreadable.", _RESYNC)
+    if found and unreadable and unreadable != [((newest + 1) & _NUMBER_MASK) % size]:
+        raise ActivityLogCorrupt("A block of the activity log that was stable is unreadable.", _RESYNC)
+    return _replayed(found, newest)
 
 
 def _decode_damaged(block: bytes, position: int, size: int) -> AlTransaction | None:
@@ -174,29 +179,32 @@ def _decode_damaged(block: bytes, position: int, size: int) -> AlTransaction | N
         return transaction
 
 
-def _replayed(found: list[AlTransaction]) -> Replay:
-    if not found:
-        return Replay({}, 0)
-    newest = found[0].number
+def _newest(found: Sequence[AlTransaction]) -> int:
+    """The number written last; numbers begin anew at 2^32. 0 when there is none."""
+    newest = found[0].number if found else 0
     for transaction in found:
-        if (transaction.number - newest) & 0xFFFF_FFFF < 1 << 31:
+        if (transaction.number - newest) & _NUMBER_MASK < 1 << 31:
             newest = transaction.number
-    found.sort(key=lambda transaction: (newest - transaction.number) & 0xFFFF_FFFF, reverse=True)
+    return newest
+
+
+def _replayed(found: list[AlTransaction], newest: int) -> Replay:
+    found.sort(key=lambda transaction: (newest - transaction.number) & _NUMBER_MASK, reverse=True)
     held: dict[int, int] = {}
-    for transaction in found:
+    for following, transaction in enumerate(found, 1 - len(found)):
+        if (newest + following - transaction.number) & _NUMBER_MASK:
+            raise ActivityLogCorrupt("A transaction of the activity log is missing.", _RESYNC)
         held.update(enumerate(transaction.context, transaction.context_start))
         held.update(transaction.updates)
     return Replay({slot: extent for slot, extent in held.items() if extent != UNUSED}, newest)
 
 
 def newest_number(log: bytes) -> int:
-    """The highest number among the readable transactions of a log, so that a new one can go on from there."""
-    newest = 0
+    """The number of the newest readable transaction of a log, so that a new one can go on from there."""
+    found: list[AlTransaction] = []
     for at in range(0, len(log), BLOCK_BYTES):
-        try:
+        with contextlib.suppress(ActivityLogCorrupt, struct.error):
             transaction = decode_transaction(log[at : at + BLOCK_BYTES])
-        except (ActivityLogCorrupt, struct.error):
-            continue
-        if transaction is not None:
-            newest = max(newest, transaction.number)
-    return newest
+            if transaction is not None:
+                found.append(transaction)
+    return _newest(found)
