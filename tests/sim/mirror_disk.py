@@ -226,7 +226,7 @@ class SimDisk:
             dataclasses.replace(self.superblock),
             self.blocks * BLOCK,
             b"".join(self.pages.get(page, bytes(PAGE_BYTES)) for page in range(pages)),
-            None if log is None else {extent for extent in log.slots.values() if extent != FREE},
+            None if log is None else log.extents,
             0 if log is None else log.number,
             self.epoch,
             numbers,

@@ -76,7 +76,7 @@ def test_transactions_round_trip(number: int, updates: list[tuple[int, int]], fi
 
 
 def active(log: Log) -> set[int]:
-    return set(al.replay(bytes(log.ring), log.stripes, log.stripe_blocks).slots.values())
+    return set(al.replay(bytes(log.ring), log.stripes, log.stripe_blocks).extents)
 
 
 class Log:
@@ -138,6 +138,24 @@ def test_what_was_stable_and_cannot_be_read_is_no_torn_block(back: int) -> None:
     log.ring[at : at + 4096] = al.initialized_block()
     with pytest.raises(al.ActivityLogCorrupt, match="missing"):
         active(log)
+
+
+def test_a_torn_block_that_looks_like_one_with_a_bad_byte_takes_nothing_away() -> None:
+    """Of the sectors of this newest transaction some are new and some are what lay there before."""
+    rng = random.Random(25)
+    blocks: list[bytes] = []
+    slots = [rng.randrange(1 << 20) for _ in range(900)]
+    for number in range(12):
+        stable = set(slots)
+        updates = tuple((rng.randrange(900), rng.randrange(1 << 20)) for _ in range(8))
+        for slot, extent in updates:
+            slots[slot] = extent
+        blocks.append(al.encode_transaction(AlTransaction(number, updates, 900, 0, tuple(slots))))
+    pieces = [blocks[11 if 181 >> sector & 1 else 3][512 * sector :][:512] for sector in range(8)]
+    torn = b"".join(pieces)
+    assert al.repair(torn) is not None
+    log = b"".join((*blocks[8:11], torn, *blocks[4:8]))
+    assert al.replay(log).extents >= stable
 
 
 def test_a_log_that_cannot_be_read_goes_on_behind_its_newest_number() -> None:

@@ -47,11 +47,11 @@ class Replay(msgspec.Struct, frozen=True):
     """What a log says.
 
     Attributes:
-        slots: slot -> the extent it held when the newest transaction was written.
+        extents: those that were active when the newest transaction was written, or just before.
         number: that transaction's number; 0 when there is none.
     """
 
-    slots: dict[int, int]
+    extents: frozenset[int]
     number: int
 
 
@@ -140,21 +140,27 @@ def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
 
     One torn block is expected after a power cut, where the transaction after the newest belongs: it was not stable, so
     nothing was written on its word. Anywhere else an unreadable block was stable once, and what it alone said is lost.
-    A block in which a single byte went bad is mended by its checksum.
+    A block in which a single byte went bad is mended by its checksum. One torn block in a thousand looks like that too:
+    when the newest was mended, what held before it counts as well.
 
     Raises:
         ActivityLogCorrupt: another block is unreadable, or the transactions are no unbroken row.
     """
     size = stripes * stripe_blocks
     found: list[AlTransaction] = []
+    mended: set[int] = set()
     unreadable: list[int] = []
     for position in range(size):
         at = ring_block(position, stripes, stripe_blocks) * BLOCK_BYTES
+        block = log[at : at + BLOCK_BYTES]
         try:
-            transaction = _decode_damaged(log[at : at + BLOCK_BYTES], position, size)
+            transaction = decode_transaction(block)
         except (ActivityLogCorrupt, struct.error):
-            unreadable.append(position)
-            continue
+            transaction = _mended(block, position, size)
+            if transaction is None:
+                unreadable.append(position)
+            else:
+                mended.add(transaction.number)
         if transaction is not None:
             found.append(transaction)
     newest = _newest(found)
@@ -162,21 +168,19 @@ def replay(log: bytes, stripes: int = 1, stripe_blocks: int = 8) -> Replay:
         raise ActivityLogCorrupt(f"{len(unreadable)} blocks of the activity log are unreadable.", _RESYNC)
     if found and unreadable and unreadable != [((newest + 1) & _NUMBER_MASK) % size]:
         raise ActivityLogCorrupt("A block of the activity log that was stable is unreadable.", _RESYNC)
-    return _replayed(found, newest)
+    return _replayed(found, newest, doubtful=newest in mended)
 
 
-def _decode_damaged(block: bytes, position: int, size: int) -> AlTransaction | None:
-    """A transaction, mended if a single byte of it went bad; it has to belong where it lies then."""
-    try:
-        return decode_transaction(block)
-    except ActivityLogCorrupt:
-        whole = repair(block)
-        if whole is None:
-            raise
+def _mended(block: bytes, position: int, size: int) -> AlTransaction | None:
+    """The transaction of which a single byte went bad, if that is what happened: it has to belong where it lies."""
+    whole = repair(block) if len(block) == BLOCK_BYTES else None
+    if whole is None:
+        return None
+    with contextlib.suppress(ActivityLogCorrupt):
         transaction = decode_transaction(whole)
-        if transaction is not None and transaction.number % size != position:
-            raise
-        return transaction
+        if transaction is not None and transaction.number % size == position:
+            return transaction
+    return None
 
 
 def _newest(found: Sequence[AlTransaction]) -> int:
@@ -188,15 +192,19 @@ def _newest(found: Sequence[AlTransaction]) -> int:
     return newest
 
 
-def _replayed(found: list[AlTransaction], newest: int) -> Replay:
+def _replayed(found: list[AlTransaction], newest: int, *, doubtful: bool) -> Replay:
+    """Replay all from the oldest on; of a newest one that is doubtful, what held before it counts too."""
     found.sort(key=lambda transaction: (newest - transaction.number) & _NUMBER_MASK, reverse=True)
     held: dict[int, int] = {}
+    before: set[int] = set()
     for following, transaction in enumerate(found, 1 - len(found)):
         if (newest + following - transaction.number) & _NUMBER_MASK:
             raise ActivityLogCorrupt("A transaction of the activity log is missing.", _RESYNC)
+        if doubtful and transaction.number == newest:
+            before.update(held.values())
         held.update(enumerate(transaction.context, transaction.context_start))
         held.update(transaction.updates)
-    return Replay({slot: extent for slot, extent in held.items() if extent != UNUSED}, newest)
+    return Replay(frozenset(before.union(held.values()) - {UNUSED}), newest)
 
 
 def newest_number(log: bytes) -> int:

@@ -119,7 +119,7 @@ class DiskContent:
             self.active_extents = None
             self.newest_transaction = al.newest_number(log)
             return
-        self.active_extents = frozenset(replay.slots.values())
+        self.active_extents = replay.extents
         self.newest_transaction = replay.number
 
 

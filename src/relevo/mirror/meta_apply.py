@@ -68,7 +68,7 @@ def _mark(fd: int, layout: Layout, superblock: Superblock) -> Applied:
         replay = al.replay(read_at(fd, layout.al_bytes, layout.activity_log), layout.stripes, layout.stripe_blocks)
     except al.ActivityLogCorrupt:
         return Applied(clean=False, everything=True)
-    extents = sorted(set(replay.slots.values()))
+    extents = sorted(replay.extents)
     end = -(-superblock.size_sectors * SECTOR_BYTES // al.EXTENT_BYTES)
     inside = [extent for extent in extents if extent < end]
     for extent in inside:
