@@ -259,7 +259,7 @@ def test_who_tells_without_end_is_listened_to_until_the_limit(tmp_path: pathlib.
     serve(tmp_path, scene, chatty=chatty)
 
 
-@pytest.mark.parametrize("answer", [b"\xff\n", b"[]\n", b"null\n", b"{\n"])
+@pytest.mark.parametrize("answer", [b"\xff\n", b'{"\xff": 1}\n', b"[]\n", b"null\n", b"{\n"])
 def test_a_neighbour_that_babbles(tmp_path: pathlib.Path, answer: bytes) -> None:
     for number, ask in enumerate((call, lambda *args, **more: asyncio.run(acall(*args, **more)))):
         path = tmp_path / f"{number}.sock"

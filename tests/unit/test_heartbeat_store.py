@@ -31,7 +31,9 @@ def test_marks_survive(tmp_path: pathlib.Path) -> None:
     assert Store(tmp_path).marks() == {"nodo2": Mark(6, 24), "nodo3": Mark(1, 2)}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"uuid": "x", "generation": 1}', b'{"nodo2": 5}', b"\x00" * 50])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b'{"uuid": "x", "generation": 1}', b'{"nodo2": 5}', b"\x00" * 50, b'{"\xff": 1}']
+)
 def test_nothing_is_guessed_from_a_damaged_file(tmp_path: pathlib.Path, damage: bytes) -> None:
     store = Store(tmp_path)
     store.begin_generation()

@@ -118,13 +118,14 @@ def test_the_publisher_gives_the_newest_facts_and_gives_them_again_to_a_restarte
     asyncio.run(story())
 
 
-def test_the_store_puts_a_damaged_file_aside(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("damage", [b"{torn", b'{"node":"\xff"}'])
+def test_the_store_puts_a_damaged_file_aside(tmp_path: pathlib.Path, damage: bytes) -> None:
     store = Store(tmp_path)
     store.save("record", Record(counter=3, node="nodo1"))
     assert store.load("record", Record, Record()) == Record(counter=3, node="nodo1")
-    (tmp_path / "record.json").write_bytes(b"{torn")
+    (tmp_path / "record.json").write_bytes(damage)
     assert store.load("record", Record, Record()) == Record()
-    assert (tmp_path / "record.damaged").read_bytes() == b"{torn"
+    assert (tmp_path / "record.damaged").read_bytes() == damage
 
 
 def test_history_is_bounded_and_says_a_thing_once() -> None:

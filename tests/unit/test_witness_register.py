@@ -160,7 +160,17 @@ def test_datagrams_are_signed_both_ways() -> None:
         decode_request(sent, {"lab": "x"})
 
 
-@pytest.mark.parametrize("datagram", [b"", MAGIC, b"GET / HTTP/1.0", MAGIC + bytes(200), MAGIC + bytes(100_000)])
+UNSIGNED = MAGIC + bytes(32)
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        *(b"", MAGIC, b"GET / HTTP/1.0", MAGIC + bytes(200), MAGIC + bytes(100_000), UNSIGNED + b"{"),
+        UNSIGNED + b'{"cluster":"\xff"}',
+        UNSIGNED + b'{"x":' + b"[" * 4000,
+    ],
+)
 def test_what_is_no_request_is_refused(datagram: bytes) -> None:
     with pytest.raises(BadDatagram):
         decode_request(datagram, KEYS)

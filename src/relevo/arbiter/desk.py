@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from relevo.arbiter.register import Answer, Book, Name, Number, Operation, Register
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 
 MAGIC = b"RLV1"
 MAX_DATAGRAM_BYTES = 8192
@@ -100,7 +100,7 @@ def decode_request(datagram: bytes, keys: dict[str, str]) -> Request:
     """
     try:
         request = _request_decoder.decode(_body(datagram))
-    except msgspec.DecodeError as error:  # nothing of it was believed yet
+    except NOT_JSON as error:  # nothing of it was believed yet
         raise BadDatagram(f"A request cannot be read ({error}).") from error
     if request.cluster not in keys:
         raise BadDatagram(f"There is no cluster {request.cluster!r} here.", "Add it to witness.toml with its key.")
@@ -122,7 +122,7 @@ def decode_reply(datagram: bytes, key: str) -> Reply:
     _check(datagram, key, _TO_NODE, "the witness")
     try:
         return _reply_decoder.decode(_body(datagram))
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise BadDatagram(f"The witness's reply cannot be read ({error}).", "Is it of the same version?") from error
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 
 Message = dict[str, Any]
 Handler = Callable[[Message], Awaitable[Message]]
@@ -53,7 +53,7 @@ def decode(line: bytes) -> Message:
     """
     try:
         message = msgspec.json.decode(line)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise RelevoError(f"A control message is not JSON ({error}).") from error
     if not isinstance(message, dict):
         raise RelevoError("A control message is not a JSON object.")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+NOT_JSON = (ValueError, RecursionError)
+"""What `msgspec.json.decode` raises for bytes that are not the JSON asked for: not only its own `DecodeError` (a
+ValueError), but UnicodeDecodeError for a text that is no UTF-8, and RecursionError for thousands of open brackets."""
+
 
 class RelevoError(Exception):
     """Something went wrong that a person has to know: one sentence that says what and where, one that says what to do.

@@ -9,7 +9,7 @@ import uuid
 import msgspec
 
 from relevo.base.durable import write_durably
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.heartbeat.events import Mark
 
 
@@ -47,7 +47,7 @@ class Store:
             identity.generation += 1
         except FileNotFoundError:
             identity = _Identity(uuid.uuid4(), int(time.time()))
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             remedy = "Check the clock, then remove it: the node begins anew, with a generation made from the time."
             raise StateUnreadable(f"{self._identity} is damaged ({error}).", remedy) from error
         write_durably(self._identity, msgspec.json.encode(identity))
@@ -63,7 +63,7 @@ class Store:
             return msgspec.json.decode(self._heard.read_bytes(), type=dict[str, Mark])
         except FileNotFoundError:
             return {}
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             remedy = "Remove it; until the peers have been heard again, datagrams recorded earlier could be replayed."
             raise StateUnreadable(f"{self._heard} is damaged ({error}).", remedy) from error
 

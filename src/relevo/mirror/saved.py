@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.mirror import lvm
 
 FORMAT = 1
@@ -129,7 +129,7 @@ def find(state: pathlib.Path, mirror: str, name: str) -> Saved:
 def _read_index(folder: pathlib.Path) -> Index:
     try:
         index = msgspec.json.decode((folder / INDEX).read_bytes(), type=Index)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise SavedCopyUnusable(f"{folder / INDEX} cannot be read ({error}).", "Use another saved copy.") from error
     if index.format != FORMAT:
         raise SavedCopyUnusable(f"{folder / INDEX} has format {index.format}, not {FORMAT}.", "Use the newer program.")

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from relevo.base.durable import sync_fd, write_durably
+from relevo.base.errors import NOT_JSON
 from relevo.base.paths import Paths
 
 MAX_EVENTS = 200
@@ -52,7 +53,7 @@ def read_history(path: pathlib.Path) -> list[Event]:
     for line in path.read_bytes().splitlines():
         try:
             events.append(_decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             continue
     return events
 

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from relevo.base.durable import write_durably
+from relevo.base.errors import NOT_JSON
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -31,7 +32,7 @@ class Store:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
             return otherwise
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             aside = path.with_suffix(".damaged")
             path.replace(aside)
             _log.error("damaged_state", file=str(path), put_aside=str(aside), why=str(error))

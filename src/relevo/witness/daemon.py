@@ -17,7 +17,7 @@ from relevo.arbiter.desk import BadDatagram, Desk, Reply, decode_request, encode
 from relevo.arbiter.register import Book
 from relevo.base.control import ControlServer, Message
 from relevo.base.durable import write_durably
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.base.paths import Paths
 from relevo.witness.settings import Settings
 
@@ -61,7 +61,7 @@ class Witness(asyncio.DatagramProtocol):
             return msgspec.json.decode(path.read_bytes(), type=Book)
         except FileNotFoundError:
             return Book()
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *NOT_JSON) as error:
             raise CannotKeep(
                 f"What the witness knows of cluster {cluster} cannot be read from {path} ({error}).",
                 "Remove the file only while all mirrors of the cluster are connected and up to date: it is made anew.",

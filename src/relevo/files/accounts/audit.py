@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from relevo.base.durable import sync_fd
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.files.http import Call
 from relevo.files.volume import Volume, write_all
 
@@ -91,7 +91,7 @@ def tail(volume: Volume, count: int, wanted: Filter = ALL) -> list[dict[str, Any
     found: list[dict[str, Any]] = []
     for number in range(KEPT + 1):
         for line in reversed(_lines(volume, FILE if number == 0 else f"audit.{number}.log")):
-            with contextlib.suppress(msgspec.DecodeError):  # half a line after a power cut
+            with contextlib.suppress(*NOT_JSON):  # half a line after a power cut
                 note = msgspec.json.decode(line, type=dict[str, Any])
                 if wanted.takes(note):
                     found.append(note)

@@ -12,7 +12,7 @@ from collections import Counter
 
 import msgspec
 
-from relevo.base.errors import RelevoError
+from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import FORMAT, Accounts
 from relevo.files.accounts.quota import Usage
@@ -111,7 +111,7 @@ def load_usage(volume: Volume) -> Usage | None:
     """The last count that was saved, None when there is none that can be read."""
     try:
         saved = msgspec.json.decode(_read(volume, _USAGE) or b"", type=_SavedUsage)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
     return Usage(Counter(saved.users), Counter(saved.shares))
 
@@ -120,7 +120,7 @@ def load_seen(volume: Volume) -> Saved:
     """What was seen of links and sessions, as it was saved; nothing when it cannot be read."""
     try:
         return msgspec.json.decode(_read(volume, _SEEN) or b"", type=Saved)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return Saved()
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import yarl
 
+from relevo.base.errors import NOT_JSON
 from relevo.files import digests, limits
 from relevo.files.client import connection
 from relevo.files.client.errors import ChecksumDiffers, Interrupted, ServerRefused, TransferFailed
@@ -98,7 +99,7 @@ class _Fetching:
 
     def _resume(self) -> None:
         """Go on with what an earlier run left, when it says what it is."""
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        with contextlib.suppress(FileNotFoundError, *NOT_JSON):
             note = msgspec.json.decode(self._note.read_bytes(), type=_Note)
             if note.url == str(self._source):
                 self._etag, self._have = note.etag, os.fstat(self._fd).st_size
