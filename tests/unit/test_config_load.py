@@ -519,11 +519,15 @@ def test_a_witness_and_its_key(tmp_path: pathlib.Path) -> None:
         ('timeout = "3 s"\n', '[witness]\nkey = "k"\n', "not shorter than lease"),
         ('lease = "1 h"\n', '[witness]\nkey = "k"\n', "witness.lease is too long"),
         ("prot = 9\n", '[witness]\nkey = "k"\n', "Did you mean 'port'"),
+        ('address = "witness..example.org"\n', '[witness]\nkey = "k"\n', "witness.address is no address or name"),
+        (f'address = "{"x" * 64}.org"\n', '[witness]\nkey = "k"\n', "witness.address is no address or name"),
+        ('address = "a b"\n', '[witness]\nkey = "k"\n', "witness.address is no address or name"),
     ],
 )
 def test_mistakes_about_the_witness(tmp_path: pathlib.Path, lines: str, secrets: str, mistake: str) -> None:
+    table = "[witness]\n" if lines.startswith("address") else WITNESS
     with pytest.raises(ConfigErrors, match=mistake):
-        load(written(tmp_path, RIGHT + WITNESS + lines, secrets=SECRETS + secrets))
+        load(written(tmp_path, RIGHT + table + lines, secrets=SECRETS + secrets))
 
 
 FENCING = """

@@ -36,7 +36,7 @@ from relevo.config.model import (
     Window,
     Witness,
 )
-from relevo.config.names import is_name
+from relevo.config.names import HOST_REMEDY, NO_HOST, is_host, is_name
 from relevo.config.ping import Ping, read_ping
 from relevo.config.table import Source, Table, nearest
 
@@ -274,6 +274,8 @@ def _witness(table: Table, draft: Draft) -> None:
         lease_ms=table.duration_ms("lease", 3000),
         timeout_ms=table.duration_ms("timeout", 1000),
     )
+    if table.sound and not is_host(witness.address):
+        table.wrong("address", NO_HOST, HOST_REMEDY)
     if table.sound and witness.lease_ms > MAX_LEASE_MS:
         table.wrong("lease", "is too long.", f"Write at most {format_duration_ms(MAX_LEASE_MS)}.")
     if table.sound and witness.timeout_ms >= witness.lease_ms:

@@ -9,7 +9,7 @@ import msgspec
 from relevo.config.draft import WITNESS_PORT
 from relevo.config.draft_mirror import MAX_PORT
 from relevo.config.errors import ConfigError, ConfigErrors
-from relevo.config.names import is_name
+from relevo.config.names import HOST_REMEDY, NO_HOST, is_host
 from relevo.config.private import read_private
 from relevo.config.table import Source, Table
 
@@ -53,9 +53,8 @@ def load(path: pathlib.Path) -> Settings:
         port=root.integer("port", WITNESS_PORT, 1, MAX_PORT),
         keys={name: clusters.text(name, None, '"a long text that nobody guesses"') for name in names},
     )
-    for name in names:
-        if not is_name(name):
-            clusters.wrong(name, "is not the name of a cluster.", "Write it as in its relevo.toml.")
+    if root.sound and not is_host(settings.address):
+        root.wrong("address", NO_HOST, HOST_REMEDY)
     if clusters.sound and not 0 < len(names) <= MAX_CLUSTERS:
         source.mistake(("clusters",), f"It names {len(names)} clusters.", f"Name 1 to {MAX_CLUSTERS}.")
     root.finish()
