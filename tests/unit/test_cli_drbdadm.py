@@ -74,6 +74,7 @@ def state_of(found: re.Match[str]) -> dict[str, Any]:
     return state
 
 
+VERBS = ("primary", "connect", "create-md", "resize", "verify", "role", "adjust", "wait-connect")
 CASES = list(HEAD.finditer(KERNEL))
 
 
@@ -148,12 +149,18 @@ def test_exit_codes(error: RelevoError, code: Exit) -> None:
         ("--config-file=/etc/other.conf role r0", "role r0"),
         ("status", "drbd-status"),
         ("-- --size=10G resize r0", "resize --size=10G r0"),
+        ("-- -s 10G resize r0", "resize -s 10G r0"),
+        ("-- --start 1M --stop 2M verify r0", "verify --start 1M --stop 2M r0"),
+        ("-- -o nonsense r0", "nonsense -o r0"),
+        ("-c/etc/other.conf -v role r0", "role r0"),
+        ("adjust-with-progress all", "adjust all"),
+        ("wait-con-int", "wait-connect all"),
         ("resize r0 --size 10G", "resize r0 --size 10G"),
         ("wait-connect --wfc-timeout 5 -- r0", "wait-connect --wfc-timeout 5 r0"),
     ],
 )
 def test_drbdadms_command_lines(words: str, ours: str) -> None:
-    line = shim.understood(words.split())
+    line = shim.understood(words.split(), VERBS)
     assert " ".join(line.arguments) == ours
     assert line.config == ("/etc/other.conf" if "other.conf" in words else "")
 
@@ -161,7 +168,7 @@ def test_drbdadms_command_lines(words: str, ours: str) -> None:
 @pytest.mark.parametrize("words", ["", "-c", "--nonsense role r0", "-S role r0"])
 def test_what_drbdadm_would_not_know_either(words: str) -> None:
     with pytest.raises(shim.UsageWrong):
-        shim.understood(words.split())
+        shim.understood(words.split(), VERBS)
 
 
 def test_the_executable_named_drbdadm(tmp_path: pathlib.Path) -> None:

@@ -6,9 +6,11 @@ drbdadm takes what is meant for the program behind it in front of the command: `
 from __future__ import annotations
 
 import dataclasses
+import getopt
 import pathlib
 import shlex
 import sys
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -16,23 +18,18 @@ import typer
 from relevo import __version__
 from relevo.base.errors import RelevoError
 from relevo.cli.context import of
-from relevo.cli.drbdadm.outcome import Exit
+from relevo.cli.drbdadm.outcome import ALL, Exit
 
-WITH_VALUE = frozenset({"-c", "-t", "-s", "-m", "-n", "-P", "-W", "-p"})
-LONG_WITH_VALUE = frozenset(
-    {
-        "--config-file",
-        "--config-to-test",
-        "--drbdsetup",
-        "--drbdmeta",
-        "--sh-varname",
-        "--peer",
-        "--setup-option",
-        "--drbd-proxy-ctl",
-    }
+SHORT = "c:t:s:m:n:P:W:p:dvVSh"
+LONG = (
+    *("config-file=", "config-to-test=", "drbdsetup=", "drbdmeta=", "drbd-proxy-ctl=", "sh-varname=", "peer="),
+    *("setup-option=", "dry-run", "verbose", "version", "stacked", "help"),
 )
-RENAMED = {"status": "drbd-status"}
-"""Verb of drbdadm whose name means something else here -> ours."""
+"""drbdadm's general options, as getopt takes them."""
+RENAMED = {"status": "drbd-status", "adjust-with-progress": "adjust", "wait-con-int": "wait-connect"}
+"""Verb of drbdadm that is called otherwise here, or whose name means something else -> ours."""
+EVERYTHING = "wait-con-int"
+"""The verb that names no resource because it means all."""
 QUIET = frozenset({"primary"})
 """Verbs that print more here than drbdadm does."""
 
@@ -58,50 +55,45 @@ class Line:
     version: bool = False
 
 
-def understood(words: list[str]) -> Line:
+def understood(words: list[str], verbs: Collection[str]) -> Line:
     """What drbdadm would do.
+
+    Args:
+        words: its command line.
+        verbs: those that are known; the first of them ends what stands behind a leading `--`.
 
     Raises:
         UsageWrong: it would not know either.
     """
-    general: dict[str, str] = {}
-    flags: set[str] = set()
-    backend: list[str] = []
-    rest = list(words)
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if word == "--":
-            while rest and rest[0].startswith("-"):
-                backend.append(rest.pop(0))
-            break
-        if name in LONG_WITH_VALUE or name in WITH_VALUE:
-            if not equals and not rest:
-                raise UsageWrong(f"The option {name} needs a value.")
-            general[name] = value if equals else rest.pop(0)
-        else:
-            flags.add(word)
-    unknown = flags - {"-d", "--dry-run", "-v", "--verbose", "-V", "--version", "-S", "--stacked", "-h", "--help"}
-    if unknown:
-        raise UsageWrong(f"Unknown option {min(unknown)}.")
-    if flags & {"-V", "--version"}:
+    try:
+        found, rest = getopt.getopt(words, SHORT, LONG)
+    except getopt.GetoptError as error:
+        raise UsageWrong(f"{error.msg[0].upper()}{error.msg[1:]}.") from error
+    general = dict(found)
+    if general.keys() & {"-V", "--version"}:
         return Line("", (), version=True)
-    if flags & {"-S", "--stacked"}:
+    if general.keys() & {"-S", "--stacked"}:
         raise UsageWrong("Stacked resources are not known here.")
-    if flags & {"-h", "--help"} or rest[:1] == ["help"]:
+    backend: list[str] = []
+    if rest and rest[0].startswith("-"):
+        plain = (at for at, word in enumerate(rest) if not word.startswith("-"))
+        end = next((at for at, word in enumerate(rest) if word in verbs or word in RENAMED), next(plain, len(rest)))
+        backend, rest = rest[:end], rest[end:]
+    if general.keys() & {"-h", "--help"} or rest[:1] == ["help"]:
         return Line("", ("--help",))
     if not rest:
         raise UsageWrong("No command specified")
     return Line(
         general.get("-c", general.get("--config-file", "")),
         _arguments(rest[0], backend, rest[1:]),
-        dry_run=bool(flags & {"-d", "--dry-run"}),
+        dry_run=bool(general.keys() & {"-d", "--dry-run"}),
     )
 
 
 def _arguments(verb: str, backend: list[str], following: list[str]) -> tuple[str, ...]:
     quiet = ["--quiet"] if verb in QUIET else []
-    return (RENAMED.get(verb, verb), *quiet, *backend, *(word for word in following if word != "--"))
+    names = [word for word in following if word != "--"] or ([ALL] if verb == EVERYTHING else [])
+    return (RENAMED.get(verb, verb), *quiet, *backend, *names)
 
 
 def register(app: typer.Typer) -> None:
@@ -112,7 +104,7 @@ def register(app: typer.Typer) -> None:
 def drbdadm(ctx: typer.Context, words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Do what drbdadm would do with these words."""
     try:
-        line = understood(words or [])
+        line = understood(words or [], _verbs(ctx))
     except UsageWrong as error:
         sys.stderr.write(f"drbdadm: {error}\n")
         raise typer.Exit(Exit.USAGE) from None
@@ -126,13 +118,18 @@ def drbdadm(ctx: typer.Context, words: Annotated[list[str] | None, typer.Argumen
     _run(ctx, line)
 
 
+def _verbs(ctx: typer.Context) -> Collection[str]:
+    """The verbs of `relevo mirror`."""
+    assert ctx.parent is not None
+    verbs: dict[str, object] = getattr(ctx.parent.command, "commands", {})
+    return verbs
+
+
 def _run(ctx: typer.Context, line: Line) -> None:
-    group = ctx.parent
-    assert group is not None
-    command = group.command
-    verbs = getattr(command, "commands", {})
+    assert ctx.parent is not None
+    command = ctx.parent.command
     verb = line.arguments[0]
-    if verb not in verbs and verb != "--help":
+    if verb not in _verbs(ctx) and verb != "--help":
         sys.stderr.write(f"drbdadm: Unknown command '{verb}'\n")
         raise typer.Exit(Exit.USAGE)
     if line.config:
