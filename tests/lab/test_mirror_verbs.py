@@ -101,7 +101,7 @@ def test_what_cannot_be_meant_ends_as_with_drbdadm(pair: Pair) -> None:
     assert cli(one, "role", "r0") == (10, "Unconfigured\n")
     assert cli(one, "primary", "r0")[0] == 10
     assert cli(one, "disconnect", "r0")[0] == 10
-    assert cli(one, "dstate", "r0") == (0, "UpToDate\n")
+    assert cli(one, "dstate", "r0") == (0, "Consistent\n")
     assert cli(one, "down", "r0") == (0, "")
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirror_pcap import DATA, tcp_streams
+from relevo.cli.drbdadm.show import disk_state
 from relevo.mirror import activity_log_format as al
 from relevo.mirror import metadata, packets, vli, wire
 from relevo.mirror.auth import Authentication, ChallengeReflected, WrongSecret
@@ -263,6 +264,19 @@ def test_drbdmeta_reads_what_we_create(disk: pathlib.Path) -> None:
         assert "al-extents 1237;" in dump
         assert drbdmeta(device, "get-gi").startswith("0000000000000004:0000000000000000:")
         drbdmeta(device, "apply-al")
+
+
+@needs_drbdmeta
+def test_a_disk_that_is_not_in_use_says_what_drbdmeta_says(disk: pathlib.Path) -> None:
+    create_metadata(disk)
+    with loop_device(disk) as device:
+        said = {}
+        for flags in ("0:0:0", "1:0:0", "1:1:0", "1:1:1"):
+            for last in ("0:0", "1:0", "0:1"):
+                drbdmeta(device, "set-gi", f"C0:B0:A0:90:{flags}:1:0:{last}")
+                said[drbdmeta(device, "dstate").strip()] = found = disk_state(read_superblock(disk)[0].flags)
+                assert drbdmeta(device, "dstate").strip() == found
+    assert len(said) == 4
 
 
 @needs_drbdmeta

@@ -76,7 +76,7 @@ def dstate(ctx: typer.Context, names: MaybeNames = None) -> None:
         try:
             status = ask(context, site, "status")
         except DaemonUnreachable:
-            typer.echo(_disk_state(_superblock(site)))
+            typer.echo(disk_state(_superblock(site).flags))
         else:
             typer.echo(f"{status['disk']}/{status['peer_disk']}")
 
@@ -89,10 +89,16 @@ def _superblock(site: MirrorSite) -> Superblock:
     return superblock_of(site)
 
 
-def _disk_state(superblock: Superblock) -> str:
-    if not superblock.flags & MetaFlag.CONSISTENT:
+def disk_state(flags: int) -> str:
+    """What a disk that is not in use says of its copy, as drbdmeta says it.
+
+    It is the newest for certain only when the peer's copy was known to be worse; else others may have written since.
+    """
+    if not flags & MetaFlag.CONSISTENT:
         return "Inconsistent"
-    return "UpToDate" if superblock.flags & MetaFlag.WAS_UP_TO_DATE else "Outdated"
+    if not flags & MetaFlag.WAS_UP_TO_DATE:
+        return "Outdated"
+    return "UpToDate" if flags & MetaFlag.PEER_OUTDATED else "Consistent"
 
 
 def generations(context: Context, site: MirrorSite) -> str:
