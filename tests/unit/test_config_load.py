@@ -295,6 +295,13 @@ WRONG = {
     "workgroup": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { workgroup = "our group" }', "smb", "is no workgroup",
                   "letters"),
     "port of smb": ('prefer = "nodo1"', 'prefer = "nodo1"\nsmb = { port = 80 }', "smb", "already used", "another"),
+    "nfs for nobody": ('prefer = "nodo1"', 'prefer = "nodo1"\nnfs = true', "nfs", "hosts that are named", "exports"),
+    "nfs host": ('prefer = "nodo1"', 'prefer = "nodo1"\nnfs.exports = [{ share = "docs", clients = ["nodo7"] }]', "nfs",
+                 "neither an IPv4 address nor a network: 'nodo7'", "192.168.0.0/24"),
+    "nfs twice": ('prefer = "nodo1"', ('prefer = "nodo1"\nnfs.exports = [{ share = "a", clients = ["10.0.0.1"] }, '
+                  '{ share = "a", clients = ["10.0.0.2"] }]'), "nfs", "exported twice", "one table"),
+    "nfs grace": ('prefer = "nodo1"', ('prefer = "nodo1"\nnfs = { grace = "1 s", exports = '
+                  '[{ share = "a", clients = ["10.0.0.1"] }] }'), "nfs", "clients can keep", "5 s"),
     "upper case key": ("[links.cross]", '[links."cr oss"]', '[links."cr oss"]', "is not a name", "letters"),
 }  # fmt: skip
 

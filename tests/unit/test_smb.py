@@ -1,4 +1,4 @@
-"""Network drives: what smbd is told, which rights an open connection loses, and the hash that Windows compares."""
+"""Network drives and NFS: what their servers are told, which rights a connection loses, the hash of Windows' logins."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from relevo.agents import smb_conf, smb_probe
+from relevo.agents import nfs_conf, nfs_probe, smb_conf, smb_probe
 from relevo.agents.base import AgentFailed
 from relevo.agents.smb_conf import Drive, Drives, DriveUser, Settings
+from relevo.config.model import NfsExport
 from relevo.files.accounts import changes, network, nt, orders, store
 from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import Accounts
@@ -129,6 +130,52 @@ def test_a_password_without_its_nt_hash_leaves_none_behind() -> None:
     assert changes.learn_nt(accounts, "ana", "of before", nt.nt_hash("z")) is accounts
     shown = orders.shown(learnt, Saved())
     assert nt.nt_hash("y") not in msgspec.json.encode(shown).decode()
+
+
+def nfs_settings(*exports: NfsExport) -> nfs_conf.NfsSettings:
+    root = pathlib.Path("/srv/relevo")
+    return nfs_conf.NfsSettings(root=root, state=root / ".relevo/nfs", port=2049, grace_s=8, exports=exports)
+
+
+def test_ganesha_is_told_hosts_and_numbers() -> None:
+    hosts = ("192.168.0.0/24", "192.168.1.7")
+    settings = nfs_settings(
+        NfsExport(share="docs", clients=hosts, write=True, root=True),
+        NfsExport(share="all", clients=hosts, root=True),
+        NfsExport(share="key", clients=hosts, user="ana"),
+        NfsExport(share="none", clients=hosts),
+        NfsExport(share="homes", clients=hosts, user="nobody"),
+    )
+    drives = told(family())
+    blocks = nfs_conf.ganesha_conf(drives, settings).split("EXPORT {")[1:]
+    docs, whole, key = blocks
+    assert 'Path = "/srv/relevo/docs";' in docs
+    assert "CLIENT { Clients = 192.168.0.0/24, 192.168.1.7; Access_Type = RW; Squash = No_Root_Squash; }" in docs
+    assert "Access_Type = RO; Squash = Root_Squash;" in whole  # the accounts lie below the root of the volume
+    assert ("Squash = All_Squash" in key, "Anonymous_Uid = 200001;" in key) == (True, True)
+    missing = nfs_conf.missing(drives, settings)
+    assert [("'none'" in one, "'nobody'" in one) for one in missing] == [(True, False), (False, True)]
+    # the number of an export is in every handle that clients hold: other exports do not change it
+    alone = nfs_conf.numbers((NfsExport(share="docs", clients=hosts),))
+    assert alone["docs"] == nfs_conf.numbers(settings.exports)["docs"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("a b", '"a b"'), ('a"b', "'a\"b'"), ("a\\b", "'a\\b'"), ("a\"'", None)])
+def test_a_folder_is_written_so_that_ganesha_reads_the_same(name: str, text: str | None) -> None:
+    assert nfs_conf.quoted(name) == text
+    drives = Drives(shares=(Drive(name="s", path=(name,), writers=("ana",)),))
+    settings = nfs_settings(NfsExport(share="s", clients=("10.0.0.1",)))
+    assert bool(nfs_conf.missing(drives, settings)) is (text is None)
+    assert ("EXPORT {" in nfs_conf.ganesha_conf(drives, settings)) is (text is not None)
+
+
+def test_a_server_that_speaks_nfs_is_told_from_one_that_does_not() -> None:
+    call = nfs_probe.request(7)
+    assert (len(call), call[:4], call[4:8]) == (44, b"\x80\0\0\x28", b"\0\0\0\x07")
+    nfs_probe.check(struct.pack(">IIIIII", 7, 1, 0, 0, 0, 0), 7)
+    for wrong in (b"HTTP", struct.pack(">IIIIII", 8, 1, 0, 0, 0, 0), struct.pack(">IIIIII", 7, 1, 0, 0, 0, 2)):
+        with pytest.raises(AgentFailed):
+            nfs_probe.check(wrong, 7)
 
 
 def answer(status: int = 0, command: int = 0, dialect: int = 0x0302, magic: bytes = b"\xfeSMB") -> bytes:

@@ -10,6 +10,7 @@ from relevo.agents.files import FilesAgent
 from relevo.agents.filesystem import FilesystemAgent, mirror_device
 from relevo.agents.lsb import LsbAgent
 from relevo.agents.mirror import MirrorAgent
+from relevo.agents.nfs import NfsAgent
 from relevo.agents.ocf import OcfAgent
 from relevo.agents.smb import SmbAgent
 from relevo.agents.systemd import SystemdAgent
@@ -21,6 +22,7 @@ from relevo.config.model import (
     FilesystemResource,
     LsbResource,
     MirrorResource,
+    NfsResource,
     OcfResource,
     Resource,
     SmbResource,
@@ -45,6 +47,8 @@ def build(resource: Resource, config: Config, paths: Paths) -> Agent:
             return FilesAgent(resource, paths)
         case SmbResource():
             return SmbAgent(resource, paths)
+        case NfsResource():
+            return NfsAgent(resource, paths)
         case AddressResource():
             return AddressAgent(resource, config.links[resource.link], _files_socket(resource, config, paths))
         case OcfResource():

@@ -86,6 +86,17 @@ async def end(pids: list[int], number: signal.Signals, limit_s: float) -> None:
             os.close(fd)
 
 
+def tell(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may have ended meanwhile."""
+    fd = _opened(pid)
+    if fd is not None:
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+        finally:
+            os.close(fd)
+
+
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import pathlib
 import shutil
 import signal
-import socket
 
 import msgspec
 import structlog
@@ -22,12 +19,11 @@ from relevo.agents import processes, smb_conf
 from relevo.agents.aside import aside
 from relevo.agents.base import RUNNING, STOPPED, Agent, AgentFailed, Health, StartContext, State, failed
 from relevo.agents.daemon import ask
+from relevo.agents.follow import MODE, Follower, replace_file, require_port
 from relevo.agents.smb_conf import Drives, Settings
 from relevo.agents.smb_probe import negotiate
 from relevo.agents.tools import Finished, run_tool
-from relevo.base.control import awatch
 from relevo.base.durable import write_durably
-from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import SmbResource
 
@@ -39,11 +35,9 @@ WRAPPER = "libnss_wrapper.so"
 MODULES = ("fake_perms", "syncops")
 INSTALL = "Install samba, samba-vfs-modules and libnss-wrapper."
 _LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib")
-_MODE, _FOLDER_MODE = 0o600, 0o700
+_FOLDER_MODE = 0o700
 _POLL_S = 0.05
 """Between attempts to reach a server that starts: it sends no event."""
-_AGAIN_S = 1.0
-"""After the file service has gone away."""
 _TOOL_LIMIT_S = 10.0
 _LIMIT_SHARE = 0.9
 _log = structlog.get_logger()
@@ -71,8 +65,7 @@ class SmbAgent(Agent):
         )
         self.conf = self._run / "smb.conf"
         self._applying = asyncio.Lock()
-        self._following: asyncio.Task[None] | None = None
-        self._trouble = ""
+        self._follower = Follower(self.id, self._files, self._apply)
 
     async def start(self, context: StartContext) -> None:  # noqa: ARG002 - smbd knows no epochs
         """Write the configuration, run smbd, wait until it answers; one that runs already is taken over.
@@ -87,7 +80,7 @@ class SmbAgent(Agent):
                 await self._bring_up(limit_s)
         except TimeoutError:
             raise AgentFailed(f"{self.id}: smbd does not answer.", f"See {self._run}/log.smbd.") from None
-        self._follow()
+        self._follower.follow()
 
     async def _bring_up(self, limit_s: float) -> None:
         wrapper = await self._installed()
@@ -96,7 +89,8 @@ class SmbAgent(Agent):
             await self._clear_run()
         await self._apply()
         if main is None:
-            await aside(self._require_port)
+            remedy = "If it is the system's own Samba: systemctl disable --now smbd nmbd."
+            await aside(lambda: require_port(self.id, self._resource.port, remedy))
             await self._spawn(wrapper, limit_s)
         await self._answering(limit_s)
 
@@ -119,9 +113,9 @@ class SmbAgent(Agent):
         """smbd answers a client's first question, and knows the accounts as they are."""
         health = await self.probe()
         if health.state is State.RUNNING:
-            self._follow()
-            if self._trouble:
-                return failed(self._trouble)
+            self._follower.follow()
+            if self._follower.trouble:
+                return failed(self._follower.trouble)
         return health
 
     async def probe(self) -> Health:
@@ -137,11 +131,7 @@ class SmbAgent(Agent):
 
     async def close(self) -> None:
         """Follow the accounts no more; smbd goes on as it is."""
-        task, self._following = self._following, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._trouble = ""
+        await self._follower.close()
 
     # --- smbd ---------------------------------------------------------------------------------------------------------
 
@@ -166,18 +156,6 @@ class SmbAgent(Agent):
             for found in (*pathlib.Path(folder).glob(WRAPPER), *pathlib.Path(folder).glob(f"*/{WRAPPER}")):
                 return found
         raise AgentFailed(f"{self.id}: the library {WRAPPER} is not installed.", INSTALL)
-
-    def _require_port(self) -> None:
-        port = self._resource.port
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("0.0.0.0", port))  # noqa: S104 - as smbd will
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise AgentFailed(f"{self.id}: port {port} cannot be had ({error.strerror}).") from error
-                remedy = "If it is the system's own Samba: systemctl disable --now smbd nmbd."
-                raise AgentFailed(f"{self.id}: another program has port {port}.", remedy) from error
 
     async def _clear_run(self) -> None:
         """End what a dead smbd has left: two of them would use the same locks."""
@@ -208,23 +186,6 @@ class SmbAgent(Agent):
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        if self._following is None or self._following.done():
-            self._following = asyncio.create_task(self._keep_up())
-
-    async def _keep_up(self) -> None:
-        """Apply the accounts now and after each change."""
-        while True:
-            try:
-                async for said in awatch(self._files, "accounts"):
-                    if said["open"]:
-                        await self._apply()
-                        self._trouble = ""
-            except RelevoError as error:
-                self._trouble = f"{self.id}: the accounts are not up to date for network drives. {error}"
-                _log.warning("drives_not_applied", resource=self.id, why=str(error))
-            await asyncio.sleep(_AGAIN_S)
-
     async def _apply(self) -> None:
         """Have smbd know what the file service says; nothing is done when it does already."""
         limit_s = self._resource.operation.start_timeout_ms / 1000
@@ -247,7 +208,7 @@ class SmbAgent(Agent):
         return None
 
     def _remember(self, drives: Drives) -> None:
-        _replace(self._run / "applied.json", msgspec.json.encode(drives))
+        replace_file(self._run / "applied.json", msgspec.json.encode(drives))
 
     def _write(self, drives: Drives) -> None:
         """Everything that smbd reads, each file whole. Users before the shares that name them."""
@@ -255,16 +216,16 @@ class SmbAgent(Agent):
         for folder in (self._run, self._settings.roots):
             folder.mkdir(_FOLDER_MODE, parents=True, exist_ok=True)
         state.mkdir(_FOLDER_MODE, exist_ok=True)
-        _replace(self._run / "passwd", smb_conf.passwd(drives).encode())
-        _replace(self._run / "group", smb_conf.group(drives).encode())
-        write_durably(state / "smbpasswd", smb_conf.smbpasswd(drives).encode(), _MODE)
+        replace_file(self._run / "passwd", smb_conf.passwd(drives).encode())
+        replace_file(self._run / "group", smb_conf.group(drives).encode())
+        write_durably(state / "smbpasswd", smb_conf.smbpasswd(drives).encode(), MODE)
         for share in drives.offered():
             link, target = self._settings.roots / share.name, self._resource.root.joinpath(*share.path)
             beside = self._settings.roots / f".{share.name}.new"
             beside.unlink(missing_ok=True)
             beside.symlink_to(target)
             beside.replace(link)
-        _replace(self.conf, smb_conf.smb_conf(drives, self._settings).encode())
+        replace_file(self.conf, smb_conf.smb_conf(drives, self._settings).encode())
 
     async def _have_read(self, before: Drives, drives: Drives) -> None:
         """smbd and its processes read the configuration again; who may do less is disconnected, and may come back."""
@@ -291,12 +252,3 @@ class SmbAgent(Agent):
         told = msgspec.json.decode(done.output[done.output.index(b"{") :])
         sessions = told.get("sessions", {}).values()
         return sorted({int(one["server_id"]["pid"]) for one in sessions if one.get("username") in users})
-
-
-def _replace(path: pathlib.Path, data: bytes) -> None:
-    """A file that is there whole or not at all; what lies in /run needs no fsync."""
-    beside = path.with_name(f"{path.name}.new")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-    beside.replace(path)

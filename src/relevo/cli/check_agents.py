@@ -10,11 +10,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
-from relevo.agents import ocf, ocf_meta, smb, systemd_bus
+from relevo.agents import nfs, ocf, ocf_meta, smb, systemd_bus
 from relevo.agents.tools import ENVIRONMENT
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_duration_ms
-from relevo.config.model import Config, LsbResource, OcfResource, SmbResource, SystemdResource
+from relevo.config.model import Config, LsbResource, NfsResource, OcfResource, SmbResource, SystemdResource
 from relevo.node import certificates
 
 ASK_LIMIT_S = 10.0
@@ -37,6 +37,8 @@ def remarks(config: Config) -> Iterator[str]:
                 yield from _systemd(f"{service.name}/{resource.id}", resource)
             elif isinstance(resource, SmbResource):
                 yield from _smb(f"{service.name}/{resource.id}")
+            elif isinstance(resource, NfsResource) and shutil.which(nfs.PROGRAM, path=ENVIRONMENT["PATH"]) is None:
+                yield f"{service.name}/{resource.id}: NFS-Ganesha is not installed on this server. {nfs.INSTALL}"
             elif isinstance(resource, LsbResource) and not os.access(resource.script, os.X_OK):
                 yield f"{service.name}/{resource.id}: {resource.script} is no program on this server."
 

@@ -380,8 +380,47 @@ class SmbResource(msgspec.Struct, frozen=True, kw_only=True, tag="smb", tag_fiel
     operation: Operation = SMB_OPERATION
 
 
+class NfsExport(msgspec.Struct, frozen=True, kw_only=True):
+    """One share for some hosts.
+
+    Attributes:
+        share: its name among the accounts' shares.
+        clients: addresses and networks of the hosts.
+        write: they may change files, as far as uids and modes let them.
+        root: their root is root here too; otherwise it is nobody.
+        user: everyone there acts as this user of the accounts; empty: as the uid that the host names.
+    """
+
+    share: str
+    clients: tuple[str, ...]
+    write: bool = False
+    root: bool = False
+    user: str = ""
+
+
+class NfsResource(msgspec.Struct, frozen=True, kw_only=True, tag="nfs", tag_field="type"):
+    """Shares of a files resource for hosts (NFS 4), by NFS-Ganesha.
+
+    Attributes:
+        files: id of the files resource, whose shares these are.
+        root: its root.
+        exports: which shares, for whom.
+        port: TCP port, on every address.
+        grace_ms: how long clients may claim their locks again after a start; whole seconds.
+    """
+
+    id: str = "nfs"
+    files: str
+    root: pathlib.Path
+    exports: tuple[NfsExport, ...]
+    port: int = 2049
+    grace_ms: int = 8000
+    operation: Operation = SMB_OPERATION
+
+
 Resource = (
     MirrorResource
+    | NfsResource
     | FilesystemResource
     | FilesResource
     | SmbResource

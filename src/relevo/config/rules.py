@@ -17,6 +17,7 @@ from relevo.config.model import (
     LsbResource,
     Mirror,
     MirrorResource,
+    NfsResource,
     OcfResource,
     Resource,
     Service,
@@ -223,7 +224,7 @@ def _ports(draft: Draft) -> None:
     for name, mirror in draft.mirrors.items():
         use(("mirrors", name, "port"), mirror.port, f"mirror {name!r}")
     for path, service, resource in _resources(draft):
-        if isinstance(resource, FilesResource | SmbResource):
+        if isinstance(resource, FilesResource | SmbResource | NfsResource):
             use((*path, "port"), resource.port, f"{resource.id!r} of service {service.name!r}")
 
 
@@ -237,8 +238,9 @@ def _places(service: Service) -> Iterator[tuple[KeyPath, Resource]]:
     """Each resource of a service with where it is written down."""
     index = 0
     for resource in service.resources:
-        if isinstance(resource, SmbResource):
-            yield ("services", service.name, "smb"), resource
+        if isinstance(resource, SmbResource | NfsResource):
+            kind = "smb" if isinstance(resource, SmbResource) else "nfs"
+            yield ("services", service.name, kind), resource
         else:
             yield ("services", service.name, "resources", index), resource
             index += 1
@@ -312,7 +314,7 @@ class _Order:
                     self._files(path, resource)
                 case AddressResource():
                     self._address_seen = True
-                case SmbResource() | OcfResource() | LsbResource() | SystemdResource():
+                case SmbResource() | NfsResource() | OcfResource() | LsbResource() | SystemdResource():
                     pass  # was put where it belongs, or what it needs is known to nobody here
 
     def _mirror(self, path: KeyPath, resource: MirrorResource) -> None:
