@@ -70,7 +70,8 @@ def client(make_lab: LabMaker) -> Client:
     """Both servers up, nodo1 active, a share that both protocols offer."""
     lab = make_lab(limit_s=170.0, disk_bytes=512 << 20, further=FURTHER)
     lab.up()
-    lab.run("nodo1", ["sh", "-c", f"echo '{PASSWORD}' | relevo user add root --admin --password-stdin"], check=True)
+    # given on the passive server: the hash that Windows compares crosses to the active one, sealed
+    lab.run("nodo2", ["sh", "-c", f"echo '{PASSWORD}' | relevo user add root --admin --password-stdin"], check=True)
     lab.run("nodo1", ["relevo", "share", "add", "docs", "/docs"], check=True)
     # whoever asks for the first page without an account sees something: that is how a lab knows that it is up
     lab.run("nodo1", ["sh", "-c", "relevo share add open /open && relevo share set open --public"], check=True)
