@@ -71,7 +71,7 @@ class App:
         traffic = self._service.traffic
         with traffic.request(request):
             try:
-                if traffic.active > limits.REQUESTS_MAX:
+                if traffic.crowded(request.method):
                     raise unavailable("busy")
                 return await self._answer(request)
             except FilesError as error:

@@ -15,6 +15,7 @@ import ssl
 from ipaddress import IPv4Address
 
 import structlog
+from aiohttp.http import HttpProcessingError
 
 from relevo.base.control import ControlServer, Handler, Message, Watcher
 from relevo.base.errors import RelevoError
@@ -24,6 +25,7 @@ from relevo.files import limits
 from relevo.files.accounts import network, orders, remote
 from relevo.files.app import App
 from relevo.files.clients import Clients
+from relevo.files.errors import FilesError
 from relevo.files.service import Service
 from relevo.files.traffic import Server
 
@@ -96,6 +98,17 @@ def names_of(config: Config, files: FilesResource) -> tuple[str, ...]:
     return (*(files.tls.names if files.tls is not None else ()), *addresses, *config.nodes)
 
 
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Strangers that send what is no HTTP and clients that go away are no fault of ours; tracebacks would fill the log.
+
+    A connection that we break off because the volume fails is.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectionError):
+        return isinstance(error.__cause__, FilesError)
+    return not isinstance(error, HttpProcessingError)
+
+
 async def listen(
     service: Service, host: str, port: int, tls: ssl.SSLContext | None = None
 ) -> tuple[asyncio.Server, int]:
@@ -104,11 +117,13 @@ async def listen(
     Raises:
         PortTaken: someone else listens there.
     """
+    logger = logging.getLogger("relevo.files")
+    logger.addFilter(_worth_a_line)
     server = service.traffic.server or Server(
         App(service),
         keepalive_timeout=limits.IDLE_CONNECTION_S,
         access_log=None,
-        logger=logging.getLogger("relevo.files"),
+        logger=logger,
         max_line_size=limits.REQUEST_LINE_MAX_BYTES,
         max_field_size=limits.HEADER_FIELD_MAX_BYTES,
         max_headers=limits.HEADERS_MAX,
@@ -116,7 +131,7 @@ async def listen(
         read_bufsize=limits.READ_BUFFER_BYTES,
         auto_decompress=False,
     )
-    service.traffic.server = server
+    service.traffic.server, server.busy = server, service.traffic.busy
     loop = asyncio.get_running_loop()
     try:
         limit_s = None if tls is None else limits.HANDSHAKE_S

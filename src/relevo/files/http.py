@@ -129,12 +129,14 @@ async def body_pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
     """The body as it arrives.
 
     Raises:
-        FilesError: 408 when nothing arrives for `limits.IDLE_BODY_S`, 400 when it breaks off.
+        FilesError: 408 when next to nothing arrives while `limits.IDLE_BODY_S` are waited, 400 when it breaks off.
     """
-    expected, received = content_length(request), 0
+    expected, received, clock = content_length(request), 0, asyncio.get_running_loop().time
+    waited_s, meanwhile = 0.0, 0
     while True:
+        begun_s = clock()
         try:
-            async with asyncio.timeout(limits.IDLE_BODY_S):
+            async with asyncio.timeout(limits.IDLE_BODY_S - waited_s):
                 piece = await request.content.readany()
         except TimeoutError as error:
             raise FilesError(
@@ -149,6 +151,9 @@ async def body_pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
         if not piece:
             break
         received += len(piece)
+        waited_s, meanwhile = waited_s + clock() - begun_s, meanwhile + len(piece)
+        if meanwhile >= limits.TRICKLE_BYTES:
+            waited_s, meanwhile = 0.0, 0
         yield piece
     if expected is not None and received != expected:
         raise FilesError(400, "cut_off", headers={"Connection": "close"})

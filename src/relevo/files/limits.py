@@ -30,8 +30,11 @@ UPLOADS_MAX = 10_000
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 CONNECTIONS_MAX = 1024
+"""With one more, the oldest that has no whole request under way is closed; when all have one, the new one is."""
 REQUESTS_MAX = 512
 """Requests that may be under way at the same time; one more is answered 503."""
+CHANGES_MAX = 256
+"""Of these, such as send something: half-open uploads leave room for whoever reads."""
 REQUEST_LINE_MAX_BYTES = 16_384
 HEADER_FIELD_MAX_BYTES = 8190
 HEADERS_MAX = 64
@@ -40,7 +43,8 @@ HANDSHAKE_S = 10.0
 IDLE_CONNECTION_S = 30.0
 """A connection without a whole request for this long is closed."""
 IDLE_BODY_S = 30.0
-"""An upload from which nothing arrives for this long is given up."""
+"""An upload from which less than `TRICKLE_BYTES` arrive in this time of waiting is given up."""
+TRICKLE_BYTES = 4096
 IDLE_SEND_S = 60.0
 """A download of which nothing is taken for this long is given up."""
 LINGER_S = 2.0
@@ -49,7 +53,8 @@ FORM_MAX_BYTES = 1 << 20
 """A form without a file; it may name many things."""
 CHUNK_BYTES = 1 << 20
 """Uploads are written in pieces of at least this size (but for the last one)."""
-READ_BUFFER_BYTES = 1 << 20
+READ_BUFFER_BYTES = 256 << 10
+"""Of a body twice this much waits in memory, beside the piece that is being written."""
 SMALL_FILE_BYTES = 64 << 10
 """Files up to this size are read and sent in one go; larger ones by sendfile."""
 SENDFILE_SLICE_BYTES = 8 << 20

@@ -99,8 +99,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "bad_length": ("The length announced is not a number.", "La longitud anunciada no es un número."),
     "cut_off": ("The upload broke off; nothing was stored.", "La subida se interrumpió; no se ha guardado nada."),
     "trickle": (
-        "Nothing arrived for {seconds} seconds; nothing was stored.",
-        "No llegó nada durante {seconds} segundos; no se ha guardado nada.",
+        "Nothing or next to nothing arrived for {seconds} seconds; nothing was stored.",
+        "No llegó nada o casi nada durante {seconds} segundos; no se ha guardado nada.",
     ),
     "no_part": ("A part of a file cannot be stored this way.", "No se puede guardar así una parte de un archivo."),
     "no_encoding": (

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 
 from aiohttp import web
 
 from relevo.files import limits
 
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "PROPFIND"})
+"""Methods that change nothing, and whose requests have no body to speak of."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with a time of 0: close() sends RST and forgets what was not sent
 
 
@@ -28,13 +30,24 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
 
 
 class Server(web.Server):
-    """aiohttp's protocol factory, with a bound on connections."""
+    """aiohttp's protocol factory, with a bound on connections.
+
+    Attributes:
+        busy: the connections with a request under way.
+    """
+
+    busy: Callable[[], Container[web.RequestHandler]] = staticmethod(tuple)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Refuse one connection too many without a word: it must cost nothing."""
+        """Make room for one connection too many, or refuse it, without a word: it must cost nothing."""
         super().connection_made(handler, transport)
-        if len(self.connections) > limits.CONNECTIONS_MAX:
-            transport.abort()
+        if len(self.connections) <= limits.CONNECTIONS_MAX:
+            return
+        there = [one for one in self.connections if one.transport is not None and not one.transport.is_closing()]
+        if len(there) > limits.CONNECTIONS_MAX:
+            busy = self.busy()
+            oldest = next((one.transport for one in there if one not in busy), transport)
+            reset(oldest)
 
 
 class Traffic:
@@ -47,11 +60,21 @@ class Traffic:
         self._quiet.set()
         self.server: Server | None = None
         self.served = 0
+        self.changing = 0
 
     @property
     def active(self) -> int:
         """Requests under way."""
         return len(self._active)
+
+    def busy(self) -> Container[web.RequestHandler]:
+        """The connections that they came by."""
+        return set(self._active.values())
+
+    def crowded(self, method: str) -> bool:
+        """Whether the newest request is one too many of its kind."""
+        too_many = self.changing > limits.CHANGES_MAX and method not in SAFE
+        return too_many or self.active > limits.REQUESTS_MAX
 
     @contextlib.contextmanager
     def request(self, request: web.BaseRequest) -> Iterator[None]:
@@ -61,9 +84,12 @@ class Traffic:
         self._active[task] = request.protocol
         self._quiet.clear()
         self.served += 1
+        changing = request.method not in SAFE
+        self.changing += changing
         try:
             yield
         finally:
+            self.changing -= changing
             del self._active[task]
             if not self._active:
                 self._quiet.set()

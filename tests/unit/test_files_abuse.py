@@ -1,0 +1,149 @@
+"""Whoever takes too much, too slowly, or never comes back: a clear answer, bounded memory, everyone else is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from files_bench import Bench, bench, until
+from relevo.files import limits
+
+HEAD = b"PUT /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+
+
+def served(folder: pathlib.Path, story: Callable[[Bench], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with bench(folder) as it:
+            (it.root / "x").write_bytes(b"here")
+            await story(it)
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def connections(it: Bench, count: int, first: bytes) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Some clients that say something, perhaps nothing, and then wait."""
+    opened = [await asyncio.open_connection("127.0.0.1", it.port) for _ in range(count)]
+    try:
+        for number, (_, writer) in enumerate(opened):
+            writer.write(first % number if b"%d" in first else first)
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
+
+
+async def is_served(it: Bench) -> bool:
+    status, _, body = await it.get("/x")
+    return status == 200 and body == b"here"
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /x HTTP/1.1\r\nHost"], ids=["silent", "half a request"])
+def test_idle_connections_make_room(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, first: bytes) -> None:
+    """The oldest ones without a request are closed; those with a request are not."""
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 20)
+
+    async def story(it: Bench) -> None:
+        async with connections(it, 1, HEAD) as (putting,):
+            await until(lambda: it.service.traffic.active == 1)
+            async with connections(it, 200, first):
+                assert await is_served(it)
+                server = it.service.traffic.server
+                assert server is not None
+                await until(lambda: len(server.connections) <= 20)
+                assert it.service.traffic.active == 1
+                assert not putting.at_eof()
+
+    served(tmp_path, story)
+
+
+def test_half_open_uploads_leave_room_for_readers(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "CHANGES_MAX", 10)
+
+    async def story(it: Bench) -> None:
+        async with connections(it, 100, HEAD + b"some") as readers:
+            for reader in readers[10:]:
+                assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+            assert it.service.traffic.active <= 20  # refused ones may be about to end
+            assert await is_served(it)
+        await until(lambda: it.service.traffic.active == 0)
+        async with it.http.put(it.url + "y", data=b"1") as answer:
+            assert answer.status == 201
+
+    served(tmp_path, story)
+    assert not caplog.records  # of those that went away
+
+
+def test_a_body_that_trickles_is_given_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then keeps a place no longer than silence does; what was slow and came nevertheless is stored."""
+    monkeypatch.setattr(limits, "IDLE_BODY_S", 0.5)
+
+    async def story(it: Bench) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(HEAD % 1)
+
+        async def trickle() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"1")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+        trickling = asyncio.create_task(trickle())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        trickling.cancel()
+        writer.transport.abort()
+        assert not (it.root / "1").exists()
+
+    served(tmp_path, story)
+
+
+def test_a_header_that_never_ends_is_given_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "IDLE_CONNECTION_S", 0.5)
+
+    async def story(it: Bench) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(b"GET /x HTTP/1.1\r\n")
+
+        async def trickle() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"a: b\r\n")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+        trickling = asyncio.create_task(trickle())
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        trickling.cancel()
+        writer.transport.abort()
+        assert await is_served(it)
+
+    served(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET /x HTTP/1.1\r\nHost: x\r\nbig: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: x\r\n" + b"".join(b"f%d: 1\r\n" % number for number in range(10_000)) + b"\r\n",
+    ],
+    ids=["field", "line", "fields"],
+)
+def test_a_huge_head_is_refused(tmp_path: pathlib.Path, request_head: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(it: Bench) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(request_head)
+        assert b" 400 " in await reader.readline()
+        writer.transport.abort()
+        assert await is_served(it)
+
+    served(tmp_path, story)
+    assert not caplog.records  # else whoever sends such things fills the disk of the log
