@@ -69,11 +69,12 @@ class _Lazy(TyperGroup):
             return None
         module, _, name = place.partition(":")
         found = getattr(importlib.import_module(f"relevo.cli.{module}"), name)
-        if not isinstance(found, typer.Typer):
+        if isinstance(found, typer.Typer):
+            made: Any = typer.main.get_group(found)  # also where it has one command only: `relevo node run`
+        else:
             single = typer.Typer(add_completion=False)
             single.command(cmd_name)(found)
-            found = single
-        made = typer.main.get_command(found)
+            made = typer.main.get_command(single)
         made.name = cmd_name
         return made
 
