@@ -281,6 +281,11 @@ def _sessions(service: Service, call: Call, _accounts: Accounts) -> dict[str, An
     return {"sessions": session_rows(service, call)}
 
 
+def _moment(text: str) -> str:
+    """A moment of the log, to the second and without the letters for programs; it is UTC, as the heading says."""
+    return text[:19].replace("T", " ")
+
+
 async def _audit(service: Service, call: Call) -> dict[str, Any]:
     wanted = {key: call.query.get(key, "").strip()[:200] for key in ("who", "what", "text")}
     await service.audit.flush()
@@ -288,7 +293,8 @@ async def _audit(service: Service, call: Call) -> dict[str, Any]:
     known = ("at", "who", "what", "from")
     rows = [
         {key: str(note.get(key, "")) for key in known}
-        | {"rest": " ".join(f"{key}={value}" for key, value in note.items() if key not in known)}
+        | {"at": _moment(str(note.get("at", "")))}
+        | {"rest": " ".join(f"{key}={value}" for key, value in note.items() if key not in known and value is not None)}
         for note in reversed(notes)
     ]
     return {"rows": rows, "wanted": wanted, "most": _AUDIT_SHOWN}
