@@ -25,7 +25,7 @@ from relevo.files.accounts import nt
 from relevo.files.daemon import control
 
 pytestmark = pytest.mark.skipif(shutil.which("smbd") is None, reason="Samba is not installed")
-PORT = 4450
+PORT = 445
 WAIT_S = 20.0
 ODD = "100%U \u00f1"
 """A folder whose name means something else in smb.conf."""
@@ -117,6 +117,12 @@ async def _permissions(it: Bench, folder: pathlib.Path) -> None:
     for try_ in ("cd plans", "rename plans gone", "ls plans/*", "rmdir plans"):
         assert not (await smb("docs", "ana%secret-ana", try_))[0], try_
     assert (await smb("plans", "root%secret-root", "ls"))[0]
+    # a password is changed on the page, for every way in at once
+    known = it.root / ".relevo/smb/smbpasswd"
+    before = known.read_bytes()
+    argv, new = ["smbpasswd", "-s", "-r", "127.0.0.1", "-U", "ana"], "secret-ana\nanother-one\nanother-one\n"
+    done = await asyncio.to_thread(subprocess.run, argv, input=new, text=True, capture_output=True, check=False)
+    assert (done.returncode == 0, known.read_bytes() == before) == (False, True)
     # names that mean something in smb.conf, and everyone's share
     assert (await smb("odd", "leo%secret-leo", f"put {other} z"))[0]
     assert (it.root / ODD / "z").exists()

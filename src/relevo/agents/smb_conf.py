@@ -19,8 +19,8 @@ GUEST = "relevo$guest"
 GUEST_UID = 65534
 RESERVED = frozenset({"global", "homes", "printers"})
 """Sections of smb.conf that are no shares."""
-LAST_CHANGE = "LCT-00000001"
-"""When a password was set: any time but 0, which would ask for a new one."""
+LAST_CHANGE = "LCT-7FFFFFFF"
+"""When a password was set: in 2038, so that smbd lets nobody change it (the page does, for every way in at once)."""
 _PLAIN_PATTERN = re.compile(r"[^\w .+,@()=\[\]{}~-]+|^\s|\s$")
 
 
