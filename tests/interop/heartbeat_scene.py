@@ -21,6 +21,7 @@ from relevo.lab.scene import ADDRESSES, SERVERS, SERVICE_UNITS
 
 HEARTBEAT = pathlib.Path("/usr/libexec/heartbeat/heartbeat")
 STEP_S = 45.0
+MEDIA = "bcast eth0\nucast eth0 {peer}"
 HA_CF = """\
 logfile /var/log/ha-log
 keepalive {keepalive}
@@ -28,8 +29,7 @@ warntime 1
 deadtime 2
 initdead 5
 udpport 694
-bcast eth0
-ucast eth0 {peer}
+{media}
 auto_failback {failback}
 crm no
 node nodo1
@@ -71,9 +71,12 @@ class MixedPair:
         ours: the server that runs Relevo.
         failback: what ha.cf says.
         keepalive: of ha.cf.
+        media: its lines that say where heartbeats go.
     """
 
-    def __init__(self, lab: Lab, *, ours: str, failback: str = "on", keepalive: str = "200ms") -> None:
+    def __init__(
+        self, lab: Lab, *, ours: str, failback: str = "on", keepalive: str = "200ms", media: str = MEDIA
+    ) -> None:
         self.lab = lab
         self._ledger = lab.shared
         self._legacy = failback == "legacy"
@@ -84,7 +87,8 @@ class MixedPair:
         for node in SERVERS:
             peer = next(other for other in SERVERS if other != node)
             address = ADDRESSES[peer]["eth0"].partition("/")[0]
-            self._put(node, "/etc/ha.d/ha.cf", HA_CF.format(peer=address, failback=failback, keepalive=keepalive))
+            lines = media.format(peer=address)
+            self._put(node, "/etc/ha.d/ha.cf", HA_CF.format(media=lines, failback=failback, keepalive=keepalive))
             self._put(node, "/etc/ha.d/haresources", HARESOURCES)
             self._put(node, "/etc/ha.d/authkeys", "auth 1\n1 sha1 sesame\n")
             for name in HOME:

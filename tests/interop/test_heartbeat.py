@@ -106,6 +106,17 @@ def test_legacy(make_mixed: PairMaker, ours: str) -> None:
     pair.settled(uno="nodo1", dos="nodo2")
 
 
+def test_over_multicast(make_mixed: PairMaker) -> None:
+    pair = make_mixed(ours="nodo1", media="mcast eth0 225.0.0.1 694 1 0")
+    pair.start(*SERVERS)
+    pair.settled(uno="nodo1", dos="nodo2")
+    assert pair.talk()["links"] == {"eth0": "up"}
+    pair.stop("nodo1")
+    pair.settled(uno="nodo2", dos="nodo2")
+    pair.start("nodo1")
+    pair.settled(uno="nodo1", dos="nodo2")
+
+
 def test_its_history_does_not_fill(make_mixed: PairMaker) -> None:
     pair = make_mixed(ours="nodo1", keepalive="25ms")
     pair.start(*SERVERS)

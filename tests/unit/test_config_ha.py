@@ -299,9 +299,19 @@ def test_ping_nodes_and_groups_become_targets(site: pathlib.Path, tmp_path: path
     assert "ping" not in done.output.partition("Left out")[2]
 
 
+def test_a_multicast_group(tmp_path: pathlib.Path) -> None:
+    text = "mcast eth0 225.0.0.1 695 4 0\nmcast eth1 225.0.0.2 694 1 0\nbcast eth1\nnode a b\n"
+    given = {"a": {"eth0": (IPv4Interface("10.0.0.1/24"),), "eth1": (IPv4Interface("10.0.1.1/24"),)}}
+    made = converted(tmp_path, text, given=given).text
+    assert "unicast = false" in made
+    assert 'multicast = "225.0.0.1"' in made
+    assert "multicast_ttl = 4\nport = 695" in made
+    assert made.count("broadcast = false") == 1
+
+
 def test_what_is_left_out_is_said(tmp_path: pathlib.Path) -> None:
     text = "mcast eth0 225.0.0.1 694 1 0\nnode a b\nping fe80::1\nwatchdog /dev/watchdog\nserial /dev/ttyS0\n"
     given = {"a": {"eth0": (IPv4Interface("10.0.0.1/24"),)}}
     left_out = "\n".join(converted(tmp_path, text, given=given).left_out)
-    for word in ("mcast", "ping", "watchdog", "serial"):
+    for word in ("ping", "watchdog", "serial"):
         assert word in left_out

@@ -43,6 +43,7 @@ from relevo.config.table import Source, Table, nearest
 PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 """Name -> keepalive and deadtime, both in milliseconds."""
 MIN_INITDEAD_MS = 10_000
+MAX_TTL = 255
 MAX_INTERFACE_LENGTH = 15
 MAX_MIGRATION_THRESHOLD = 1_000_000
 MAX_WEIGHT = 1_000_000
@@ -160,7 +161,11 @@ def _links(root: Table, draft: Draft, port: int) -> None:
             port=table.integer("port", port, 1, MAX_PORT),
             broadcast=table.boolean("broadcast", default=True),
             unicast=table.boolean("unicast", default=True),
+            multicast=table.address("multicast") if table.has("multicast") else None,
+            multicast_ttl=table.integer("multicast_ttl", 1, 1, MAX_TTL),
         )
+        if link.multicast is not None and not link.multicast.is_multicast:
+            table.wrong("multicast", f"is not a group: {link.multicast}.", 'Write one such as "239.255.0.1".')
         if len(link.interface) > MAX_INTERFACE_LENGTH or "/" in link.interface or " " in link.interface:
             table.wrong("interface", f"is no network card: {link.interface!r}.", "Write its name as in ip link.")
         table.finish()

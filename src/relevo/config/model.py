@@ -25,6 +25,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         port: UDP port of the heartbeats on it.
         broadcast: send heartbeats to the subnet's broadcast address.
         unicast: send heartbeats to each peer's address.
+        multicast: send them to this group as well; None: to none.
+        multicast_ttl: over so many routers; 1: none.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 694
     broadcast: bool = True
     unicast: bool = True
+    multicast: IPv4Address | None = None
+    multicast_ttl: int = 1
 
 
 class FenceDevice(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,9 +80,9 @@ def _links(draft: Draft) -> None:
             if link.network.overlaps(other.network):
                 what = f"{link.network} of link {link.name!r} overlaps {other.network} of link {other.name!r}."
                 draft.source.mistake(path, what, "Give each link a network of its own.")
-        if not link.broadcast and not link.unicast:
-            what = f"Link {link.name!r} has neither broadcast nor unicast: no heartbeat would be sent on it."
-            draft.source.mistake(("links", link.name), what, "Leave at least one of them true.")
+        if not link.broadcast and not link.unicast and link.multicast is None:
+            what = f"Link {link.name!r} has neither broadcast, unicast nor multicast: no heartbeat would be sent on it."
+            draft.source.mistake(("links", link.name), what, "Leave at least one of them in.")
         seen.append(link)
 
 

@@ -221,8 +221,11 @@ class _Daemon:
         datagram = wire.encode(message, self._config.authkeys.signing)
         for name, sock in self._links.items():
             link = sock.link
-            if link.broadcast and (effect.broadcast or not link.unicast):
-                sock.send(datagram, str(link.network.broadcast_address))
+            if effect.broadcast or not link.unicast:
+                if link.broadcast:
+                    sock.send(datagram, str(link.network.broadcast_address))
+                if link.multicast is not None:
+                    sock.send(datagram, str(link.multicast))
             if link.unicast:
                 for peer in effect.to:
                     address = self._config.nodes[peer].addresses.get(name)

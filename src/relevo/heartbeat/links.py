@@ -20,6 +20,8 @@ DATAGRAMS_AT_ONCE = 64
 _SIOCGIFFLAGS = 0x8913
 _IFREQ = struct.Struct("16sH22x")
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_IP_MREQN = struct.Struct("=4s4si")
+"""Group, own address (any), index of the network card."""
 _RTMGRP_LINK = 1
 _SO_BINDTODEVICE = 25
 _log = structlog.get_logger()
@@ -64,6 +66,8 @@ class LinkSocket:
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self.link.interface.encode())
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            if self.link.multicast is not None:
+                self._join(sock, index, self.link.multicast.packed)
             # no SO_REUSEADDR: a second heartbeat program on the same port and card has to fail, not to steal datagrams
             sock.bind(("0.0.0.0", self.link.port))  # noqa: S104 - bound to one network card
         except OSError as error:
@@ -72,6 +76,14 @@ class LinkSocket:
             return
         self._socket, self._index, self._failing = sock, index, False
         asyncio.get_running_loop().add_reader(sock, self._readable, self)
+
+    def _join(self, sock: socket.socket, index: int, group: bytes) -> None:
+        """Hear a group on this card, and send to it from here; our own datagrams do not come back."""
+        there = _IP_MREQN.pack(group, bytes(4), index)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, there)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, there)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, self.link.multicast_ttl)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
 
     def _carrier(self) -> bool:
         assert self._socket is not None

@@ -189,13 +189,24 @@ class _Converter:
             self._say(f"\n[links.{card}]", ", ".join(f"ha.cf:{m.line} {m.kind}" for m in media) or "drbd's network")
             self._say(f'interface = "{card}"')
             self._say(f'network = "{network}"')
-            kinds = {medium.kind for medium in media}
-            if "mcast" in kinds:
-                self._out.left_out.append(f"mcast on {card}: heartbeats go to the broadcast address and to the peer.")
-            elif media and "ucast" not in kinds:
-                self._say("unicast = false", "only bcast is said")
-            elif media and "bcast" not in kinds:
-                self._say("broadcast = false", "only ucast is said")
+            self._media(card, media)
+
+    def _media(self, card: str, media: list[Medium]) -> None:
+        """How heartbeats are sent on a card."""
+        kinds = {medium.kind for medium in media}
+        for kind, key in (("ucast", "unicast"), ("bcast", "broadcast")):
+            if media and kind not in kinds:
+                self._say(f"{key} = false", f"{kind} is not said")
+        groups = [medium for medium in media if medium.kind == "mcast"]
+        for medium in groups[:1]:
+            self._say(f'multicast = "{medium.address}"', f"ha.cf:{medium.line}")
+            if medium.ttl != 1:
+                self._say(f"multicast_ttl = {medium.ttl}")
+            if kinds == {"mcast"} and medium.port != self._s.ha.udpport:
+                self._say(f"port = {medium.port}")
+            elif medium.port not in {one.port for one in media if one.kind != "mcast"} | {self._s.ha.udpport}:
+                self._out.left_out.append(f"the port {medium.port} of mcast on {card}: a link has one port.")
+        self._out.left_out += [f"{one.address} on {card}: a link has one group." for one in groups[1:]]
 
     # ---- nodes -------------------------------------------------------------------------------------------------
 
