@@ -15,6 +15,7 @@ from relevo.config.model import HeartbeatTimings
 from relevo.heartbeat import events, outbox, wire
 from relevo.heartbeat.events import ALIVE, TRANSITIONS, Effect, Event, Mark, PeerState, Reason, Settings, Sign
 from relevo.heartbeat.gaps import ASK_DELAY_MS, ASK_GAP_MS, ASK_TIMES, MAX_MISSING, MAX_RANGE
+from relevo.heartbeat.handover_words import Group, Told
 from relevo.heartbeat.membership import Membership
 from relevo.heartbeat.peer import (
     HELD_MESSAGES,
@@ -685,3 +686,32 @@ def test_a_third_node_that_listens_to_recorded_traffic_tells_what_happened(name:
     everyday = {Reason.DUPLICATE, Reason.AFTER_GOODBYE, Reason.HELD}
     assert {reason for reason, count in counters.items() if count} <= everyday
     assert counters[Reason.DUPLICATE] > 50, "each message was recorded once for broadcast and once for unicast"
+
+
+# --- an original Heartbeat as the peer --------------------------------------------------------------------------------
+
+
+def test_an_original_is_told_what_we_hold_and_no_goodbye_while_something_runs() -> None:
+    bench, ours = Bench(), frozenset({Group.OURS})
+    running = Told(ready=True, active=ours, started=ours, wants=ours)
+    bench.hear(relevo=False)
+    assert bench.peer["original"]["groups"] == {"ours": "unknown", "theirs": "unknown"}
+    bench.step(events.Hold(running, bench.now_ms))
+    said = bench.pass_ms(1000)
+    assert [send.message.text("rsc_hold") for send in sent(said, "resource")][:1] == ["local"]
+    assert sent(said, "starting")
+    assert sent(said, "reqnodes"), "its answer shows that it hears us"
+    assert not bench.core.may_say_goodbye
+    bench.step(events.Hold(Told(ready=True, leaving=True), bench.now_ms))
+    assert bench.core.may_say_goodbye
+
+
+def test_another_relevo_is_told_nothing_of_it() -> None:
+    bench = Bench()
+    bench.hear()
+    bench.step(events.Hold(Told(ready=True, active=frozenset({Group.OURS})), bench.now_ms))
+    said = bench.pass_ms(3000)
+    assert not sent(said, "resource")
+    assert not sent(said, "starting")
+    assert bench.peer["original"] is None
+    assert bench.core.may_say_goodbye
