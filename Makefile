@@ -92,10 +92,18 @@ vendor: ## fetch and verify what of other projects is shipped with the pages
 	@tools/npm-file tus-js-client $(TUS_VERSION) $(TUS_SHA512) dist/tus.min.js $(STATIC)/tus.min.js LICENSE $(STATIC)/tus.LICENSE
 	@git diff --stat -- $(STATIC)
 
-torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets; stops at the first failure
+SCHEMATHESIS := $(VENV)/schemathesis
+$(SCHEMATHESIS)/ready: $(VENV)/ready tests/torture/schemathesis.lock
+	@$$(tools/python) -m venv $(SCHEMATHESIS)
+	@$(SCHEMATHESIS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/torture/schemathesis.lock
+	@touch $@
+
+torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets and requests; stops at the first failure
 	@$(BIN)/python tests/torture/simulation.py
 	@$(BIN)/python tests/torture/cuts.py
 	@$(BIN)/python tests/torture/steady.py
+	@$(MAKE) --no-print-directory $(SCHEMATHESIS)/ready
+	@$(BIN)/python tests/torture/api.py $(SCHEMATHESIS)/bin/st
 	@RELEVO_FUZZ_EXAMPLES=5000 $(BIN)/pytest -q tests/unit/test_mirror_wire_fuzz.py --timeout 3600
 	@if $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/torture/requirements.lock; \
 	then $(BIN)/python tests/torture/wire_fuzz.py; \
