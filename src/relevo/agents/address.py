@@ -7,10 +7,8 @@ import contextlib
 import dataclasses
 import errno
 import pathlib
-from ipaddress import IPv4Address
 from typing import Any
 
-import msgspec
 import structlog
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -20,7 +18,7 @@ from relevo.agents.aside import aside
 from relevo.agents.base import RUNNING, Agent, AgentFailed, Health, StartContext, State, failed
 from relevo.agents.daemon import ask
 from relevo.agents.sockdiag import destroy_connections
-from relevo.agents.tickle import Connection, tickle
+from relevo.agents.tickle import connections_of, tickle
 from relevo.base.errors import RelevoError
 from relevo.config.model import AddressResource, Link
 
@@ -200,13 +198,12 @@ class AddressAgent(Agent):
         """Have the clients of the server that had the address before end their connections with it, and come back."""
         try:
             answer = await ask(files, "clients", limit_s=ASK_LIMIT_S)
-            told = msgspec.convert(answer["clients"], list[tuple[IPv4Address, int, IPv4Address, int]], strict=False)
-            connections = [one for each in told if (one := Connection(*each)).address == self._address.ip]
+            connections = [one for one in connections_of(answer["clients"]) if one.address == self._address.ip]
             for _ in range(TELLINGS if connections else 0):
                 count = await aside(lambda: tickle(connections))
                 _log.info("clients_told", address=str(self._address.ip), count=count)
                 await asyncio.sleep(TELLING_PAUSE_S)
-        except (RelevoError, OSError, msgspec.ValidationError) as error:
+        except (RelevoError, OSError, ValueError) as error:
             _log.warning("clients_not_told", address=str(self._address.ip), why=str(error))
 
     def _end_connections(self) -> None:

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
+import msgspec
+
 _IP = struct.Struct("!BBHHHBBH4s4s")
 _TCP = struct.Struct("!HHIIBBHHH")
 _PSEUDO = struct.Struct("!4s4sBBH")
@@ -33,6 +35,19 @@ class Connection:
     port: int
     client: IPv4Address
     client_port: int
+
+
+def connections_of(told: object) -> list[Connection]:
+    """The connections that the file service tells: address, port, client, its port, as JSON has them.
+
+    Raises:
+        ValueError: that is no such list.
+    """
+    try:
+        found = msgspec.convert(told, list[tuple[str, int, str, int]])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"no list of connections ({error})") from error
+    return [Connection(IPv4Address(one[0]), one[1], IPv4Address(one[2]), one[3]) for one in found]
 
 
 def segment(connection: Connection) -> bytes:
