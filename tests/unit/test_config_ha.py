@@ -285,12 +285,20 @@ def test_this_machines_address_counts_only_where_the_cluster_is(tmp_path: pathli
     assert "broadcast = false" in found.text
 
 
-def test_ping_nodes_and_groups_become_targets(site: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_ping_nodes_and_groups_become_targets_and_the_watchdog_stays(
+    site: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     path = site / "ha.d" / "ha.cf"
-    path.write_text(path.read_text() + "deadping 45\nping 192.168.0.1\nping_group outside 192.0.2.1 192.0.2.2\n")
+    path.write_text(
+        path.read_text()
+        + "watchdog /dev/watchdog\ndeadping 45\nping 192.168.0.1\nping_group outside 192.0.2.1 192.0.2.2\n"
+    )
     done = run(site / "ha.d", site / "drbd.d", "--into", tmp_path / "relevo")
     assert done.exit_code == 0, done.output
-    ping = load(tmp_path / "relevo" / "relevo.toml").ping
+    config = load(tmp_path / "relevo" / "relevo.toml")
+    assert config.watchdog is not None
+    assert (str(config.watchdog.device), config.watchdog.timeout_ms) == ("/dev/watchdog", 28_000)
+    ping = config.ping
     assert ping.targets == {
         "192.168.0.1": (IPv4Address("192.168.0.1"),),
         "outside": (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")),
@@ -310,7 +318,7 @@ def test_a_multicast_group(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_is_left_out_is_said(tmp_path: pathlib.Path) -> None:
-    text = "mcast eth0 225.0.0.1 694 1 0\nnode a b\nping fe80::1\nwatchdog /dev/watchdog\nserial /dev/ttyS0\n"
+    text = "deadtime 3\nmcast eth0 225.0.0.1 694 1 0\nnode a b\nping fe80::1\nwatchdog /dev/w\nserial /dev/ttyS0\n"
     given = {"a": {"eth0": (IPv4Interface("10.0.0.1/24"),)}}
     left_out = "\n".join(converted(tmp_path, text, given=given).left_out)
     for word in ("ping", "watchdog", "serial"):

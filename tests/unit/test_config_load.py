@@ -620,6 +620,32 @@ def test_mistakes_about_ping_targets(tmp_path: pathlib.Path, lines: str, mistake
         load(written(tmp_path, RIGHT + lines))
 
 
+SLOW = RIGHT.replace('deadtime = "2 s"', 'deadtime = "10 s"').replace('initdead = "10 s"', 'initdead = "20 s"')
+WATCHDOG = '[watchdog]\ndevice = "/dev/watchdog"\n'
+
+
+def test_a_watchdog_resets_before_the_other_node_takes_over(tmp_path: pathlib.Path) -> None:
+    assert load(written(tmp_path)).watchdog is None
+    found = load(written(tmp_path, SLOW + WATCHDOG)).watchdog
+    assert found is not None
+    assert (str(found.device), found.timeout_ms, found.longest_ms) == ("/dev/watchdog", 9000, 9800)
+
+
+@pytest.mark.parametrize(
+    ("toml", "mistake"),
+    [
+        (RIGHT + WATCHDOG, r"deadtime less keepalive \(1.8 s\).*needs 3 s.*Write deadtime = \"3.2 s\" or longer"),
+        (SLOW + WATCHDOG + 'timeout = "10 s"\n', r"longer than deadtime less keepalive \(9.8 s\).*protect nothing"),
+        (SLOW + WATCHDOG + 'timeout = "2 s"\n', "so short that a busy server would be reset"),
+        (SLOW + WATCHDOG + 'timeout = "4500 ms"\n', "no whole number of seconds"),
+        (SLOW + '[watchdog]\ndevice = "watchdog"\n', "not an absolute path"),
+    ],
+)
+def test_mistakes_about_the_watchdog(tmp_path: pathlib.Path, toml: str, mistake: str) -> None:
+    with pytest.raises(ConfigErrors, match=mistake):
+        load(written(tmp_path, toml))
+
+
 def test_the_example_of_the_documentation_is_right(tmp_path: pathlib.Path) -> None:
     page = pathlib.Path(__file__).parents[2] / "docs/internals/configuration.md"
     toml, secrets, keys = (

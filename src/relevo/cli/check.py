@@ -11,7 +11,7 @@ import typer
 from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.cli import check_agents, check_links, check_peer
+from relevo.cli import check_agents, check_links, check_peer, check_watchdog
 from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
 from relevo.config.errors import ConfigError, ConfigErrors
@@ -46,7 +46,7 @@ def check(
     except ConfigErrors as errors:
         _refuse(errors.errors, as_json=as_json)
         raise SystemExit(EXIT_FAILED) from None
-    named = [*warnings(config), *check_agents.remarks(config)]
+    named = [*warnings(config), *check_agents.remarks(config), *check_watchdog.remarks(config)]
     named += _unread(config, context.paths)
     named += check_peer.remarks(config, context)
     if not links:  # `look` says it too
@@ -132,6 +132,7 @@ def _summary(config: Config) -> str:
         f"mirrors {', '.join(config.mirrors) or 'none'}",
         f"services {', '.join(config.services) or 'none'}",
     ]
+    parts.append(f"watchdog {config.watchdog.device if config.watchdog is not None else 'none'}")
     if config.alerts:
         parts.append(f"alerts {', '.join(target.name for target in config.alerts)}")
     return f"OK: cluster {config.cluster}: {'; '.join(parts)}; hash {config.hash[:12]}."

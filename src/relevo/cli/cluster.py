@@ -78,6 +78,8 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
     console.print(_mirrors_table(state))
     if state.get("witness") is not None:
         console.print(_witness_line(state["witness"]))
+    if state.get("watchdog") is not None:
+        console.print(_watchdog_line(state["me"], state["watchdog"]))
     for name, target in state.get("ping", {}).items():
         console.print(_ping_line(name, target))
     for name, service in state["services"].items():
@@ -148,6 +150,12 @@ def _witness_line(witness: dict[str, Any]) -> str:
     )
     word = "[green]answers[/]" if witness["answers"] else "[yellow]silent[/]"
     return f"[bold]witness[/] {witness['address']}: {word}{', ' if newest else ''}{newest}"
+
+
+def _watchdog_line(me: str, watchdog: dict[str, Any]) -> str:
+    word = "[green]armed[/]" if watchdog["armed"] else "[yellow]not armed[/]"
+    what = f" ({watchdog['identity']}, {units.format_duration_ms(watchdog['timeout_ms'])})" if watchdog["armed"] else ""
+    return f"[bold]watchdog[/] of {me}, {watchdog['device']}: {word}{what}"
 
 
 def _ping_line(name: str, target: dict[str, Any]) -> str:

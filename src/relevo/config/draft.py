@@ -39,6 +39,7 @@ from relevo.config.model import (
 from relevo.config.names import HOST_REMEDY, NO_HOST, is_host, is_name
 from relevo.config.ping import Ping, read_ping
 from relevo.config.table import Source, Table, nearest
+from relevo.config.watchdog import WatchdogDevice, read_watchdog
 
 PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 """Name -> keepalive and deadtime, both in milliseconds."""
@@ -83,6 +84,7 @@ class Draft:
     alerts: tuple[AlertTarget, ...] = ()
     alerts_policy: AlertsPolicy = dataclasses.field(default_factory=AlertsPolicy)
     ping: Ping = dataclasses.field(default_factory=Ping)
+    watchdog: WatchdogDevice | None = None
     declared: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def knows(self, section: str, name: str, path: KeyPath) -> bool:
@@ -126,7 +128,9 @@ def read_draft(source: Source) -> Draft:
     if root.has("witness"):
         _witness(root.table("witness"), draft)
     draft.alerts, draft.alerts_policy = read_alerts(root)
-    draft.ping = read_ping(root, (draft.heartbeat or HeartbeatTimings()).deadtime_ms)
+    beat = draft.heartbeat or HeartbeatTimings()
+    draft.ping = read_ping(root, beat.deadtime_ms)
+    draft.watchdog = read_watchdog(root, beat.keepalive_ms, beat.deadtime_ms)
     root.finish()
     return draft
 

@@ -63,6 +63,7 @@ def load(path: pathlib.Path) -> Config:
         alerts=tuple(_with_password(target, read.alerts) for target in draft.alerts),
         alerts_policy=draft.alerts_policy,
         ping=draft.ping,
+        watchdog=draft.watchdog,
         hash="",
     )
     return msgspec.structs.replace(config, hash=hash_of(config))

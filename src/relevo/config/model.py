@@ -13,6 +13,7 @@ from relevo.config.drbd_options import OWN_DEFAULTS, DrbdOptions
 from relevo.config.meta_disk import INTERNAL, MetaDisk
 from relevo.config.ping import Ping
 from relevo.config.verify_schedule import NEVER, VerifySchedule
+from relevo.config.watchdog import WatchdogDevice
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -516,6 +517,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         drbd: mirror name -> that file.
         alerts: who is told of trouble, `alerts_policy` when.
         ping: addresses outside of the cluster that each server asks.
+        watchdog: what resets a server whose node daemon hangs; None: nothing does.
         hash: SHA-256 (hexadecimal) of what is configured, secrets included, paths of the files not.
     """
 
@@ -533,6 +535,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[AlertTarget, ...] = ()
     alerts_policy: AlertsPolicy = AlertsPolicy()
     ping: Ping = Ping()
+    watchdog: WatchdogDevice | None = None
     hash: str
 
     def peers_of(self, name: str) -> tuple[Node, ...]:

@@ -15,14 +15,15 @@ import msgspec
 
 from relevo.base.control import DaemonUnreachable, Message
 from relevo.base.sysrq import MASK_VARIABLE, REQUIRED, STAND_IN_VARIABLE
+from relevo.base.units import parse_duration_ms
 from relevo.device.connection import Connection
-from relevo.lab import fusectl, loops, sysrq
+from relevo.lab import fusectl, loops, reset_timer, sysrq
 from relevo.lab.disk import Disk
 from relevo.lab.errors import LabFailed, MachineOff, MachineOn
 from relevo.lab.folder import LabFolder, program_folders, python
 from relevo.lab.process import MARK, Process, arguments, inside, marked, pid_namespace, wait_until
 from relevo.lab.root import MASKED_TREES, ROOT, UPPER, WORK
-from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, SWITCHES, Unit, cluster_name
+from relevo.lab.scene import ADDRESSES, DISK_PATH, SERVERS, SWITCHES, WATCHDOG, Unit, cluster_name
 from relevo.lab.switch import Switch
 
 GONE_LIMIT_S = 10.0
@@ -124,6 +125,9 @@ class Machine:
         disks = {} if self.disk is None else {DISK_PATH: str(self.disk.power_on())}
         if self._lab.options().fencing and self.disk is not None:
             disks[SWITCHES] = str(self._folder.parent / POWER)
+        reset_ms = self._reset_ms()
+        if reset_ms:
+            disks[WATCHDOG] = str(reset_timer.make_fifo(self._folder))
         spec = {
             "name": self.name,
             "lab": str(self._lab.path),
@@ -140,7 +144,15 @@ class Machine:
         self._lab.spawn("relevo.lab.init", str(self._folder / "boot.json"))
         process = self.power()
         self._lab.spawn("relevo.lab.sysrq", str(self._lab.path), self.name, str(process.pid), str(process.start))
+        if reset_ms:
+            who = (self.name, str(process.pid), str(process.start))
+            self._lab.spawn("relevo.lab.reset_timer", str(self._lab.path), *who, str(reset_ms))
         self._switch.plug_in(self.name, self.power())
+
+    def _reset_ms(self) -> int:
+        """The timeout of its watchdog; 0: it has none."""
+        written = self._lab.options().watchdog
+        return parse_duration_ms(written) if written and self.disk is not None else 0
 
     def ask(self, do: str, *, timeout_s: float = 30.0, **arguments: object) -> Message:
         """Ask its PID 1.
@@ -288,6 +300,8 @@ class Machine:
             "disk.log",
             sysrq.FIFO,
             sysrq.LOG,
+            reset_timer.FIFO,
+            reset_timer.LOG,
         ):
             (self._folder / name).unlink(missing_ok=True)
 

@@ -31,6 +31,8 @@ DISK_PATH = f"/dev/relevo/{MIRROR}"
 """Where a server finds its disk."""
 SWITCHES = "/run/power"
 """Where every server finds the power switches of all of them."""
+WATCHDOG = "/dev/watchdog"
+"""Where a server finds its watchdog, if it has one."""
 FENCE_AGENT = pathlib.Path(__file__).with_name("fence_lab")
 DEFAULT_DIR = pathlib.Path("/var/lib/relevo/lab")
 EXPOSED_PORT = 8029
@@ -63,6 +65,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         mirror: further entries of the `[mirrors.r0]` table.
         alone: what a Primary that lost its peer does: `risk` or `ask`.
         witness: the client machine is the third vote as well; with `alone = "ask"`.
+        watchdog: a server whose node daemon stands still for so long (a duration) has its power cut; empty: none has.
         fencing: each server can cut the other one's power; with `alone = "ask"`.
         auto_failback: whether the service returns to nodo1.
         seed: of what the disks forget.
@@ -79,6 +82,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     mirror: dict[str, str | int] = {}
     alone: Literal["risk", "ask"] = "risk"
     witness: bool = False
+    watchdog: str = ""
     fencing: bool = False
     auto_failback: bool = True
     seed: int = 1
@@ -142,12 +146,13 @@ def configuration(options: Options, lab: str = "") -> str:
         cluster["profile"] = options.profile
     alone = "ask" if options.witness or options.fencing else options.alone
     mirror = {"link": "cross", "port": 7788, "alone": alone, "verify_alg": "crc32c", **options.mirror}
+    watchdog = f'[watchdog]\ndevice = "{WATCHDOG}"\ntimeout = "{options.watchdog}"\n\n' if options.watchdog else ""
     witness = f'[witness]\naddress = "{_plain(CLIENT, "eth0")}"\n\n' if options.witness else ""
     service = {"prefer": "nodo1", "auto_failback": options.auto_failback}
     nodes = "".join(_node(name) + (_fence_device(name) if options.fencing else "") for name in SERVERS)
     return (
         f"[cluster]\n{_table(cluster)}\n[heartbeat]\n{_table(options.heartbeat)}\n{_LINKS}\n{nodes}"
-        f"{witness}[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}{options.further}"
+        f"{watchdog}{witness}[mirrors.{MIRROR}]\n{_table(mirror)}\n[services.web]\n{_table(service)}\n{_RESOURCES}{options.further}"
     )
 
 

@@ -58,11 +58,12 @@ def main(argv: list[str]) -> None:
             written = os.read(fifo, READ_BYTES)
             if set(written) & set(FATAL):
                 sys.stderr.write(f"{name} wrote {written!r} to its sysrq-trigger: its power is cut\n")
-                _crash(folder, name)
+                crash(folder, name)
                 return
 
 
-def _crash(folder: pathlib.Path, name: str) -> None:
+def crash(folder: pathlib.Path, name: str) -> None:
+    """Cut a machine's power, from a process of the lab; one that is off already is no error."""
     from relevo.lab.errors import MachineOff
     from relevo.lab.lab import Lab
 

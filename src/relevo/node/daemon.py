@@ -22,7 +22,7 @@ from relevo.base.paths import Paths
 from relevo.config.model import Config
 from relevo.device.held import Pause
 from relevo.manager.executor import Executor
-from relevo.manager.model import Failure, ServiceFacts
+from relevo.manager.model import Failure, ServiceFacts, ServiceState
 from relevo.manager.standing import mirrors_of
 from relevo.node import views
 from relevo.node.alerts import Alerts
@@ -37,6 +37,7 @@ from relevo.node.publisher import Publisher
 from relevo.node.requests import Requests
 from relevo.node.status import status_of
 from relevo.node.store import Store
+from relevo.node.watchdog import watchdog_of
 from relevo.node.witness import WitnessFeed
 
 ROUND_MS = 1000
@@ -106,6 +107,7 @@ class Daemon:
             self._witness = WitnessFeed(config.witness, config.cluster, me, now_ms, self._changed.set)
         self._fencer = Fencer(config, self._history, self._changed.set)
         self._pinger = Pinger(config.ping, now_ms, self._changed.set)
+        self._watchdog = watchdog_of(config.watchdog)
         self._brain = Brain(
             config=config,
             me=me,
@@ -141,6 +143,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Until cancelled."""
+        orderly = False
         await self._control.start()
         self._history.add(f"The node daemon of {self._me} runs.")
         try:
@@ -156,13 +159,19 @@ class Daemon:
                 tasks.create_task(self._alerts.run())
                 tasks.create_task(self._certificates.run())
                 tasks.create_task(self._rounds())
+        except asyncio.CancelledError:
+            orderly = True
+            raise
         finally:
+            idle = all(told.state is ServiceState.STOPPED for told in self._executor.facts().values())
+            self._watchdog.close(disarm=orderly and idle)
             await self._control.stop()
 
     async def _rounds(self) -> None:
         while True:
             self._changed.clear()
             await self._round()
+            self._watchdog.pet(now_ms())  # here and nowhere else: a loop that hangs must not be covered up
             with contextlib.suppress(TimeoutError):
                 wakes_ms = self._brain.wakes_ms
                 pause_ms = ROUND_MS if wakes_ms is None else max(0, min(ROUND_MS, wakes_ms - now_ms()))
@@ -223,7 +232,15 @@ class Daemon:
         state = status_of(self._config, self._me, self._brain, self._heartbeat.latest, self._history)
         certificates = self._certificates.trouble
         alarms = [*state["alarms"], *self._alerts.alarms(), *certificates.values()]
-        return {**state, "alarms": alarms, "alerts": self._alerts.state(), "certificates": certificates}
+        if self._watchdog.trouble:
+            alarms.append(self._watchdog.trouble)
+        return {
+            **state,
+            "alarms": alarms,
+            "alerts": self._alerts.state(),
+            "certificates": certificates,
+            "watchdog": self._watchdog.state(),
+        }
 
     async def _status(self, _request: Message) -> Message:
         return self._state()

@@ -23,8 +23,8 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
     """What `relevo status --json` prints.
 
     Keys: `cluster`, `me`, `alarms` and `risks` (sentences), `nodes`, `services`, `mirrors`, `witness`, `ping`,
-    `history`. The daemon adds `alerts` (see `Alerts.state`) and `certificates` (resource -> what is wrong with its
-    certificate).
+    `history`. The daemon adds `alerts` (see `Alerts.state`) , `certificates` (resource -> what is wrong with its
+    certificate) and `watchdog` (of this server).
     """
     # What a silent node said last is no state of today.
     facts = {name: view.facts for name, view in brain.nodes.items() if view.alive is Alive.ALIVE}

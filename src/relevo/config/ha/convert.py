@@ -13,6 +13,7 @@ from relevo.config.drbd.site import TwoSides
 from relevo.config.ha.tree import Group, HaCf, Medium, Word
 from relevo.config.names import is_name
 from relevo.config.ping import MIN_INTERVAL_MS, least_deadping_ms
+from relevo.config.watchdog import LEAST_TIMEOUT_MS, longest_timeout_ms
 
 NODES = 2
 DEFAULT_PREFIX = 24
@@ -73,6 +74,7 @@ class _Converter:
         self._cluster()
         self._heartbeat()
         self._ping()
+        self._watchdog()
         networks = self._networks()
         self._links(networks)
         self._nodes(networks)
@@ -130,6 +132,17 @@ class _Converter:
         self._say("[ping.targets]")
         for line, where in lines:
             self._say(line, where)
+
+    def _watchdog(self) -> None:
+        ha = self._s.ha
+        if not ha.watchdog:
+            return
+        if longest_timeout_ms(ha.keepalive_ms, ha.deadtime_ms) < LEAST_TIMEOUT_MS:
+            room = _duration(LEAST_TIMEOUT_MS)
+            self._out.left_out.append(f"watchdog {ha.watchdog}: it needs {room}; deadtime less keepalive is shorter.")
+            return
+        self._say("\n[watchdog]", "timeout is deadtime less keepalive, 1 min at most")
+        self._say(f"device = {json.dumps(ha.watchdog)}", self._where("watchdog"))
 
     # ---- networks ----------------------------------------------------------------------------------------------
 
@@ -326,7 +339,6 @@ class _Converter:
         ha = self._s.ha
         rest: list[tuple[Iterable[object], str]] = [
             (ha.stonith, "stonith: fencing has no counterpart yet"),
-            (ha.watchdog, "watchdog: has no counterpart yet"),
             (ha.logfile or ha.debugfile or ha.logfacility, "log files: the daemons' log goes to their standard error"),
         ]
         self._out.left_out += [f"{what}." for found, what in rest if found]
