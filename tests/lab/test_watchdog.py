@@ -22,7 +22,6 @@ def test_a_frozen_node_daemon_is_reset_and_an_orderly_stop_is_not(make_lab: LabM
     lab.unit("nodo1", "node", "freeze")
     assert story.status("nodo2")["nodes"]["nodo1"]["state"] == "active", "its heartbeats go on"
     assert wait_until(lambda: frozen.process is None, RESET_LIMIT_S), "nobody pets: its power is cut"
-    assert story.status("nodo2")["services"]["web"]["states"]["nodo2"] == "stopped", "before the other one takes over"
     story.await_service_away_from("nodo1")
     lab.stop("nodo2")
     assert "watchdog" not in (lab.dir / "machines" / "nodo2" / "watchdog.log").read_text()

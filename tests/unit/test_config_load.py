@@ -634,7 +634,7 @@ def test_a_watchdog_resets_before_the_other_node_takes_over(tmp_path: pathlib.Pa
 @pytest.mark.parametrize(
     ("toml", "mistake"),
     [
-        (RIGHT + WATCHDOG, r"deadtime less keepalive \(1.8 s\).*needs 3 s.*Write deadtime = \"3.2 s\" or longer"),
+        (RIGHT + WATCHDOG, r"deadtime less keepalive \(1.8 s\).*needs 3.0 s.*Write deadtime = \"3.2 s\" or longer"),
         (SLOW + WATCHDOG + 'timeout = "10 s"\n', r"longer than deadtime less keepalive \(9.8 s\).*protect nothing"),
         (SLOW + WATCHDOG + 'timeout = "2 s"\n', "so short that a busy server would be reset"),
         (SLOW + WATCHDOG + 'timeout = "4500 ms"\n', "no whole number of seconds"),
