@@ -116,6 +116,19 @@ def test_one_that_could_not_be_opened_is_tried_again(tmp_path: pathlib.Path) -> 
     assert (device.trouble, reader.read()) == ("", b"\0")
 
 
+def test_a_fifo_whose_reader_stands_still_is_named_until_it_reads_again(tmp_path: pathlib.Path) -> None:
+    reader = Reader(tmp_path)
+    device = Device(settings(reader.path))
+    device.pet(0)
+    while not device.trouble:
+        device.pet(0)
+    assert "does not take what is written" in device.trouble
+    while reader.read():
+        pass
+    device.pet(0)
+    assert (device.trouble, reader.read()) == ("", b"\0")
+
+
 class Driver:
     """A driver as far as its ioctls go; what is written goes to /dev/null."""
 

@@ -51,6 +51,7 @@ def up(
     *,
     fencing: Annotated[bool, typer.Option(help="Each server can cut the other one's power, and does.")] = False,
     witness: Annotated[bool, typer.Option(help="The client is the third vote, and no server risks anything.")] = False,
+    watchdog: Annotated[bool, typer.Option(help="A node daemon that stands still has its server's power cut.")] = False,
     wait: Annotated[bool, typer.Option(help="Return when the service answers and both disks are up to date.")] = True,
     service: Annotated[bool, typer.Option(help="Run the daemons; without them there are two bare servers.")] = True,
     as_json: Json = False,
@@ -67,6 +68,9 @@ def up(
     )
     if profile is not None:
         options = msgspec.structs.replace(options, profile=profile, heartbeat={})
+    if watchdog:  # which needs a longer deadtime than the lab has else
+        heartbeat = {**options.heartbeat, "deadtime": "6 s", "initdead": "12 s"}
+        options = msgspec.structs.replace(options, watchdog="5 s", profile=None, heartbeat=heartbeat)
     lab = _lab(folder, options)
     lab.up(wait=wait, service=service)
     waited = "The service answers at http://192.168.0.29/ and both disks are up to date." if wait and service else ""

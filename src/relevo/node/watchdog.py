@@ -84,6 +84,7 @@ class Device(Watchdog):
         self._identity = ""
         self._timeout_ms = 0
         self._stoppable = False
+        self._verdict = ""
         self._tried_ms: int | None = None
 
     def pet(self, now_ms: int) -> None:
@@ -158,16 +159,18 @@ class Device(Watchdog):
     def _judge(self) -> None:
         """One that does not do what it was asked for is named; one that would reset a healthy server is stopped."""
         waits = (
-            f"waits {format_duration_ms(self._timeout_ms)}" if self._timeout_ms else "does not say how long it waits,"
+            f"waits {format_duration_ms(self._timeout_ms)}" if self._timeout_ms else "does not say how long it waits"
         )
+        self._verdict = ""
         if self._timeout_ms < LEAST_TIMEOUT_MS:
-            self._note(f"{waits} and may reset a busy server: it is not used.")
+            self._verdict = f"{waits} and may reset a busy server: it is not used."
             self.close(disarm=True)
         elif self._timeout_ms > self._settings.longest_ms:
             longest = format_duration_ms(self._settings.longest_ms)
-            self._note(f"{waits}, longer than deadtime less keepalive ({longest}): the other node takes over before.")
-        else:
-            self._note("")
+            self._verdict = (
+                f"{waits}, longer than deadtime less keepalive ({longest}): the other node takes over before."
+            )
+        self._note(self._verdict)
         if self._fd >= 0:
             _log.info("watchdog_armed", identity=self._identity, timeout_ms=self._timeout_ms)
 
@@ -176,6 +179,8 @@ class Device(Watchdog):
             os.write(self._fd, what)
         except OSError as error:
             self._note(f"does not take what is written to it ({error.strerror or error}).")
+        else:
+            self._note(self._verdict)
 
     def _note(self, what: str) -> None:
         trouble = f"The watchdog {self._settings.device} {what}" if what else ""
