@@ -29,7 +29,7 @@ def test_a_target_lost_on_the_active_server_alone_moves_the_service_and_on_both_
     lab.cut("nodo1", "eth0")
     state = story.await_service_away_from("nodo1")
     assert _words(state)[0] == "lost"
-    assert state["nodes"]["nodo1"]["state"] == "active", "the other link carries the heartbeats"
+    assert state["nodes"]["nodo1"]["state"] == "alive", "the other link carries the heartbeats"
     assert any("take no witness's place" in sentence for sentence in state["risks"])
     lab.heal("nodo1")
     story.await_service_on("nodo1")

@@ -20,7 +20,7 @@ def test_a_frozen_node_daemon_is_reset_and_an_orderly_stop_is_not(make_lab: LabM
     assert not [sentence for sentence in state["alarms"] if "watchdog" in sentence]
     frozen = lab.machine("nodo1")
     lab.unit("nodo1", "node", "freeze")
-    assert story.status("nodo2")["nodes"]["nodo1"]["state"] == "active", "its heartbeats go on"
+    assert story.status("nodo2")["nodes"]["nodo1"]["state"] == "alive", "its heartbeats go on"
     assert wait_until(lambda: frozen.process is None, RESET_LIMIT_S), "nobody pets: its power is cut"
     story.await_service_away_from("nodo1")
     lab.stop("nodo2")
