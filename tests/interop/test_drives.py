@@ -31,6 +31,15 @@ clients = ["192.168.0.0/24"]
 write = true
 user = "root"
 """
+WAITER = f"""
+import socket, sys
+sock = socket.create_connection(("{VIRTUAL_IP}", 445))
+print(sock.getsockname()[1], flush=True)
+try:
+    sock.recv(1)
+except ConnectionResetError:
+    print("reset")
+"""
 BIG_MIB = 96
 NFS_BYTES = 400_000
 
@@ -90,6 +99,11 @@ def test_a_power_cut_in_the_middle_of_puts(client: Client) -> None:
     put = [sys.executable, nfs_put.__file__, str(small)]
     assert client.smb(f"put {before} before-smb")
     assert client.nfs(*put[:2], str(before), client.url("before-nfs"))
+    waiting = lab.popen(CLIENT, [sys.executable, "-c", WAITER], stdout=subprocess.PIPE)
+    assert waiting.stdout is not None
+    port = waiting.stdout.readline().decode().strip()
+    saved = lab.path("nodo1", "srv/relevo/.relevo/accounts/clients.json")
+    again_and_again(lambda: saved.exists() and f",{port}]" in saved.read_text(), "the list of who is connected")
     running = lab.popen(
         CLIENT,
         ["smbclient", f"//{VIRTUAL_IP}/docs", "-U", f"root%{PASSWORD}", "-c", f"put {big} big"],
@@ -99,7 +113,8 @@ def test_a_power_cut_in_the_middle_of_puts(client: Client) -> None:
     stored = lab.path("nodo1", "srv/relevo/docs/big")
     again_and_again(lambda: stored.exists() and stored.stat().st_size > 1 << 20, "the beginning of the put")
     lab.crash("nodo1")
-    # The client is told that its connection is gone: it ends by itself, long before its own patience would.
+    # Who only waits for an answer sends nothing: it is told that its connection is gone.
+    assert waiting.communicate(timeout=LIMIT_S)[0].strip() == b"reset"
     said, _ = running.communicate(timeout=LIMIT_S)
     assert b"NT_STATUS" in said, said
     again_and_again(lambda: client.smb(f"put {big} big"), "the put by SMB")
