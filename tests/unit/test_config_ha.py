@@ -16,7 +16,7 @@ from relevo.cli.main import app
 from relevo.config.ha.convert import Converted, Sources, convert
 from relevo.config.ha.ha_cf import read_ha_cf
 from relevo.config.ha.haresources import read_haresources
-from relevo.config.ha.tree import HaCf, Word
+from relevo.config.ha.tree import Group, HaCf, Word
 from relevo.config.load import load
 from relevo.config.model import AddressResource, FilesystemResource, LsbResource, MirrorResource
 
@@ -315,6 +315,16 @@ def test_a_multicast_group(tmp_path: pathlib.Path) -> None:
     assert 'multicast = "225.0.0.1"' in made
     assert "multicast_ttl = 4\nport = 695" in made
     assert made.count("broadcast = false") == 1
+
+
+def test_a_service_that_would_lack_its_file_system_is_not_written(tmp_path: pathlib.Path) -> None:
+    """The programs would start all the same, and work on the disk of whichever server they are on."""
+    given = {"a": {"eth0": (IPv4Interface("10.0.0.1/24"),)}}
+    text = "deadtime 3\nbcast eth0\nnode a b\nstonith_host * external/ssh a\n"
+    groups = [Group("a", (Word("Filesystem", ("/dev/sdb1", "/srv", "ext4")), Word("apache2", ())), 1)]
+    found = converted(tmp_path, text, groups=groups, given=given)
+    assert any("Filesystem::/dev/sdb1" in sentence for sentence in found.missing)
+    assert any("stonith_host" in sentence and "[[nodes.NAME.fencing]]" in sentence for sentence in found.left_out)
 
 
 def test_what_is_left_out_is_said(tmp_path: pathlib.Path) -> None:

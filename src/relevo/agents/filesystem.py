@@ -88,7 +88,7 @@ class FilesystemAgent(Agent):
         # Only a note for the init system: at a shutdown it is unmounted while network and mirror are still there.
         options = f"{self._resource.options},_netdev"
         # A damaged ext4 must be seen by `monitor`, not written on.
-        if self._resource.fstype == "ext4" and "errors=" not in options:
+        if self._resource.fstype in {"ext4", "ext3"} and "errors=" not in options:
             options += ",errors=remount-ro"
         return options
 

@@ -33,6 +33,7 @@ MKFS: dict[str, tuple[str, ...]] = {
         *("mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", "-e", "remount-ro"),
         *("-O", _EXT4_FEATURES, "-E", _EXT4_WRITE_ALL_NOW),
     ),
+    "ext3": ("mkfs.ext3", "-q", "-F", "-b", "4096", "-m", "0", "-e", "remount-ro", "-E", _EXT4_WRITE_ALL_NOW),
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
 }

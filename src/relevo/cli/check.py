@@ -11,7 +11,7 @@ import typer
 from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.cli import check_agents, check_links, check_peer, check_watchdog
+from relevo.cli import check_agents, check_disks, check_links, check_peer, check_watchdog
 from relevo.cli.check_drbd import Report, report
 from relevo.cli.context import EXIT_FAILED, of, print_json
 from relevo.config.errors import ConfigError, ConfigErrors
@@ -47,6 +47,7 @@ def check(
         _refuse(errors.errors, as_json=as_json)
         raise SystemExit(EXIT_FAILED) from None
     named = [*warnings(config), *check_agents.remarks(config), *check_watchdog.remarks(config)]
+    named += check_disks.remarks(config, context.node)
     named += _unread(config, context.paths)
     named += check_peer.remarks(config, context)
     if not links:  # `look` says it too

@@ -58,6 +58,11 @@ COMMANDS = {
 class _Lazy(TyperGroup):
     """Imports what a command needs when it is called: each needs little of what all of them need together."""
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        names: dict[str, Any] = dict.fromkeys(COMMANDS)
+        self.commands = names  # only the names, among which a mistyped one is looked for
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
         """The names, in the order of the help."""
         return list(COMMANDS)

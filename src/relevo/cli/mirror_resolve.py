@@ -110,6 +110,7 @@ def way_back(name: str, loser: str, disk: str, fstype: str) -> str:
             f"  relevo mirror saved list {name}  # as soon as it shows the copy; its name is COPY below",
             f"  cp --sparse=always {disk} old.img  # only if the list says `changed blocks`",
             f"  relevo mirror saved extract {name} COPY old.img --onto  # without cp: without --onto",
+            *(["  e2fsck -fy old.img  # the disk was in use while it was copied"] if fstype.startswith("ext") else []),
             f"  mount -t {fstype} -o loop old.img /mnt  # and take the file from below /mnt",
             "What both servers changed in the same file can be mixed in it: look before you use it.",
         )

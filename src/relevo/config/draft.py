@@ -327,7 +327,7 @@ def _filesystem(table: Table, resource_id: str, operation: Operation) -> Resourc
         id=resource_id,
         mirror=table.name("mirror", example='"r0"'),
         mountpoint=table.absolute_path("mountpoint", "/srv/relevo"),
-        fstype=table.choice("fstype", ("ext4", "xfs", "btrfs"), "ext4"),
+        fstype=table.choice("fstype", ("ext4", "ext3", "xfs", "btrfs"), "ext4"),
         options=options,
         operation=operation,
     )

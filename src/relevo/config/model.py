@@ -249,7 +249,7 @@ class FilesystemResource(msgspec.Struct, frozen=True, kw_only=True, tag="filesys
     id: str
     mirror: str
     mountpoint: pathlib.Path
-    fstype: Literal["ext4", "xfs", "btrfs"] = "ext4"
+    fstype: Literal["ext4", "ext3", "xfs", "btrfs"] = "ext4"
     options: str = "noatime"
     operation: Operation = Operation()
 

@@ -20,6 +20,9 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_DURATION_MS = 366 * 86_400_000
 MAX_SIZE_BYTES = 1 << 50
 _SYNTAX_LINE = re.compile(r" \(at line (\d+), column \d+\)")
+_KEYS = re.compile(r"\('[^)]*\)")
+"""A table as tomllib names it: a tuple of words."""
+_WORD = re.compile(r"'([^']*)'")
 
 
 @dataclasses.dataclass(slots=True)
@@ -44,7 +47,9 @@ class Source:
             match = _SYNTAX_LINE.search(str(error))
             line = int(match[1]) if match else text.count("\n") + 1
             what = _SYNTAX_LINE.sub("", str(error)).removesuffix(" (at end of document)")
-            self.mistakes.append(ConfigError(self.file, line, f"This is not TOML: {what}.", "Correct this line."))
+            what = _KEYS.sub(lambda keys: f"[{'.'.join(_WORD.findall(keys[0]))}]", what)
+            remedy = "Correct this line, or the one before." if _KEYS.search(str(error)) else "Correct this line."
+            self.mistakes.append(ConfigError(self.file, line, f"This is not TOML: {what}.", remedy))
             return False
         self.lines = line_numbers(text)
         return True

@@ -30,7 +30,7 @@ KILL_LIMIT_S = 2.0
 TICK_S = 1.0
 ANSWER_LIMIT_S = 1.0
 """How long a caller may keep PID 1 from writing its answer."""
-_UNMOUNTED_AT_END = ("ext4", "xfs", "btrfs")
+_UNMOUNTED_AT_END = ("ext4", "ext3", "xfs", "btrfs")
 
 
 class Refused(Exception):

@@ -19,7 +19,7 @@ NODES = 2
 DEFAULT_PREFIX = 24
 _FILESYSTEM_ARGUMENTS = 3
 _INIT_SCRIPTS = pathlib.Path("/etc/init.d")
-_FSTYPES = ("ext4", "xfs", "btrfs")
+_FSTYPES = ("ext4", "ext3", "xfs", "btrfs")
 _WEB_SERVERS = frozenset({"apache2", "apache", "httpd", "nginx", "lighttpd"})
 
 
@@ -314,7 +314,8 @@ class _Converter:
             reason = (
                 f"{device} is no mirror's device" if mirror is None else f"{fstype} is none of {', '.join(_FSTYPES)}"
             )
-            self._out.left_out.append(f"{where}: {word}: {reason}.")
+            without = "without it the programs would work on this server's own disk"
+            self._out.missing.append(f"{where}: {word}: {reason}; {without}.")
             return None
         self._say(head, str(word))
         self._say(f'type = "filesystem"\nmirror = "{mirror}"\nmountpoint = "{folder}"\nfstype = "{fstype}"')
@@ -338,7 +339,7 @@ class _Converter:
     def _rest(self) -> None:
         ha = self._s.ha
         rest: list[tuple[Iterable[object], str]] = [
-            (ha.stonith, "stonith: fencing has no counterpart yet"),
+            (ha.stonith, "stonith, stonith_host: say how each node is switched off as [[nodes.NAME.fencing]]"),
             (ha.logfile or ha.debugfile or ha.logfacility, "log files: the daemons' log goes to their standard error"),
         ]
         self._out.left_out += [f"{what}." for found, what in rest if found]
