@@ -110,7 +110,10 @@ def _about_unit(lab: Lab, name: str, unit: dict[str, Any]) -> str:
     if unit["state"] == "running" and not unit["restarts"]:
         return ""
     origin = f"{unit['name']}["
-    said = [line for line in lab.logs(name).splitlines() if line.partition(" ")[2].startswith(origin)]
-    last = f", last said: {said[-1].partition(': ')[2]}" if said else ""
+    said = [
+        line.partition(": ")[2] for line in lab.logs(name).splitlines() if line.partition(" ")[2].startswith(origin)
+    ]
+    words = [text.strip(" │") for text in said if any(letter.isalnum() for letter in text)]  # a frame says nothing
+    last = f", last said: {words[-1]}" if words else ""
     ended = f", ended with {unit['last_exit']}" if unit["last_exit"] else ""
     return f"{name}: {unit['name']} is {unit['state']} ({unit['restarts']} restarts{ended}{last})."
