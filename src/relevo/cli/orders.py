@@ -132,13 +132,21 @@ def rebalance(
         typer.echo(f"To make it so: relevo rebalance --apply, or relevo move {told['service']} {told['node']}.")
 
 
+def _the_service(ctx: typer.Context) -> str:
+    known = sorted(of(ctx).config().services)
+    if len(known) != 1:
+        raise RelevoError("Which service is meant?", f"Name it: {', '.join(known) or 'there is none'}.")
+    return known[0]
+
+
 def explain(
     ctx: typer.Context,
-    service: _Service,
+    service: Annotated[str | None, typer.Argument(help="The service; may be left out if there is only one.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
     """Say why a service is where it is, why not elsewhere, and what would happen if a server died now."""
+    service = _the_service(ctx) if service is None else service
     told = call(of(ctx).paths.socket("node"), "explain", service=service)
     if as_json:
         print_json(told)

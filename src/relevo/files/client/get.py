@@ -133,7 +133,7 @@ class _Fetching:
             headers = {"Range": f"bytes={self._have}-", "If-Range": self._etag}
         async with attempt() as timer, self._http.get(self._source, headers=headers, allow_redirects=False) as answer:
             if answer.status in {301, 302, 307, 308}:
-                raise ServerRefused(f"{self._source} is a folder.", answer.status)
+                raise ServerRefused(_folder(self._source), answer.status)
             await expect(answer, 200, 206, 416)
             if answer.status == 416:  # it is all here (or it changed: the verification tells)
                 self._size = self._have
@@ -152,7 +152,7 @@ class _Fetching:
     def _begin(self, answer: aiohttp.ClientResponse) -> None:
         etag = answer.headers.get("ETag", "")
         if answer.content_type == "text/html" and self._source.raw_path.endswith("/"):
-            raise ServerRefused(f"{self._source} is a folder.", answer.status)
+            raise ServerRefused(_folder(self._source), answer.status)
         if answer.status == 206:
             start, size = _content_range(answer.headers.get("Content-Range", ""))
             if start != self._have or etag != self._etag:
@@ -195,6 +195,11 @@ class _Fetching:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _folder(url: yarl.URL) -> str:
+    whole = url / "" if not url.raw_path.endswith("/") else url
+    return f"{url} is a folder. All of it in one ZIP file: curl -o folder.zip '{whole.with_query('zip')}'"
 
 
 def _content_range(field: str) -> tuple[int, int | None]:
