@@ -161,6 +161,7 @@ def test_a_folder_by_a_link(place: Site, open_page: OpenPage, tmp_path: pathlib.
     assert coming.value.suggested_filename == "año.bin"
     assert (tmp_path / "got").stat().st_size == 5000
     page.get_by_role("link", name="Relevo").click()
+    expect(page.get_by_role("link", name="fotos", exact=True)).to_be_visible()  # the search begins where it is typed
     page.fill("#search", "plan")
     page.keyboard.press("Enter")
     page.get_by_role("link", name="plan.txt", exact=True).click()

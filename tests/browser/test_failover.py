@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect
 
 from lab_maker import LabMaker
 from relevo.lab.lab import Lab
@@ -48,17 +48,16 @@ def lab(make_lab: LabMaker) -> Lab:
 
 
 @pytest.fixture
-def client_browser(lab: Lab, tmp_path: pathlib.Path) -> Iterator[Browser]:
+def client_browser(lab: Lab, driver: Playwright, tmp_path: pathlib.Path) -> Iterator[Browser]:
     """A Chromium in the network of the lab's client, which a plain wrapper puts it into."""
     client = lab.machine("client").process
     assert client is not None
     wrapper = tmp_path / "chromium"
     wrapper.write_text(f'#!/bin/sh\nexec nsenter --net=/proc/{client.pid}/ns/net {CHROMIUM} "$@"\n')
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=wrapper, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield made
-        made.close()
+    made = driver.chromium.launch(executable_path=wrapper, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    yield made
+    made.close()
 
 
 def test_upload_and_download_outlive_a_power_cut(lab: Lab, client_browser: Browser, tmp_path: pathlib.Path) -> None:
