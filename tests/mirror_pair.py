@@ -25,7 +25,7 @@ from relevo.base.control import Message, Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.device import loop as loops
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 from relevo.device.mount import umount
 from relevo.mirror.create import create_metadata, read_superblock
 
@@ -46,14 +46,12 @@ sys.exit(daemon.run(find_site(paths, sys.argv[1], "r0"), paths))
 """
 WATCHDOG = """
 import pathlib, sys, threading, time
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 done = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
 if not done.wait(float(sys.argv[1])):
     for disk in pathlib.Path(sys.argv[2]).resolve().glob("*/run/mirror/*/disk"):
-        connection = connection_at(disk)
-        if connection is not None:
-            connection.abort()
+        abort_at(disk)
     sys.exit(1)
 """
 
@@ -155,9 +153,7 @@ class Side:
     def clean(self) -> None:
         """Take away what a killed daemon has left."""
         disk = self.paths.run.resolve() / "mirror" / "r0" / "disk"
-        connection = connection_at(disk)
-        if connection is not None:
-            connection.abort()
+        abort_at(disk)
         umount(disk, lazy=True)
 
     def data_bytes(self) -> bytes:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 from mirror_pair import Pair, Side, run
 from relevo.base.durable import sync_fd
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 from relevo.device.mount import umount
 from relevo.mirror.create import create_metadata
 from volume_writers import MISSING, VolumeWriters, found, lost_uploads
@@ -94,9 +94,7 @@ class VolatileStore:
         """The end of the process; harmless when it has ended."""
         if self._process is None:
             return
-        connection = connection_at(self.path)
-        if connection is not None:
-            connection.abort()
+        abort_at(self.path)
         umount(self.path, lazy=True)
         self._process.kill()
         self._process.communicate()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from relevo.device import loop
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 from relevo.device.mount import FILE_SYSTEM_TYPE, umount
 
 DISK_BYTES = 64 << 20
@@ -122,9 +122,8 @@ def mounts_below(folder: pathlib.Path) -> list[tuple[pathlib.Path, str, int]]:
 def abort_below(folder: pathlib.Path) -> None:
     """Abort every FUSE connection mounted below a folder: whoever waits for it goes on, with an error."""
     for path, kind, _ in mounts_below(folder):
-        connection = connection_at(path) if kind == FILE_SYSTEM_TYPE else None
-        if connection is not None:
-            connection.abort()
+        if kind == FILE_SYSTEM_TYPE:
+            abort_at(path)
 
 
 @contextlib.contextmanager

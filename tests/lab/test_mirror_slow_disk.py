@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from mirror_pair import Pair
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 from relevo.device.mount import umount
 
 BLOCK = 4096
@@ -58,9 +58,7 @@ class Held:
             return
         with contextlib.suppress(OSError, AssertionError):
             self.order("release")
-        connection = connection_at(self.path)
-        if connection is not None:
-            connection.abort()
+        abort_at(self.path)
         umount(self.path, lazy=True)
         with self._process:  # closes its pipes and waits for its end
             pass

@@ -11,7 +11,7 @@ import ctypes
 import os
 import pathlib
 
-from relevo.device.mount import connection_minor
+from relevo.device.mount import checked, connection_minor
 
 # fsopen, fsconfig and fsmount (Linux 5.2) have the same numbers on every architecture.
 _SYS_FSOPEN = 430
@@ -101,19 +101,18 @@ def connection_at(path: pathlib.Path) -> Connection | None:
     return None
 
 
-def _check(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+def abort_at(path: pathlib.Path) -> bool:
+    """Abort what `mount_fuse_file` mounted at `path`; False when nothing is. Raises OSError as `connection_of`."""
+    connection = connection_at(path)
+    return connection is not None and connection.abort()
 
 
 def _open_control() -> int:
     """The control file system, mounted on no name (fsmount), so that nothing is left over."""
-    context = _check(_libc.syscall(_SYS_FSOPEN, b"fusectl", _CLOEXEC))
+    context = checked(_libc.syscall(_SYS_FSOPEN, b"fusectl", _CLOEXEC))
     try:
-        _check(_libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0))
-        mount = _check(_libc.syscall(_SYS_FSMOUNT, context, _CLOEXEC, 0))
+        checked(_libc.syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0))
+        mount = checked(_libc.syscall(_SYS_FSMOUNT, context, _CLOEXEC, 0))
     finally:
         os.close(context)
     try:

@@ -15,7 +15,7 @@ import structlog
 from relevo.base.errors import RelevoError
 from relevo.device.alias import Alias
 from relevo.device.attachment import Attachment, attach, clear_folder
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 from relevo.device.held import Held
 from relevo.device.keeper_proto import Attach, Detach, DeviceOrder, Grow, Hold, KeeperReply, Serving
 
@@ -184,8 +184,6 @@ class Orders:
         return True
 
     def _abort_and_join(self, thread: threading.Thread) -> bool:
-        connection = connection_at(self._folder / "disk")
-        if connection is not None:
-            connection.abort()
+        abort_at(self._folder / "disk")
         thread.join(ORDER_GRACE_S)
         return not thread.is_alive()

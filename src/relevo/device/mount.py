@@ -31,7 +31,8 @@ class MountFailed(RelevoError):
     """A served file could not be mounted or unmounted."""
 
 
-def _check(result: int) -> int:
+def checked(result: int) -> int:
+    """What a system call by ctypes (use_errno) returned. Raises OSError when it failed."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -53,7 +54,7 @@ def mount_fuse_file(fd: int, path: pathlib.Path, source: str = "relevo") -> None
     options = f"fd={fd},rootmode=100000,user_id=0,group_id=0,max_read={MAX_IO_BYTES}"
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
     try:
-        _check(
+        checked(
             _libc.mount(source.encode(), os.fsencode(path), FILE_SYSTEM_TYPE.encode(), flags, options.encode("ascii"))
         )
     except OSError as error:
@@ -71,7 +72,7 @@ def umount(path: pathlib.Path, *, lazy: bool = False) -> bool:
         OSError: EBUSY when it is in use (never when lazy).
     """
     try:
-        _check(_libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)))
+        checked(_libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)))
     except OSError as error:
         if error.errno in {errno.EINVAL, errno.ENOENT}:
             return False

@@ -7,7 +7,7 @@ import pathlib
 import signal
 
 from relevo.base.control import DaemonUnreachable, Message
-from relevo.device.connection import connection_at
+from relevo.device.connection import abort_at
 from relevo.device.mount import connection_minor, umount
 from relevo.lab.errors import LabFailed
 from relevo.lab.folder import LabFolder
@@ -117,9 +117,7 @@ class Disk:
         return wait_until(gone, END_LIMIT_S)
 
     def _abort(self) -> None:
-        connection = connection_at(self._served)
-        if connection is not None:
-            connection.abort()
+        abort_at(self._served)
 
     def _process(self) -> Process | None:
         return self._lab.process(f"machines/{self._machine}/disk.json")
