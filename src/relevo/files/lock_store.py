@@ -20,11 +20,11 @@ from relevo.files.accounts.access import Verb
 from relevo.files.errors import FilesError
 from relevo.files.limits import LOCK_GRACE_S
 from relevo.files.locks import SCHEME, Lock, Path, acting
-from relevo.files.volume import Condition, Volume, names_in, no_condition, write_all
+from relevo.files.volume import Condition, Volume, names_in, no_condition
+from relevo.files.whole import read_whole, replace_whole
 
 FOLDER = "locks"
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_MODE = 0o600
 _MAX_BYTES = 64 << 10
 _log = structlog.get_logger()
 
@@ -42,31 +42,19 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def _write(volume: Volume, lock: Lock) -> None:
-    folder = volume.work(FOLDER)
     name = lock.token.removeprefix(SCHEME)
     assert _ID.fullmatch(name), "a token of ours"
     fields = {field.name: getattr(lock, field.name) for field in dataclasses.fields(lock) if field.name != "token"}
     fields["names"] = [os.fsencode(part).hex() for part in lock.names]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(f"{name}.new", flags, _MODE, dir_fd=folder)
-    try:
-        write_all(fd, [msgspec.json.encode(_Record(**fields)), b"\n"])
-        volume.commits.before(fd)
-    finally:
-        os.close(fd)
-    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    volume.commits.sync(folder)
+    replace_whole(volume, FOLDER, name, msgspec.json.encode(_Record(**fields)) + b"\n")
 
 
-def _read(folder: int, name: str) -> Lock | None:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+def _read(volume: Volume, name: str) -> Lock | None:
     try:
-        found = msgspec.json.decode(os.read(fd, _MAX_BYTES), type=_Record)
+        found = msgspec.json.decode(read_whole(volume, FOLDER, name, _MAX_BYTES) or b"", type=_Record)
         names = tuple(os.fsdecode(bytes.fromhex(part)) for part in found.names)
     except (ValueError, msgspec.DecodeError):
         return None
-    finally:
-        os.close(fd)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Lock) if field.name != "token"}
     return Lock(token=SCHEME + name, **{**fields, "names": names})
 
@@ -76,9 +64,9 @@ def load(volume: Volume) -> None:
 
     Nobody could refresh a lock while the servers changed: one that ended in the meantime holds for `LOCK_GRACE_S` more.
     """
-    folder, now_s, gone = volume.work(FOLDER), time.time(), []
-    for name in names_in(folder):
-        lock = _read(folder, name) if _ID.fullmatch(name) else None
+    now_s, gone = time.time(), []
+    for name in names_in(volume.work(FOLDER)):
+        lock = _read(volume, name) if _ID.fullmatch(name) else None
         if lock is not None and lock.ends_s > now_s - LOCK_GRACE_S and _is_there(volume, lock.names):
             volume.locks.put(dataclasses.replace(lock, ends_s=max(lock.ends_s, now_s + LOCK_GRACE_S)))
         else:

@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import ipaddress
-import os
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from relevo.base.durable import sync_fd
 from relevo.config.certificates import MAX_BYTES, CertificateWrong, Pair, parse
-from relevo.files.volume import Volume, write_all
+from relevo.files.volume import Volume
+from relevo.files.whole import read_whole, replace_whole
 
 FOLDER = "tls"
 KEY = "key.pem"
@@ -30,7 +29,6 @@ VALID_DAYS = 397
 RENEW_DAYS = 30
 BACKDATED = dt.timedelta(hours=1)
 """Clocks of clients go wrong."""
-_MODE = 0o600
 _NAME_MAX = 64
 
 
@@ -45,20 +43,20 @@ def ensure(volume: Volume, names: tuple[str, ...], now: dt.datetime) -> Pair:
     Raises:
         OSError: as the system calls do.
     """
-    key = _load(volume, KEY)
+    key = read_whole(volume, FOLDER, KEY, MAX_BYTES)
     if key is not None:
         with contextlib.suppress(CertificateWrong):
-            pair = parse(_load(volume, CERTIFICATE) or b"", key)
+            pair = parse(read_whole(volume, FOLDER, CERTIFICATE, MAX_BYTES) or b"", key)
             if pair.left(now) > dt.timedelta(days=RENEW_DAYS) and {name.lower() for name in names} <= pair.names:
                 return pair
     private = _private(key)
     if private is None:
         private = ec.generate_private_key(ec.SECP256R1())
         key = pem(private)
-        _save(volume, KEY, key)
+        replace_whole(volume, FOLDER, KEY, key)
     assert key is not None, "there is a key now"
     chain = certificate(private, names, now).public_bytes(serialization.Encoding.PEM)
-    _save(volume, CERTIFICATE, chain)
+    replace_whole(volume, FOLDER, CERTIFICATE, chain)
     return parse(chain, key)
 
 
@@ -114,28 +112,3 @@ def _general(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _load(volume: Volume, name: str) -> bytes | None:
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=volume.work(FOLDER))
-    except FileNotFoundError:
-        return None
-    try:
-        return os.read(fd, MAX_BYTES)
-    finally:
-        os.close(fd)
-
-
-def _save(volume: Volume, name: str, data: bytes) -> None:
-    folder = volume.work(FOLDER)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(f"{name}.new", flags, _MODE, dir_fd=folder)
-    try:
-        os.fchmod(fd, _MODE)
-        write_all(fd, [data])
-        sync_fd(fd)
-    finally:
-        os.close(fd)
-    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    sync_fd(folder)

@@ -6,7 +6,6 @@ file that cannot be read closes the service: to take it for "no accounts" would 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections import Counter
 
@@ -17,14 +16,14 @@ from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import FORMAT, Accounts
 from relevo.files.accounts.quota import Usage
 from relevo.files.accounts.seen import Saved
-from relevo.files.volume import Volume, write_all
+from relevo.files.volume import Volume
+from relevo.files.whole import read_whole, replace_whole
 
 FOLDER = "accounts"
 FILE = "accounts.json"
 _USAGE = "usage.json"
 _CLIENTS = "clients.json"
 _SEEN = "seen.json"
-_MODE = 0o600
 MAX_BYTES = 16 << 20
 KEY_BYTES = 32
 
@@ -50,7 +49,7 @@ def load(volume: Volume) -> Policy:
         AccountsDamaged: the file cannot be understood.
         OSError: as the system calls do.
     """
-    if (raw := _read(volume, FILE)) is None:
+    if (raw := read_whole(volume, FOLDER, FILE, MAX_BYTES + 1)) is None:
         return Policy(None)
     try:
         accounts = msgspec.json.decode(raw, type=Accounts, strict=True)
@@ -70,47 +69,14 @@ def save(volume: Volume, accounts: Accounts) -> Policy:
     Raises:
         OSError: as the system calls do; the old ones are then still in place.
     """
-    _replace(volume, FILE, msgspec.json.format(msgspec.json.encode(accounts), indent=1) + b"\n")
+    replace_whole(volume, FOLDER, FILE, msgspec.json.format(msgspec.json.encode(accounts), indent=1) + b"\n")
     return Policy(accounts)
-
-
-def _replace(volume: Volume, name: str, data: bytes) -> None:
-    folder = volume.work(FOLDER)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(f"{name}.new", flags, _MODE, dir_fd=folder)
-    try:
-        os.fchmod(fd, _MODE)  # a leftover of a power cut may have another one
-        write_all(fd, [data])
-        volume.commits.before(fd)
-    finally:
-        os.close(fd)
-    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
-    volume.commits.sync(folder)
-
-
-def _read(volume: Volume, name: str) -> bytes | None:
-    """A file of ours, None when there is none.
-
-    Raises:
-        OSError: as the system calls do.
-    """
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=volume.work(FOLDER))
-    except FileNotFoundError:
-        return None
-    try:
-        raw = b""
-        while piece := os.read(fd, MAX_BYTES + 1 - len(raw)):
-            raw += piece
-        return raw
-    finally:
-        os.close(fd)
 
 
 def load_usage(volume: Volume) -> Usage | None:
     """The last count that was saved, None when there is none that can be read."""
     try:
-        saved = msgspec.json.decode(_read(volume, _USAGE) or b"", type=_SavedUsage)
+        saved = msgspec.json.decode(read_whole(volume, FOLDER, _USAGE, MAX_BYTES + 1) or b"", type=_SavedUsage)
     except NOT_JSON:
         return None
     return Usage(Counter(saved.users), Counter(saved.shares))
@@ -119,7 +85,7 @@ def load_usage(volume: Volume) -> Usage | None:
 def load_seen(volume: Volume) -> Saved:
     """What was seen of links and sessions, as it was saved; nothing when it cannot be read."""
     try:
-        return msgspec.json.decode(_read(volume, _SEEN) or b"", type=Saved)
+        return msgspec.json.decode(read_whole(volume, FOLDER, _SEEN, MAX_BYTES + 1) or b"", type=Saved)
     except NOT_JSON:
         return Saved()
 
@@ -130,12 +96,12 @@ def save_seen(volume: Volume, saved: bytes) -> None:
     Raises:
         OSError: as the system calls do.
     """
-    _replace(volume, _SEEN, saved)
+    replace_whole(volume, FOLDER, _SEEN, saved)
 
 
 def load_clients(volume: Volume) -> bytes | None:
     """Who was connected (`clients.py`), None when nobody has ever said."""
-    return _read(volume, _CLIENTS)
+    return read_whole(volume, FOLDER, _CLIENTS, MAX_BYTES + 1)
 
 
 def save_clients(volume: Volume, clients: bytes) -> None:
@@ -144,7 +110,7 @@ def save_clients(volume: Volume, clients: bytes) -> None:
     Raises:
         OSError: as the system calls do.
     """
-    _replace(volume, _CLIENTS, clients)
+    replace_whole(volume, FOLDER, _CLIENTS, clients)
 
 
 def save_usage(volume: Volume, usage: Usage) -> None:
@@ -153,4 +119,6 @@ def save_usage(volume: Volume, usage: Usage) -> None:
     Raises:
         OSError: as the system calls do.
     """
-    _replace(volume, _USAGE, msgspec.json.encode(_SavedUsage(dict(usage.users), dict(usage.shares))) + b"\n")
+    replace_whole(
+        volume, FOLDER, _USAGE, msgspec.json.encode(_SavedUsage(dict(usage.users), dict(usage.shares))) + b"\n"
+    )
