@@ -370,21 +370,22 @@ class Arbiter:
         return (AskWitness(question=question),) if question is not None else ()
 
 
+def _gone_alone(case: rules.Case) -> MirrorView | None:
+    """The peer's mirror, if the peer lives and says that it is Primary without ours."""
+    facts = case.node.facts
+    theirs = None if facts is None or case.node.alive != rules.ALIVE else facts.mirrors.get(case.mirror)
+    return theirs if rules.goes_alone(theirs) else None
+
+
 def _asked_by(case: rules.Case) -> int:
     """The epoch with which a suspended Primary asks this side to stand back; 0: it does not."""
-    facts = case.node.facts
-    theirs = None if facts is None else facts.mirrors.get(case.mirror)
-    if case.node.alive != rules.ALIVE or facts is None or theirs is None:
-        return 0
-    return facts.epochs.get(case.mirror, 0) if rules.goes_alone(theirs) and theirs.suspended else 0
+    theirs, facts = _gone_alone(case), case.node.facts
+    return facts.epochs.get(case.mirror, 0) if facts is not None and theirs is not None and theirs.suspended else 0
 
 
 def _is_behind(case: rules.Case, mine: MirrorView) -> bool:
     """The peer lives, says that it goes on alone, and its data grew out of ours (it did not merely diverge)."""
-    facts = case.node.facts
-    if case.node.alive != rules.ALIVE or facts is None or mine.split_brain:
-        return False
-    theirs = facts.mirrors.get(case.mirror)
-    if theirs is None or not rules.goes_alone(theirs):
+    theirs = _gone_alone(case)
+    if theirs is None or mine.split_brain:
         return False
     return not mine.current_uuid or rules.derives_from(theirs, mine)
