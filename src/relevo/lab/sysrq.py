@@ -7,12 +7,12 @@ of this module outside of it, which reads the FIFO and does what `relevo lab cra
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
-import select
 import sys
 
-from relevo.lab.process import Process, become_daemon, open_log
+from relevo.lab import fifo
+from relevo.lab.fifo import Reader
+from relevo.lab.process import Process
 
 STAND_IN = "run/sysrq-trigger"
 """Where a machine finds the FIFO too: on a kernel without a trigger it is the only place."""
@@ -21,7 +21,6 @@ FIFO = "sysrq"
 LOG = "sysrq.log"
 FATAL = b"bco"
 """Restart, crash, power off: the letters that the kernel obeys at once (admin-guide/sysrq.rst). Others do nothing."""
-READ_BYTES = 4096
 
 
 def make_fifo(machine: pathlib.Path, switches: pathlib.Path) -> None:
@@ -31,8 +30,7 @@ def make_fifo(machine: pathlib.Path, switches: pathlib.Path) -> None:
         machine: its folder; its last part is the machine's name.
         switches: where the same FIFO is found under that name, as the machine's power switch.
     """
-    (machine / FIFO).unlink(missing_ok=True)
-    os.mkfifo(machine / FIFO, 0o600)
+    fifo.make(machine / FIFO)
     switches.mkdir(mode=0o700, exist_ok=True)
     switch = switches / machine.name
     switch.unlink(missing_ok=True)
@@ -44,22 +42,13 @@ def main(argv: list[str]) -> None:
     folder, name = pathlib.Path(argv[1]), argv[2]
     process = Process(int(argv[3]), int(argv[4]))
     machine = folder / "machines" / name
-    log = open_log(machine / LOG)
-    fifo = os.open(machine / FIFO, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # a reader alone would see ends of file
-    birth = become_daemon()
-    poll = select.poll()
-    with contextlib.suppress(ProcessLookupError):
-        poll.register(os.pidfd_open(process.pid), select.POLLIN)
-    poll.register(fifo, select.POLLIN)
-    birth.ready(log)
+    reader = Reader(machine, FIFO, LOG, process)
     while process.alive():
-        poll.poll()
-        with contextlib.suppress(BlockingIOError):
-            written = os.read(fifo, READ_BYTES)
-            if set(written) & set(FATAL):
-                sys.stderr.write(f"{name} wrote {written!r} to its sysrq-trigger: its power is cut\n")
-                crash(folder, name)
-                return
+        written = reader.wait()
+        if set(written) & set(FATAL):
+            sys.stderr.write(f"{name} wrote {written!r} to its sysrq-trigger: its power is cut\n")
+            crash(folder, name)
+            return
 
 
 def crash(folder: pathlib.Path, name: str) -> None:
