@@ -19,7 +19,8 @@ from relevo.files import lock_store, locks, properties, tree, uploads
 from relevo.files.accounts import store
 from relevo.files.accounts.model import Accounts
 from relevo.files.dav import stored
-from relevo.files.volume import Volume, write_all
+from relevo.files.entries import write_all
+from relevo.files.volume import Volume
 
 MISSING = "missing"
 NAMES = 8

@@ -20,8 +20,8 @@ from accounts_support import PASSWORD, basic, family, order
 from files_bench import ALONE, Bench, bench, until
 from relevo.files import limits, lock_store
 from relevo.files.accounts import throttle
+from relevo.files.entries import names_in
 from relevo.files.pool import Pool
-from relevo.files.volume import names_in
 
 D = "{DAV:}"
 MS = "{urn:schemas-microsoft-com:}"

@@ -29,9 +29,9 @@ from relevo.files.accounts import audit, forward, passwords, remote
 from relevo.files.accounts.access import Kind, Verb, Who
 from relevo.files.client import ServerRefused, connection, get_file, put_file
 from relevo.files.daemon import control, listen
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.service import CannotOpen, Service
-from relevo.files.volume import Entry
 
 FORM = {"Sec-Fetch-Site": "same-origin"}
 HTML = {"Accept": "text/html"}

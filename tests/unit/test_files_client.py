@@ -20,7 +20,7 @@ import pytest
 from files_bench import Bench, bench, until
 from relevo.files.client import GaveUp, Observer, ServerRefused, get_file, put_file, put_tree
 from relevo.files.daemon import listen
-from relevo.files.volume import names_in
+from relevo.files.entries import names_in
 
 LARGE = 40 << 20
 

@@ -15,8 +15,8 @@ import pytest
 
 from files_bench import ALONE, SYNCED, Bench, bench, until
 from relevo.files import limits
+from relevo.files.entries import names_in
 from relevo.files.pool import Pool
-from relevo.files.volume import names_in
 
 BODY = bytes(range(256)) * 1024  # 256 KiB: above the size that is sent in one go
 

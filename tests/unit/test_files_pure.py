@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from files_bench import outcome
 from relevo.files import conditions, digests, listing, texts, urls
 from relevo.files.conditions import Verdict, judge, range_of, version_of
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.pages import document, render, views
-from relevo.files.volume import Entry, Handle, Volume
+from relevo.files.volume import Handle, Volume
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
     lambda name: name not in {".", ".."} and len(name.encode()) <= 255

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from files_bench import Bench, bench, until
 from relevo.files import bin as rubbish
 from relevo.files import limits, order, previews, tree
+from relevo.files.entries import names_in
 from relevo.files.errors import FilesError
-from relevo.files.volume import Volume, names_in
+from relevo.files.volume import Volume
 
 JSON = {"Accept": "application/json"}
 

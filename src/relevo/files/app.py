@@ -34,6 +34,7 @@ from relevo.files.accounts import gate, identity, nt, orders, remote, rules
 from relevo.files.dav import ask
 from relevo.files.dav import handler as dav
 from relevo.files.download import send_file
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import (
     COMMON_HEADERS,
@@ -48,7 +49,6 @@ from relevo.files.http import (
 from relevo.files.pages import assets, render
 from relevo.files.service import Service, State
 from relevo.files.urls import HEALTH, TUS, shown, split_target, through, url_of
-from relevo.files.volume import Entry
 
 ALLOWED = "OPTIONS, GET, HEAD, PUT, POST, DELETE, MKCOL"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

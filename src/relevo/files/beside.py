@@ -9,8 +9,9 @@ import secrets
 
 from relevo.files import limits
 from relevo.files.bin import numbered
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
-from relevo.files.volume import Entry, Handle, Volume
+from relevo.files.volume import Handle, Volume
 
 
 def publish(volume: Volume, handle: Handle, names: tuple[str, ...], *, area: str = "tmp") -> Entry:

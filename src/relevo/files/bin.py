@@ -20,9 +20,10 @@ import msgspec
 
 from relevo.files import guard, limits, tree
 from relevo.files.accounts.access import Verb
+from relevo.files.entries import Condition, names_in, no_condition, split, write_all
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
-from relevo.files.volume import Condition, Volume, names_in, no_condition, split, write_all
+from relevo.files.volume import Volume
 
 _ID = re.compile(r"[0-9]{13}-[0-9a-f]{16}")
 _SUFFIX = ".info"

@@ -9,11 +9,11 @@ from relevo.files import bin as rubbish
 from relevo.files import guard, limits, tree, walk
 from relevo.files.accounts.access import Verb
 from relevo.files.conditions import require
+from relevo.files.entries import Condition, Entry, no_condition
 from relevo.files.errors import FilesError
 from relevo.files.http import Call, empty
 from relevo.files.service import Service
 from relevo.files.urls import check_new, url_of
-from relevo.files.volume import Condition, Entry, no_condition
 
 _log = structlog.get_logger()
 

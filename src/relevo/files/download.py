@@ -17,13 +17,14 @@ from aiohttp import web
 
 from relevo.files import digests, limits
 from relevo.files.conditions import Verdict, http_date, judge, range_of
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, empty, is_secure
 from relevo.files.kinds import content_type
 from relevo.files.service import Service
 from relevo.files.traffic import reset
 from relevo.files.urls import shown
-from relevo.files.volume import Entry, Handle
+from relevo.files.volume import Handle
 
 _SHOWN_SAFELY = ("image/", "audio/", "video/", "application/pdf")
 _SANDBOX = "sandbox; default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from relevo.files.accounts.access import Verb, Who
 
 if TYPE_CHECKING:
-    from relevo.files.volume import Entry
+    from relevo.files.entries import Entry
 
 
 class Guard(Protocol):

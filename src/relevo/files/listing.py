@@ -10,13 +10,14 @@ import msgspec
 from aiohttp import web
 
 from relevo.files import guard, limits, pages
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.order import natural_key
 from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.urls import quote, shown
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 SORTS = ("name", "size", "date")
 _NUMBER = re.compile(r"[0-9]{1,9}")

@@ -17,10 +17,11 @@ import structlog
 
 from relevo.files import guard
 from relevo.files.accounts.access import Verb
+from relevo.files.entries import Condition, names_in, no_condition
 from relevo.files.errors import FilesError
 from relevo.files.limits import LOCK_GRACE_S
 from relevo.files.locks import SCHEME, Lock, Path, acting
-from relevo.files.volume import Condition, Volume, names_in, no_condition
+from relevo.files.volume import Volume
 from relevo.files.whole import read_whole, replace_whole
 
 FOLDER = "locks"

@@ -18,10 +18,11 @@ import unicodedata
 
 from relevo.files import guard, limits
 from relevo.files.accounts.access import Verb
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.limits import ORDERS_MAX_NAMES, ORDERS_MIN_NAMES, SETTLED_NS
 from relevo.files.urls import HIDDEN_AT_ROOT
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 _DIGITS = re.compile(r"\d+")
 _NEVER = -1

@@ -8,13 +8,14 @@ import os
 from aiohttp import web
 
 from relevo.files import limits, pages
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import Call
 from relevo.files.kinds import SHOWN, kind_of
 from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.urls import shown
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 

@@ -8,12 +8,12 @@ import unicodedata
 from aiohttp import web
 
 from relevo.files import limits, walk
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.pages import render, views
 from relevo.files.service import Service
 from relevo.files.texts import text
-from relevo.files.volume import Entry
 
 _BATCH = 20_000
 

@@ -32,6 +32,7 @@ from relevo.files.accounts.quota import RECOUNT_S, STALE_S, Quotas, Usage
 from relevo.files.accounts.seen import Seen
 from relevo.files.claims import Claims
 from relevo.files.clients import Clients
+from relevo.files.entries import Entry, digest_slice
 from relevo.files.errors import FilesError, VolumeFault, unavailable
 from relevo.files.http import Call
 from relevo.files.order import Orders
@@ -39,7 +40,7 @@ from relevo.files.pool import Pool
 from relevo.files.tls import Tls
 from relevo.files.traffic import Traffic
 from relevo.files.urls import shown
-from relevo.files.volume import Entry, Volume, digest_slice
+from relevo.files.volume import Volume
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from relevo.files import link, pages
 from relevo.files.accounts import changes, gate, orders
 from relevo.files.accounts.access import Verb, decide
 from relevo.files.accounts.model import ShareLink
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import Call, is_secure
 from relevo.files.pages import render
@@ -22,7 +23,6 @@ from relevo.files.pages.render import crumbs, date_text
 from relevo.files.service import Service
 from relevo.files.texts import text
 from relevo.files.urls import shown, url_of
-from relevo.files.volume import Entry
 
 DAYS = (1, 7, 30, 90, 0)
 """How long a link may hold, to choose from; 0: until it is removed."""

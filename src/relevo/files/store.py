@@ -18,11 +18,12 @@ from relevo.base.units import format_bytes
 from relevo.files import beside, digests, guard, limits
 from relevo.files.accounts.access import Verb
 from relevo.files.conditions import require
+from relevo.files.entries import Condition, Entry, no_condition, write_all
 from relevo.files.errors import FilesError, unavailable
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, go_on, whole_number
 from relevo.files.service import Service
 from relevo.files.urls import check_new, url_of
-from relevo.files.volume import Condition, Entry, Handle, Volume, no_condition, write_all
+from relevo.files.volume import Handle, Volume
 
 _log = structlog.get_logger()
 

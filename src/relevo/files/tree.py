@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING
 from relevo.base.durable import sync_fd
 from relevo.files import guard, limits, properties
 from relevo.files.accounts.access import Verb
-from relevo.files.errors import FilesError
-from relevo.files.volume import (
+from relevo.files.entries import (
     FILE_MODE,
     FOLDER,
     FOLDER_MODE,
     Condition,
     Entry,
-    Handle,
-    Volume,
     closing,
     folder_below,
     no_condition,
     own,
     split,
 )
+from relevo.files.errors import FilesError
+from relevo.files.volume import Handle, Volume
 
 if TYPE_CHECKING:
     from relevo.files.service import Service

@@ -24,12 +24,13 @@ from aiohttp import web
 from relevo.files import digests, guard, limits, uploads
 from relevo.files.accounts.access import Verb
 from relevo.files.conditions import http_date
+from relevo.files.entries import write_all
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, body_pieces, empty, go_on, whole_number
 from relevo.files.service import Service
 from relevo.files.store import check_room
 from relevo.files.urls import TUS, check_new, door, name_in_form, relative_path, url_of
-from relevo.files.volume import Handle, Volume, write_all
+from relevo.files.volume import Handle, Volume
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,checksum,termination,expiration"

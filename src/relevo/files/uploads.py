@@ -23,9 +23,10 @@ import time
 import msgspec
 
 from relevo.files import beside, limits
+from relevo.files.entries import Entry, names_in, own, write_all
 from relevo.files.errors import FilesError
 from relevo.files.urls import check_new
-from relevo.files.volume import Entry, Handle, Volume, names_in, own, write_all
+from relevo.files.volume import Handle, Volume
 
 _OFFSET_DIGITS = 20
 _ID = re.compile(r"[0-9a-f]{32}")

@@ -6,7 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from relevo.files.volume import Entry, Volume
+from relevo.files.entries import Entry
+from relevo.files.volume import Volume
 
 Way = tuple[str, ...]
 """Names from the folder where a walk began."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from relevo.files.volume import Volume, write_all
+from relevo.files.entries import write_all
+from relevo.files.volume import Volume
 
 MODE = 0o600
 

@@ -17,13 +17,14 @@ from aiohttp import web
 from relevo.files import guard, limits, walk
 from relevo.files.accounts.access import Verb
 from relevo.files.download import disposition
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.service import Service
 from relevo.files.texts import text
 from relevo.files.traffic import reset
 from relevo.files.urls import shown
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 _Pieces = Generator[bytes, None, None]
 _FIRST_YEAR, _LAST_YEAR = 1980, 2107

@@ -19,8 +19,9 @@ import structlog
 
 from relevo.base.durable import sync_fd
 from relevo.base.errors import NOT_JSON, RelevoError
+from relevo.files.entries import write_all
 from relevo.files.http import Call
-from relevo.files.volume import Volume, write_all
+from relevo.files.volume import Volume
 
 FOLDER = "audit"
 FILE = "audit.log"

@@ -15,8 +15,9 @@ from relevo.files.accounts.passwords import Verifier
 from relevo.files.accounts.quota import Quotas
 from relevo.files.accounts.seen import Seen
 from relevo.files.accounts.throttle import Throttle
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 Change = Callable[[Accounts], Accounts]
 Run = Callable[..., Awaitable[Any]]

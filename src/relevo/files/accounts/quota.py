@@ -22,10 +22,11 @@ from relevo.base.units import format_bytes
 from relevo.files import bin as rubbish
 from relevo.files.accounts.access import Policy
 from relevo.files.accounts.model import Path, Share, User
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.texts import text
 from relevo.files.urls import WORK_FOLDER
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 if TYPE_CHECKING:
     from relevo.files.accounts.keeper import Keeper

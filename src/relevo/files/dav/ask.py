@@ -11,11 +11,12 @@ from aiohttp import web
 from relevo.files import guard
 from relevo.files.accounts.access import Verb
 from relevo.files.dav import ifheader
+from relevo.files.entries import Condition, Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import Call, body_pieces, go_on
 from relevo.files.limits import DAV_XML_MAX_BYTES, LOCK_DEFAULT_S, LOCK_MAX_S
 from relevo.files.urls import DAV_FOLDER, Place, parse_path, split_target, url_of
-from relevo.files.volume import Condition, Entry, Volume
+from relevo.files.volume import Volume
 
 ROOT = (DAV_FOLDER,)
 _SECONDS = re.compile(r"Second-([0-9]{1,12})", re.IGNORECASE)

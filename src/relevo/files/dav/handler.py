@@ -12,13 +12,13 @@ from relevo.files import changes, locks, store
 from relevo.files.conditions import require
 from relevo.files.dav import ask, locking, markup, propfind
 from relevo.files.download import send_file
+from relevo.files.entries import Condition, Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, empty
 from relevo.files.locks import Locked
 from relevo.files.service import Service
 from relevo.files.tree import Replace
 from relevo.files.urls import url_of
-from relevo.files.volume import Condition, Entry
 
 METHODS = "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK"
 SPOKEN = {"Allow": METHODS, "DAV": "1, 2", "MS-Author-Via": "DAV"}

@@ -12,11 +12,12 @@ from relevo.files.conditions import http_date
 from relevo.files.dav import markup
 from relevo.files.dav.ask import href
 from relevo.files.dav.markup import DAV, Wanted, element, words
+from relevo.files.entries import Entry
 from relevo.files.kinds import content_type
 from relevo.files.locks import Lock
 from relevo.files.properties import Name, Properties
 from relevo.files.urls import shown
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 Path = tuple[str, ...]
 _OK, _MISSING = "200 OK", "404 Not Found"

@@ -13,12 +13,12 @@ from relevo.files import guard, limits, lock_store, locks, store
 from relevo.files.accounts.access import Verb
 from relevo.files.dav import ask, live, markup
 from relevo.files.dav.markup import DAV, element
+from relevo.files.entries import Condition, Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, empty
 from relevo.files.locks import Lock
 from relevo.files.service import Service
 from relevo.files.urls import check_new
-from relevo.files.volume import Condition, Entry
 
 _TOKEN = re.compile(r"<([^<>\s]{1,4096})>")
 

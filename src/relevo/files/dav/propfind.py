@@ -11,13 +11,14 @@ from relevo.files import limits
 from relevo.files.accounts.access import Kind
 from relevo.files.dav import ask, live, markup, stored
 from relevo.files.dav.markup import Step, Wanted, element
+from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.properties import Properties
 from relevo.files.service import Service
 from relevo.files.traffic import reset
 from relevo.files.urls import Place
-from relevo.files.volume import Entry, Volume
+from relevo.files.volume import Volume
 
 _HEADERS = {**COMMON_HEADERS, "Content-Type": markup.KIND, "Cache-Control": "no-store"}
 _SHALLOW = {"0": (True, False), "1": (True, True), "1,noroot": (False, True)}

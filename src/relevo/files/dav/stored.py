@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 from relevo.files import guard, properties
 from relevo.files.accounts.access import Verb
+from relevo.files.entries import READ, Condition, closing, entry_of, no_condition, special, split
 from relevo.files.errors import FilesError
 from relevo.files.properties import Properties
-from relevo.files.volume import READ, Condition, Volume, closing, entry_of, no_condition, special, split
+from relevo.files.volume import Volume
 
 
 def look(volume: Volume, names: tuple[str, ...]) -> Properties:

@@ -13,11 +13,11 @@ from typing import Any
 from relevo.files import guard, limits
 from relevo.files.accounts.access import Kind, Verb
 from relevo.files.bin import Binned
+from relevo.files.entries import Entry
 from relevo.files.kinds import SHOWN, content_type, kind_of
 from relevo.files.pages.render import crumbs, date_text, link, size_text
 from relevo.files.texts import text
 from relevo.files.urls import door, quote, shown, url_of
-from relevo.files.volume import Entry
 
 _DONE = {
     "stored": "done_stored",
