@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import abc
 import pathlib
-import shlex
 import shutil
 import subprocess
 
+from lab_shell import put, shell
 from relevo.lab.lab import Lab, Unit
 from relevo.lab.process import wait_until
 from relevo.lab.scene import ADDRESSES, SERVERS, SERVICE_UNITS, VIRTUAL_IP
 
 DEADTIME_S = 2
 STEP_LIMIT_S = 60.0
-COMMAND_LIMIT_S = 60.0
 HEARTBEAT = pathlib.Path("/usr/libexec/heartbeat/heartbeat")
 APACHE = "/etc/init.d/apache2"
 HISTORIC = pathlib.Path(__file__).parent.parent / "tests" / "data" / "historic" / "ha.d"
@@ -106,16 +105,11 @@ class Contender(abc.ABC):
 
     def shell(self, node: str, script: str, *, check: bool = True) -> str:
         """Run a shell script in a machine; what it printed."""
-        argv = ["sh", "-c", f"exec 2>&1; {script}"]
-        done = self.lab.run(node, argv, capture=True, timeout_s=COMMAND_LIMIT_S)
-        text = done.stdout.decode(errors="replace")
-        assert not check or done.returncode == 0, text
-        return text
+        return shell(self.lab, node, script, check=check)
 
     def put(self, node: str, path: str, text: str, mode: str = "600") -> None:
         """Write a file in a machine."""
-        folder = shlex.quote(str(pathlib.PurePath(path).parent))
-        self.shell(node, f"mkdir -p {folder}; printf %s {shlex.quote(text)} > {path}; chmod {mode} {path}")
+        put(self.lab, node, path, text, mode)
 
     def holds(self, node: str) -> bool:
         """Whether the address is on a server."""

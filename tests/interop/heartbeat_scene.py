@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import shlex
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from lab_shell import put, shell
 from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.lab.lab import Lab
@@ -88,12 +88,12 @@ class MixedPair:
             peer = next(other for other in SERVERS if other != node)
             address = ADDRESSES[peer]["eth0"].partition("/")[0]
             lines = media.format(peer=address)
-            self._put(node, "/etc/ha.d/ha.cf", HA_CF.format(media=lines, failback=failback, keepalive=keepalive))
-            self._put(node, "/etc/ha.d/haresources", HARESOURCES)
-            self._put(node, "/etc/ha.d/authkeys", "auth 1\n1 sha1 sesame\n")
+            put(self.lab, node, "/etc/ha.d/ha.cf", HA_CF.format(media=lines, failback=failback, keepalive=keepalive))
+            put(self.lab, node, "/etc/ha.d/haresources", HARESOURCES)
+            put(self.lab, node, "/etc/ha.d/authkeys", "auth 1\n1 sha1 sesame\n")
             for name in HOME:
                 script = SCRIPT.format(name=name, ledger=self._ledger)
-                self._put(node, f"/etc/ha.d/resource.d/{name}", script, "755")
+                put(self.lab, node, f"/etc/ha.d/resource.d/{name}", script, "755")
             self.shell(node, "rm -rf /var/lib/heartbeat/hb_* /var/log/ha-log")
             self.install(node)
 
@@ -101,14 +101,7 @@ class MixedPair:
 
     def shell(self, node: str, script: str, *, check: bool = True) -> str:
         """Run a shell script in a machine; what it printed."""
-        done = self.lab.run(node, ["sh", "-c", f"exec 2>&1; {script}"], capture=True, timeout_s=60)
-        text = done.stdout.decode(errors="replace")
-        assert not check or done.returncode == 0, text
-        return text
-
-    def _put(self, node: str, path: str, text: str, mode: str = "600") -> None:
-        folder = shlex.quote(str(pathlib.PurePath(path).parent))
-        self.shell(node, f"mkdir -p {folder}; printf %s {shlex.quote(text)} > {path}; chmod {mode} {path}")
+        return shell(self.lab, node, script, check=check)
 
     def install(self, node: str) -> None:
         """Relevo's configuration, from the historic files."""

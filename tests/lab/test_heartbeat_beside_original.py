@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from labtools import LabMaker
 
+from lab_shell import shell
 from relevo.lab.lab import Lab
 from relevo.lab.process import wait_until
 from relevo.lab.scene import SERVICE_UNITS
@@ -80,10 +81,7 @@ class Pair:
 
     def shell(self, node: str, script: str, *, check: bool = True) -> str:
         """Run a shell script in a machine; what it printed."""
-        done = self.lab.run(node, ["sh", "-c", f"exec 2>&1; {script}"], capture=True, timeout_s=60)
-        text = done.stdout.decode(errors="replace")
-        assert not check or done.returncode == 0, text
-        return text
+        return shell(self.lab, node, script, check=check)
 
     def peer(self) -> dict[str, Any]:
         """The original as ours sees it."""

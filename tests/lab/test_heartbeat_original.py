@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from labtools import LabMaker
 
+from lab_shell import shell
 from relevo.lab.lab import Lab, Unit
 from relevo.lab.process import wait_until
 from relevo.lab.scene import SERVERS
@@ -103,14 +104,6 @@ def cluster(make_lab: LabMaker) -> Iterator[Cluster]:
         lab.down()
         for daemon in made.daemons:
             daemon.wait(20)
-
-
-def shell(lab: Lab, node: str, script: str, *, check: bool = True) -> str:
-    """Run a shell script in a machine; what it printed."""
-    done = lab.run(node, ["sh", "-c", f"exec 2>&1; {script}"], capture=True, timeout_s=60)
-    text = done.stdout.decode(errors="replace")
-    assert not check or done.returncode == 0, text
-    return text
 
 
 def answers(lab: Lab, node: str) -> bool:

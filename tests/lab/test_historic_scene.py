@@ -7,15 +7,16 @@ stands in tests/data/historic.
 from __future__ import annotations
 
 import pathlib
-import shlex
 from collections.abc import Callable
 
 import pytest
 from labtools import LabMaker
 
+from lab_shell import put, shell
 from relevo.lab.lab import Lab
 from relevo.lab.process import wait_until
 from relevo.lab.scene import SERVERS, SERVICE_UNITS, VIRTUAL_IP
+from relevo.lab.service import mirror_status
 
 HISTORIC = pathlib.Path(__file__).parent.parent / "data" / "historic"
 APACHE = pathlib.Path("/etc/init.d/apache2")
@@ -31,20 +32,6 @@ QUICK = {
 UNITS = [unit for unit in SERVICE_UNITS if unit.name != "files"]
 WITHOUT_DISK = "nodo1 IPaddr2::192.168.0.29/24/eth0 apache2\n"
 pytestmark = pytest.mark.skipif(not APACHE.exists(), reason="Debian's package apache2 is not installed.")
-
-
-def shell(lab: Lab, node: str, script: str, *, check: bool = True) -> str:
-    """Run a shell script in a machine; what it printed."""
-    done = lab.run(node, ["sh", "-c", f"exec 2>&1; {script}"], capture=True, timeout_s=60)
-    text = done.stdout.decode(errors="replace")
-    assert not check or done.returncode == 0, text
-    return text
-
-
-def put(lab: Lab, node: str, path: str, text: str, mode: str = "600") -> None:
-    """Write a file in a machine."""
-    folder = shlex.quote(str(pathlib.PurePath(path).parent))
-    shell(lab, node, f"mkdir -p {folder}; printf %s {shlex.quote(text)} > {path}; chmod {mode} {path}")
 
 
 def read(lab: Lab, path: str = "/") -> str:
@@ -123,6 +110,7 @@ def test_the_same_files_on_both_behind_apache(lab: Lab) -> None:
         put(lab, node, "/etc/apache2/sites-enabled/000-default.conf", site, "644")
         shell(lab, node, f"mkdir -p {DATA}; relevo mirror create r0 --zeroed")
         start(lab, node, "mirror")
+    assert wait_until(lambda: mirror_status(lab, "nodo1") is not None, 20)  # started is not yet there
     shell(lab, "nodo1", "relevo mirror wait-connect r0; relevo volume format r0 --yes")
     shell(lab, "nodo1", f"relevo mirror primary r0 && mount /dev/drbd0 {DATA} && mkdir {DATA}/www && umount {DATA}")
     shell(lab, "nodo1", "relevo mirror secondary r0")

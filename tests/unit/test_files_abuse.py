@@ -15,6 +15,15 @@ from relevo.files import limits
 HEAD = b"PUT /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
 
 
+async def trickle(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Send a little, again and again, until the other end has enough of it."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+
 def served(folder: pathlib.Path, story: Callable[[Bench], Awaitable[None]]) -> None:
     async def main() -> None:
         async with bench(folder) as it:
@@ -88,14 +97,7 @@ def test_a_body_that_trickles_is_given_up(tmp_path: pathlib.Path, monkeypatch: p
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(HEAD % 1)
 
-        async def trickle() -> None:
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    writer.write(b"1")
-                    await writer.drain()
-                    await asyncio.sleep(0.05)
-
-        trickling = asyncio.create_task(trickle())
+        trickling = asyncio.create_task(trickle(writer, b"1"))
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
         trickling.cancel()
         writer.transport.abort()
@@ -111,14 +113,7 @@ def test_a_header_that_never_ends_is_given_up(tmp_path: pathlib.Path, monkeypatc
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(b"GET /x HTTP/1.1\r\n")
 
-        async def trickle() -> None:
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    writer.write(b"a: b\r\n")
-                    await writer.drain()
-                    await asyncio.sleep(0.05)
-
-        trickling = asyncio.create_task(trickle())
+        trickling = asyncio.create_task(trickle(writer, b"a: b\r\n"))
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
         trickling.cancel()
