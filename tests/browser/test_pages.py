@@ -187,6 +187,7 @@ def test_a_whole_folder_goes_up_and_comes_back_as_a_zip_file(
     page = open_page(place.url)
     page.locator("summary", has_text="Upload").click()
     page.set_input_files("#folder-input input", tmp_path / "viaje")
+    expect(page.locator("#transfers li.done")).to_have_count(2)
     page.get_by_label("Select viaje").check()
     assert (place.root / "viaje/día 1/ñ.txt").read_bytes() == b"hola"
     with page.expect_download() as coming:
@@ -237,7 +238,7 @@ def test_from_one_picture_to_the_next(place: Site, open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", name="foto 3.svg")).to_be_visible()
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("heading", name="foto 10.svg")).to_be_visible()
-    assert page.evaluate("document.querySelector('.show img').naturalWidth") == 900
+    page.wait_for_function("() => document.querySelector('.show img').naturalWidth === 900")
     page.get_by_role("link", name="Previous").click()
     expect(page.get_by_role("heading", name="foto 3.svg")).to_be_visible()
     page.go_back()
