@@ -239,6 +239,18 @@ def test_goodbye_by_signal_and_by_request(pair: tuple[Daemon, Daemon]) -> None:
     assert peer(after)["generation"] == peer(before)["generation"] + 1
 
 
+def test_no_goodbye_by_signal_while_the_node_daemon_says_that_something_runs(pair: tuple[Daemon, Daemon]) -> None:
+    one, two = pair
+    one.start()
+    two.start()
+    one.wait_until(both_up)
+    two.wait_until(both_up)
+    one.ask("publish", facts={"web": 1}, runs=True)
+    assert one.signal(signal.SIGTERM) == 0
+    gone = two.wait_until(lambda state: peer(state)["state"] != "active")
+    assert peer(gone)["state"] == "dead", "a goodbye would have the other start what still runs here"
+
+
 def test_a_wrong_key_is_counted_and_named(scene: Scene, pair: tuple[Daemon, Daemon], tmp_path: pathlib.Path) -> None:
     one, _ = pair
     stranger = Daemon(scene, "nodo2", tmp_path / "other", key_text="wrong")

@@ -714,4 +714,15 @@ def test_another_relevo_is_told_nothing_of_it() -> None:
     assert not sent(said, "resource")
     assert not sent(said, "starting")
     assert bench.peer["original"] is None
+
+
+def test_no_goodbye_while_something_runs_here_for_the_others_would_start_it_at_once() -> None:
+    bench = Bench()
+    assert bench.core.may_say_goodbye, "no node daemon has said anything"
+    bench.hear()
+    bench.step(events.Publish("{}", bench.now_ms, runs=True))
+    assert not bench.core.may_say_goodbye
+    bench.step(events.Publish("{}", bench.now_ms, runs=True))
+    assert not bench.core.may_say_goodbye, "the same facts again"
+    bench.step(events.Publish("{}", bench.now_ms))
     assert bench.core.may_say_goodbye

@@ -112,8 +112,26 @@ def test_the_publisher_gives_the_newest_facts_and_gives_them_again_to_a_restarte
             async with asyncio.timeout(10):
                 request = await peer.published.get()
             assert decode_facts(request["facts"]).config_hash == "new"
+            assert request["runs"] is False
             await peer.server.stop()
         task.cancel()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("state", ServiceState)
+def test_the_heartbeats_are_told_whether_something_runs_here(tmp_path: pathlib.Path, state: ServiceState) -> None:
+    async def story() -> None:
+        peer = Peer(tmp_path / "heartbeat.sock")
+        await peer.server.start()
+        publisher = Publisher(tmp_path / "heartbeat.sock")
+        task = asyncio.create_task(publisher.run())
+        publisher.publish(NodeFacts(boot_id="b", config_hash="h", services={"web": ServiceFacts(state=state)}))
+        async with asyncio.timeout(10):
+            request = await peer.published.get()
+        assert request["runs"] is (state is not ServiceState.STOPPED), "what is not looked at yet may run"
+        task.cancel()
+        await peer.server.stop()
 
     asyncio.run(story())
 

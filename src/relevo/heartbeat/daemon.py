@@ -141,7 +141,7 @@ class _Daemon:
             if self._membership.may_say_goodbye:
                 await self._leave()
             else:
-                _log.warning("no_goodbye", why="an original Heartbeat would start at once what still runs here")
+                _log.warning("no_goodbye", why="the other node would start at once what still runs here")
         finally:
             checker.cancel()
             news.close()
@@ -313,7 +313,7 @@ class _Daemon:
             held = msgspec.convert(request["hold"], Told) if request.get("hold") is not None else None
         except msgspec.ValidationError as error:
             raise BadRequest(f"`publish`: hold is not what it should be ({error}).") from error
-        self._step(events.Publish(text.decode(), _now_ms()))
+        self._step(events.Publish(text.decode(), _now_ms(), runs=bool(request.get("runs"))))
         if held is not None:
             self._step(events.Hold(held, _now_ms()))
         return {}

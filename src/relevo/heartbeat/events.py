@@ -178,10 +178,11 @@ class LinkChanged(msgspec.Struct, frozen=True):
 
 
 class Publish(msgspec.Struct, frozen=True):
-    """Our own facts are new: a JSON object as text."""
+    """Our own facts are new: a JSON object as text. `runs`: some service is here, or may be."""
 
     facts: str
     now_ms: int
+    runs: bool = False
 
 
 class Hold(msgspec.Struct, frozen=True):

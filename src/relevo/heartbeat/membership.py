@@ -80,6 +80,7 @@ class Membership:
         self._own_links = dict.fromkeys(settings.links, True)
         self._initdead_passed = False
         self._persist_due = False
+        self._runs = False
         self._counters: Counter[Reason] = Counter(dict.fromkeys(Reason, 0))
         self._last_dropped: Dropped | None = None
         self._pauses = 0
@@ -147,6 +148,7 @@ class Membership:
     def _on_wish(self, event: Publish | Hold | Leave | Join) -> None:
         match event:
             case Publish():
+                self._runs = event.runs
                 self._voice.publish(event.facts, self._awake_ms)
             case Hold():
                 for handover in self._handovers:
@@ -427,7 +429,9 @@ class Membership:
 
     @property
     def may_say_goodbye(self) -> bool:
-        """Whether an end without `leave` may be told: an original takes a goodbye for "nothing runs here any more"."""
+        """Whether an end without `leave` may be told: a goodbye is taken for "nothing runs here any more"."""
+        if self._runs:
+            return False
         return not any(peer.original and peer.handover and peer.handover.claims for peer in self._peers.values())
 
     @property

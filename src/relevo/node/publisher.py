@@ -10,7 +10,7 @@ import structlog
 
 from relevo.base.control import acall
 from relevo.base.errors import RelevoError
-from relevo.manager.model import NodeFacts, encode_facts
+from relevo.manager.model import NodeFacts, ServiceState, encode_facts
 from relevo.manager.original import Wishes
 
 RETRY_MS = 100
@@ -54,8 +54,9 @@ class Publisher:
             if facts is None or (facts, wishes) == self._sent:
                 continue
             hold = {} if wishes is None else {"hold": msgspec.to_builtins(wishes)}
+            runs = any(told.state is not ServiceState.STOPPED for told in facts.services.values())
             try:
-                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(facts), **hold)
+                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(facts), runs=runs, **hold)
                 self._sent = facts, wishes
             except RelevoError as error:
                 self._sent = None
