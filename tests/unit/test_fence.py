@@ -90,6 +90,42 @@ def test_fenced_until_it_has_booted_again(tmp_path: pathlib.Path) -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_one_that_goes_on_after_its_fencing_is_not_off_when_it_falls_silent_later(
+    tmp_path: pathlib.Path, *, told: bool
+) -> None:
+    now = [1000.0]
+    config = fenceable(FenceDevice(agent=program(tmp_path, "one")))
+    fencer = Fencer(config, History(), lambda: None, clock=lambda: now[0])
+    fencer.look(seen(Alive.ALIVE, "first"))
+    fencer.confirm("nodo1")  # the device lies, or a person errs
+    alive = seen(Alive.ALIVE, "first") if told else {"nodo1": NodeView(alive=Alive.ALIVE)}
+    now[0] += config.heartbeat.deadtime_ms / 1000
+    fencer.look(alive)
+    assert fencer.fenced == {"nodo1"}, "that may still be what it sent before"
+    now[0] += 60
+    fencer.look(alive)
+    assert not fencer.fenced
+    assert ("was not switched off" in fencer.troubles.get("nodo1", "")) is told, "without facts it may have booted"
+    fencer.look(seen(Alive.DEAD, "first"))
+    assert not fencer.fenced, "its silence now proves nothing"
+
+
+def test_a_failed_fencing_of_a_silent_node_is_no_trouble_any_more_when_it_is_heard(tmp_path: pathlib.Path) -> None:
+    async def scene() -> None:
+        changed = asyncio.Event()
+        fencer = Fencer(fenceable(FenceDevice(agent=program(tmp_path, "one", status=1))), History(), changed.set)
+        fencer.look(seen(Alive.DEAD, "first"))
+        fencer.begin("nodo1", because="it is silent.")
+        async with asyncio.timeout(LIMIT_S):
+            await changed.wait()
+        assert fencer.troubles
+        fencer.look(seen(Alive.ALIVE, "first"))
+        assert not fencer.troubles
+
+    asyncio.run(scene())
+
+
 def test_one_that_is_heard_in_time_is_left_alone(tmp_path: pathlib.Path) -> None:
     async def scene() -> None:
         fencer = Fencer(fenceable(FenceDevice(agent=program(tmp_path, "one"))), History(), lambda: None)

@@ -40,7 +40,7 @@ from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
 from relevo.node.pinger import Pinger
 from relevo.node.publisher import Publisher
-from relevo.node.requests import NoSplitBrain, Requests, RunsWell
+from relevo.node.requests import CannotFence, NoSplitBrain, Requests, RunsWell
 from relevo.node.status import status_of
 from relevo.node.store import Store
 
@@ -406,6 +406,19 @@ def test_what_runs_well_elsewhere_is_moved_and_never_forced(
             else:
                 await asked[request]({"service": "web"})
         assert brain.record.forced == ({} if refusal else {"web": "nodo1"})
+
+    asyncio.run(story())
+
+
+def test_nobody_says_that_a_server_is_off_while_it_is_heard(etc: pathlib.Path) -> None:
+    async def story() -> None:
+        brain, config = _brain(etc), load(etc / "relevo.toml")
+        ask = _requests(brain, config, Paths(etc, etc / "state", etc / "run")).handlers()["fence"]
+        brain.nodes["nodo2"] = NodeView(alive=Alive.ALIVE)
+        with pytest.raises(CannotFence, match="nodo2 is heard"):
+            await ask({"node": "nodo2", "by_hand": True})
+        brain.nodes["nodo2"] = NodeView(alive=Alive.DEAD)
+        await ask({"node": "nodo2", "by_hand": True})
 
     asyncio.run(story())
 

@@ -117,6 +117,12 @@ class Requests:
         if node == self._me:
             raise CannotFence(f"{node} cannot fence itself.", "Say it on the other server.")
         if request.get("by_hand"):
+            view = self._brain.nodes.get(node)
+            if view is not None and view.alive is Alive.ALIVE:
+                raise CannotFence(
+                    f"{node} is heard: it is not off, or was a moment ago.",
+                    "Switch it off, and say so when it is silent.",
+                )
             self._fencer.confirm(node)
             return self._done(f"A person says that {node} is off.")
         if not self._config.nodes[node].fencing:
