@@ -318,6 +318,18 @@ def test_a_forced_move_to_a_copy_that_cannot_be_used_stops_nothing() -> None:
     assert target(seen("nodo1", Side(), mixture, record=record)) == "nodo2"
 
 
+def test_an_order_to_force_a_copy_that_cannot_be_used_keeps_nothing_from_running_and_is_forgotten() -> None:
+    record = with_forced(Record(), "web", "nodo2", by="nodo2")
+    word = msgspec.structs.replace(NO, rule="nothing_to_force")
+    mixture = Side(mirror=msgspec.structs.replace(SETTLED, connection="SyncTarget", disk="Inconsistent"), word=word)
+    result = seen("nodo1", Side(), mixture, record=record)
+    assert (target(result), steps(result)) == ("nodo1", START)
+    here = seen("nodo2", dead(), mixture, record=record)
+    assert (target(here), here.wanted) == (None, set())
+    assert here.record.forced == {}, "a server that comes back finds no order of yesterday"
+    assert here.record.version > record.version
+
+
 def test_a_declined_start_waits_a_moment() -> None:
     declined = Side(service={"retry_at_ms": 500, "reason": "The peer is Primary."})
     assert steps(seen("nodo1", declined, Side(), now_ms=499)) == []

@@ -40,7 +40,7 @@ from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
 from relevo.node.pinger import Pinger
 from relevo.node.publisher import Publisher
-from relevo.node.requests import CannotFence, NoSplitBrain, Requests, RunsWell
+from relevo.node.requests import CannotFence, NoSplitBrain, NothingToForce, Requests, RunsWell
 from relevo.node.status import status_of
 from relevo.node.store import Store
 
@@ -396,7 +396,7 @@ def test_what_runs_well_elsewhere_is_moved_and_never_forced(
 
     async def story() -> None:
         brain, config = _brain(etc), load(etc / "relevo.toml")
-        await brain.think(1000, None, {"r0": {"connection": "Connected"}}, {})
+        await brain.think(1000, None, {"r0": {"connection": "Connected", "disk": "UpToDate"}}, {})
         brain.nodes["nodo2"] = NodeView(alive=alive, facts=there)
         asked = _requests(brain, config, Paths(etc, etc / "state", etc / "run")).handlers()
         for request in ("force_check", "force"):
@@ -406,6 +406,20 @@ def test_what_runs_well_elsewhere_is_moved_and_never_forced(
             else:
                 await asked[request]({"service": "web"})
         assert brain.record.forced == ({} if refusal else {"web": "nodo1"})
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("disk", ["Inconsistent", "Diskless"])
+def test_what_is_no_copy_is_not_forced(etc: pathlib.Path, disk: str) -> None:
+    async def story() -> None:
+        brain, config = _brain(etc), load(etc / "relevo.toml")
+        await brain.think(1000, None, {"r0": {"disk": disk}}, {})
+        asked = _requests(brain, config, Paths(etc, etc / "state", etc / "run")).handlers()
+        for request in ("force_check", "force"):
+            with pytest.raises(NothingToForce, match=disk):
+                await asked[request]({"service": "web"})
+        assert brain.record == Record()
 
     asyncio.run(story())
 

@@ -143,10 +143,12 @@ def may_promote(case: Case) -> Answer:
         return _no("no_mirror", f"The mirror {case.mirror} does not answer here.", "Look at its log.")
     if mine.role == PRIMARY:
         return _yes("is_primary", f"The mirror {case.mirror} is Primary here.")
+    if case.forced and mine.disk not in FORCEABLE_DISKS:
+        return _no("nothing_to_force", f"The copy of {case.mirror} here is {mine.disk}: it cannot be used.")
     if is_live(mine) and mine.peer_role == PRIMARY:
         return _wait("peer_is_primary", f"The mirror {case.mirror} is Primary on {case.peer}: their link shows it.")
     if case.forced:
-        return _forced(case, mine)
+        return _forced(case)
     if mine.disk != UP_TO_DATE:
         return _not_up_to_date(case, mine)
     match case.node.alive:
@@ -158,9 +160,7 @@ def may_promote(case: Case) -> Answer:
             return _peer_silent(case, mine)
 
 
-def _forced(case: Case, mine: MirrorView) -> Answer:
-    if mine.disk not in FORCEABLE_DISKS:
-        return _no("nothing_to_force", f"The copy of {case.mirror} here is {mine.disk}: it cannot be used.")
+def _forced(case: Case) -> Answer:
     facts = case.node.facts
     if case.node.alive == ALIVE and (facts is None or not facts.ready or _running(case, facts)):
         return _wait("forced_waits", f"Forced by a person; {case.peer} is alive and has to say first that it stopped.")

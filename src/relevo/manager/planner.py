@@ -36,6 +36,9 @@ from relevo.manager.standing import Standing, mirrors_of
 from relevo.manager.steps import Work, steps_of
 from relevo.manager.together import Places, in_order, is_active, is_started, needs_of
 
+NOTHING_TO_FORCE = "nothing_to_force"
+"""The arbiter's rule for a copy that cannot be used at all."""
+
 
 def plan(snapshot: Snapshot) -> Plan:
     """What follows from a snapshot."""
@@ -62,8 +65,8 @@ def plan(snapshot: Snapshot) -> Plan:
         decisions[name] = _explained(decision, work)
         fence |= _fences(snapshot, service, standings)
         steps += work.steps
-        if decision.target == snapshot.me and not snapshot.record.maintains(name):
-            wanted |= _wanted(service, standings[snapshot.me])
+        if not snapshot.record.maintains(name):
+            wanted |= _wanted(service, standings[snapshot.me]) if decision.target == snapshot.me else set()
             record = _without_done_force(record, snapshot, service, standings)
     return Plan(
         steps=tuple(steps),
@@ -103,9 +106,10 @@ def _in_turn(snapshot: Snapshot, service: Service, targets: dict[str, str | None
 
 
 def _without_done_force(record: Record, snapshot: Snapshot, service: Service, standings: dict[str, Standing]) -> Record:
-    """Without the word of a person that has been carried out."""
-    mine = standings[snapshot.me].state
-    if record.forced.get(service.name) == snapshot.me and mine is ServiceState.STARTED:
+    """Without the word of a person that has been carried out, or cannot be: an old one would surprise everybody."""
+    mine = standings[snapshot.me]
+    done = mine.state is ServiceState.STARTED or (not mine.active and mine.permission().rule == NOTHING_TO_FORCE)
+    if record.forced.get(service.name) == snapshot.me and done:
         return with_forced(record, service.name, None, by=snapshot.me)
     return record
 
@@ -187,9 +191,14 @@ def _fences(snapshot: Snapshot, service: Service, standings: dict[str, Standing]
 
 
 def _is_vain(chosen: Standing, standings: dict[str, Standing]) -> bool:
-    """Whether a forced move would only stop what runs: the chosen node may not use its copy, force or not."""
+    """Whether a forced move would only stop what runs, or keep it from running where it can.
+
+    The chosen node may not use its copy, force or not.
+    """
+    word = chosen.permission()
     elsewhere = any(standing.active for standing in standings.values() if standing is not chosen)
-    return elsewhere and not chosen.active and chosen.permission().verdict is Verdict.NO
+    vain = word.verdict is Verdict.NO and (elsewhere or word.rule == NOTHING_TO_FORCE)
+    return vain and not chosen.active
 
 
 def _stay_or_move(snapshot: Snapshot, service: Service, holder: Standing, standings: dict[str, Standing]) -> Decision:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from relevo.arbiter.rules import FORCEABLE_DISKS
 from relevo.base.control import Handler, Message, acall
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
@@ -37,6 +38,10 @@ class NoSplitBrain(RelevoError):
 
 class RunsWell(RelevoError):
     """A service shall be forced although it runs, and well."""
+
+
+class NothingToForce(RelevoError):
+    """A service shall be forced where the copy of its data cannot be used at all."""
 
 
 class StillRunning(RelevoError):
@@ -142,6 +147,7 @@ class Requests:
 
         Raises:
             RunsWell: it runs, and nothing is wrong with it.
+            NothingToForce: the copy here is no copy.
         """
         for node, view in self._brain.nodes.items():
             facts = view.facts
@@ -156,6 +162,14 @@ class Requests:
             raise RunsWell(
                 f"{service} runs well on {node}: forced onto {self._me} it could lose what was written there.", remedy
             )
+
+        for name in mirrors_of(self._config.services[service]):
+            mirror = self._brain.mirror(name)
+            if mirror is not None and mirror.disk not in FORCEABLE_DISKS:
+                raise NothingToForce(
+                    f"The copy of {name} on {self._me} is {mirror.disk}: it is no whole copy of any moment.",
+                    "Bring the other server back: it has the data.",
+                )
 
     async def _force(self, request: Message) -> Message:
         service = self._named(request, "service", dict(self._config.services))
