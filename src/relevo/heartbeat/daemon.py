@@ -17,6 +17,7 @@ from relevo.base.bootid import boot_id
 from relevo.base.control import ControlServer, Message
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
+from relevo.base.sole import sole
 from relevo.config.model import Config
 from relevo.heartbeat import events, realtime, wire
 from relevo.heartbeat.events import EVERYDAY, Effect, Event, Mark, Reason
@@ -65,6 +66,7 @@ async def run(config: Config, me: str, paths: Paths) -> None:
 
     Raises:
         NotConfigured: `me` is not a node of the cluster.
+        AlreadyRuns: another one does this here.
         StateUnreadable: a state file is damaged.
         OSError: the state cannot be written, or the control socket not made.
         Exception: a step failed; whoever started us is to start us again.
@@ -72,7 +74,8 @@ async def run(config: Config, me: str, paths: Paths) -> None:
     if me not in config.nodes:
         names = ", ".join(config.nodes)
         raise NotConfigured(f"{me} is not a node of the cluster.", f"Its nodes are {names}; `uname -n` must be one.")
-    await _Daemon(config, me, paths).run()
+    with sole(paths.run, "heartbeat"):
+        await _Daemon(config, me, paths).run()
 
 
 def _load() -> str:

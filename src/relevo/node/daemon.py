@@ -19,6 +19,7 @@ from relevo.agents.build import build
 from relevo.base.bootid import boot_id
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
+from relevo.base.sole import sole
 from relevo.config.model import Config
 from relevo.device.held import Pause
 from relevo.manager.executor import Executor
@@ -51,8 +52,16 @@ def now_ms() -> int:
 
 
 async def run(config: Config, me: str, paths: Paths) -> None:
-    """Decide and act until SIGTERM or SIGINT; what runs on this server goes on running."""
-    daemon = Daemon(config, me, paths)
+    """Decide and act until SIGTERM or SIGINT; what runs on this server goes on running.
+
+    Raises:
+        AlreadyRuns: another one does this here.
+    """
+    with sole(paths.run, "node"):
+        await _until_told_to_stop(Daemon(config, me, paths))
+
+
+async def _until_told_to_stop(daemon: Daemon) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None

@@ -19,6 +19,7 @@ from relevo.base.control import ControlServer, Message
 from relevo.base.durable import write_durably
 from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.base.paths import Paths
+from relevo.base.sole import sole
 from relevo.witness.settings import Settings
 
 COMPLAINTS_PAUSE_S = 10.0
@@ -124,9 +125,15 @@ async def run(settings: Settings, paths: Paths) -> None:
 
     Raises:
         CannotKeep: what it knew cannot be read, or the address cannot be used.
+        AlreadyRuns: another one keeps its books in the same folder, and would say something else.
     """
     folder = paths.state / "witness"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with sole(folder, "witness"):
+        await _serve(settings, paths, folder)
+
+
+async def _serve(settings: Settings, paths: Paths, folder: pathlib.Path) -> None:
     witness = Witness(settings, folder)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
