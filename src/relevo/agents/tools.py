@@ -15,6 +15,7 @@ import signal
 from collections.abc import Mapping
 
 from relevo.agents.base import AgentFailed
+from relevo.agents.ledger import LEDGER
 
 MAX_OUTPUT_BYTES = 1 << 20
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -102,6 +103,9 @@ class _Child:
             setsigmask=(),
             setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
         )
+        self._ledger = LEDGER.get()
+        if self._ledger is not None:
+            self._ledger.begun(self._pid)
         self._pidfd = os.pidfd_open(self._pid)
         self._loop = asyncio.get_running_loop()
         self._status: asyncio.Future[int] = self._loop.create_future()
@@ -119,6 +123,8 @@ class _Child:
 
     def _reap(self) -> None:
         assert self._pid is not None, "a process ends once"
+        if self._ledger is not None:
+            self._ledger.ended(self._pid)
         _, waited = os.waitpid(self._pid, 0)  # at once: its pidfd is readable
         self._pid = None
         self._loop.remove_reader(self._pidfd)

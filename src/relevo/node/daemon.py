@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from relevo.agents.build import build
+from relevo.agents.ledger import LEDGER, Ledger
 from relevo.base.bootid import boot_id
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
@@ -102,6 +103,7 @@ class Daemon:
         }
         # In the run folder: the clock of the failures begins anew with each boot, as that folder does.
         self._counts = Store(paths.run / "node")
+        self._ledger = Ledger(paths.run / "node" / "tools")
         self._counted = self._counts.load("failures", Failures, {})
         self._services = tuple(hosted)
         self._executor = Executor(hosted, agents, now_ms, self._changed.set, self._counted)
@@ -153,6 +155,8 @@ class Daemon:
     async def run(self) -> None:
         """Until cancelled."""
         orderly = False
+        await self._ledger.end_leftovers()  # before anything is looked at: what is found then stays as it is
+        LEDGER.set(self._ledger)
         await self._control.start()
         self._history.add(f"The node daemon of {self._me} runs.")
         try:
