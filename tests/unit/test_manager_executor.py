@@ -5,10 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from relevo.agents.base import RUNNING, STOPPED, Agent, AgentFailed, Health, StartContext, failed
 from relevo.base.control import Refused
+from relevo.heartbeat.outbox import MAX_FACTS_BYTES
 from relevo.manager.executor import Executor
-from relevo.manager.model import Action, Decision, Plan, ResourceState, ServiceFacts, ServiceState, Step
+from relevo.manager.model import (
+    Action,
+    Decision,
+    NodeFacts,
+    Plan,
+    ResourceState,
+    ServiceFacts,
+    ServiceState,
+    Step,
+    encode_facts,
+)
 from relevo.manager.worker import DECLINE_PAUSE_MS, PROBE_PAUSE_MS
 from sim import cluster_loop
 from unit.cluster_samples import service
@@ -222,6 +235,23 @@ def test_a_stop_that_fails_blocks() -> None:
         assert "it is busy" in stage.facts.reason
 
     on_stage(play, running=True)
+
+
+def test_however_much_a_program_says_the_others_are_told_that_it_failed() -> None:
+    async def play(stage: Stage) -> None:
+        for name, actor in stage.actors.items():
+            said = "e2fsck: inode 7 has illegal blocks. " * 30_000
+            actor.errors = {"start": AgentFailed(f"It cannot be repaired: {said} Run it by hand.")}
+            stage.apply(Action.START, name)
+            await asyncio.sleep(0.5)
+        assert stage.facts.state is ServiceState.FAILED
+        assert len(stage.facts.failures) == len(PARTS)
+        told = NodeFacts(boot_id="b", config_hash="h", services={"web": stage.facts})
+        assert len(msgspec.json.encode(encode_facts(told))) < MAX_FACTS_BYTES / 10
+        assert stage.facts.reason.startswith("Start of address failed: It cannot be repaired")
+        assert stage.facts.reason.endswith("Run it by hand.")
+
+    on_stage(play)
 
 
 def test_a_quiesce_that_fails_does_not_hold_up_the_stop() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import pathlib
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -28,7 +27,6 @@ from relevo.manager.model import (
     Record,
     ServiceFacts,
     ServiceState,
-    decode_facts,
 )
 from relevo.node import views
 from relevo.node.brain import Brain, NotStored
@@ -36,10 +34,8 @@ from relevo.node.config_file import ConfigFile
 from relevo.node.daemon import Daemon, Failures, now_ms
 from relevo.node.fencer import Fencer
 from relevo.node.history import MAX_EVENTS, History, read_history
-from relevo.node.inputs import Feed
 from relevo.node.peers import Peers
 from relevo.node.pinger import Pinger
-from relevo.node.publisher import Publisher
 from relevo.node.requests import CannotFence, NoSplitBrain, NothingToForce, Requests, RunsWell
 from relevo.node.status import status_of
 from relevo.node.store import Store
@@ -53,87 +49,6 @@ def etc(tmp_path: pathlib.Path) -> pathlib.Path:
         path.touch(mode=0o600)
         path.write_text(text)
     return tmp_path
-
-
-class Peer:
-    """A daemon with a watch stream that the test feeds."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self.states: asyncio.Queue[Message] = asyncio.Queue()
-        self.published: asyncio.Queue[Message] = asyncio.Queue()
-        self.server = ControlServer(path, {"publish": self._publish}, {"watch": self._watch})
-
-    async def _publish(self, request: Message) -> Message:
-        await self.published.put(request)
-        return {}
-
-    async def _watch(self, _request: Message) -> AsyncIterator[Message]:
-        while True:
-            yield await self.states.get()
-
-
-async def _until(changed: asyncio.Event, feed: Feed, wanted: object) -> None:
-    async with asyncio.timeout(10):
-        while (feed.latest or {}).get("state") != wanted:
-            await changed.wait()
-            changed.clear()
-
-
-def test_a_feed_follows_a_daemon_through_its_restart(tmp_path: pathlib.Path) -> None:
-    async def story() -> None:
-        changed = asyncio.Event()
-        path = tmp_path / "mirror-r0.sock"
-        feed = Feed(path, changed)
-        task = asyncio.create_task(feed.run())
-        for state in ("first", "after its restart"):
-            peer = Peer(path)
-            await peer.server.start()
-            await peer.states.put({"state": state})
-            await _until(changed, feed, state)
-            await peer.server.stop()
-            await _until(changed, feed, None)
-        task.cancel()
-
-    asyncio.run(story())
-
-
-def test_the_publisher_gives_the_newest_facts_and_gives_them_again_to_a_restarted_daemon(
-    tmp_path: pathlib.Path,
-) -> None:
-    async def story() -> None:
-        path = tmp_path / "heartbeat.sock"
-        publisher = Publisher(path)
-        task = asyncio.create_task(publisher.run())
-        publisher.publish(NodeFacts(boot_id="b", config_hash="old"))
-        publisher.publish(NodeFacts(boot_id="b", config_hash="new"))
-        for _ in range(2):
-            peer = Peer(path)
-            await peer.server.start()
-            async with asyncio.timeout(10):
-                request = await peer.published.get()
-            assert decode_facts(request["facts"]).config_hash == "new"
-            assert request["runs"] is False
-            await peer.server.stop()
-        task.cancel()
-
-    asyncio.run(story())
-
-
-@pytest.mark.parametrize("state", ServiceState)
-def test_the_heartbeats_are_told_whether_something_runs_here(tmp_path: pathlib.Path, state: ServiceState) -> None:
-    async def story() -> None:
-        peer = Peer(tmp_path / "heartbeat.sock")
-        await peer.server.start()
-        publisher = Publisher(tmp_path / "heartbeat.sock")
-        task = asyncio.create_task(publisher.run())
-        publisher.publish(NodeFacts(boot_id="b", config_hash="h", services={"web": ServiceFacts(state=state)}))
-        async with asyncio.timeout(10):
-            request = await peer.published.get()
-        assert request["runs"] is (state is not ServiceState.STOPPED), "what is not looked at yet may run"
-        task.cancel()
-        await peer.server.stop()
-
-    asyncio.run(story())
 
 
 @pytest.mark.parametrize("damage", [b"{torn", b'{"node":"\xff"}'])

@@ -21,6 +21,9 @@ PROBE_PAUSE_MS = 1000
 DECLINE_PAUSE_MS = 500
 """After a mirror declined a promotion: the reason for it will be known by then."""
 
+MAX_REASON = 400
+"""Characters of a reason that are told: a program may say a megabyte, and all facts of a node share one datagram."""
+
 DECLINED = frozenset({"PeerIsPrimary", "DataNotUpToDate", "AlreadyDenied"})
 """A mirror's refusals that are no failure of anything: the decision was made on knowledge that is old by now."""
 
@@ -89,7 +92,7 @@ class Worker:
             epoch=self._epoch,
             target=self._target,
             retry_at_ms=self._retry_at_ms,
-            reason=self._reason,
+            reason=_cut(self._reason),
         )
 
     def offer(self, step: Step | None, target: str | None, *, maintained: bool = False) -> bool:
@@ -254,7 +257,7 @@ class Worker:
 
     def _count_failure(self, name: str) -> None:
         before = self._failures.get(name, Failure(0, 0))
-        self._failures[name] = Failure(before.count + 1, self._now_ms(), self._reason)
+        self._failures[name] = Failure(before.count + 1, self._now_ms(), _cut(self._reason))
 
     # --- monitoring ---------------------------------------------------------------------------------------------------
 
@@ -337,6 +340,12 @@ async def _operation(agent: Agent, step: Step) -> None:
             await agent.stop()
         case Action.QUIESCE:
             await agent.quiesce()
+
+
+def _cut(reason: str) -> str:
+    """The beginning says what, the end mostly why."""
+    half = MAX_REASON // 2
+    return reason if len(reason) <= MAX_REASON else f"{reason[:half]} … {reason[-half:]}"
 
 
 def _why(error: BaseException, limit_s: float) -> str:

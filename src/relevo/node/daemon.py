@@ -245,6 +245,8 @@ class Daemon:
         state = status_of(self._config, self._me, self._brain, self._heartbeat.latest, self._history)
         certificates = self._certificates.trouble
         alarms = [*state["alarms"], *self._alerts.alarms(), *certificates.values()]
+        if self._publisher.trouble and self._heartbeat.latest is not None:
+            alarms.append(f"The other servers do not hear what {self._me} does: {self._publisher.trouble}")
         if self._watchdog.trouble:
             alarms.append(self._watchdog.trouble)
         return {

@@ -8,9 +8,9 @@ import pathlib
 import msgspec
 import structlog
 
-from relevo.base.control import acall
+from relevo.base.control import Refused, acall
 from relevo.base.errors import RelevoError
-from relevo.manager.model import NodeFacts, ServiceState, encode_facts
+from relevo.manager.model import Failure, NodeFacts, ServiceState, encode_facts
 from relevo.manager.original import Wishes
 
 RETRY_MS = 100
@@ -18,6 +18,8 @@ REFRESH_MS = 2000
 """The same facts are given again after this time: a heartbeat daemon that was restarted has none."""
 LIMIT_S = 2.0
 """A heartbeat daemon that takes longer to take them is asked again, with the facts of then."""
+TOO_LARGE = "FactsTooLarge"
+"""The heartbeat daemon's error for facts that do not fit into one message."""
 _log = structlog.get_logger()
 
 
@@ -26,9 +28,13 @@ class Publisher:
 
     Args:
         path: its control socket.
+
+    Attributes:
+        trouble: why it has not taken the newest facts, one sentence; empty when it has.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
+        self.trouble = ""
         self._path = path
         self._facts: NodeFacts | None = None
         self._sent: tuple[NodeFacts, Wishes | None] | None = None
@@ -53,13 +59,45 @@ class Publisher:
             facts, wishes = self._facts, self._wishes
             if facts is None or (facts, wishes) == self._sent:
                 continue
-            hold = {} if wishes is None else {"hold": msgspec.to_builtins(wishes)}
-            runs = any(told.state is not ServiceState.STOPPED for told in facts.services.values())
             try:
-                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(facts), runs=runs, **hold)
+                await self._give(facts, wishes)
                 self._sent = facts, wishes
+                self.trouble = ""
             except RelevoError as error:
                 self._sent = None
-                _log.warning("facts_not_published", why=str(error))
+                if self.trouble != str(error):
+                    _log.warning("facts_not_published", why=str(error))
+                self.trouble = str(error)
                 await asyncio.sleep(RETRY_MS / 1000)
                 self._news.set()
+
+    async def _give(self, facts: NodeFacts, wishes: Wishes | None) -> None:
+        hold = {} if wishes is None else {"hold": msgspec.to_builtins(wishes)}
+        runs = any(told.state is not ServiceState.STOPPED for told in facts.services.values())
+        for told in (facts, without_words(facts)):
+            try:
+                await acall(self._path, "publish", timeout_s=LIMIT_S, facts=encode_facts(told), runs=runs, **hold)
+            except Refused as error:
+                if error.error != TOO_LARGE or told is not facts:
+                    raise
+                _log.warning("facts_without_words", why=str(error))
+            else:
+                return
+
+
+def without_words(facts: NodeFacts) -> NodeFacts:
+    """The facts without what is there for people only: what others have to know must fit, whatever went wrong."""
+    services = {
+        name: msgspec.structs.replace(
+            told, reason="", failures={part: Failure(one.count, one.last_ms) for part, one in told.failures.items()}
+        )
+        for name, told in facts.services.items()
+    }
+    mirrors = {
+        name: msgspec.structs.replace(side, problem="") if side is not None else None
+        for name, side in facts.mirrors.items()
+    }
+    permissions = {
+        name: msgspec.structs.replace(word, reason="", remedy="") for name, word in facts.permissions.items()
+    }
+    return msgspec.structs.replace(facts, services=services, mirrors=mirrors, permissions=permissions)
