@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.server
+import os
 import pathlib
 import re
+import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import msgspec
 import pytest
 
-from relevo.config.alerts import KINDS, AlertsPolicy, CommandAlert, MailAlert, WebhookAlert
+from relevo.config.alerts import KINDS, AlertsPolicy, AlertTarget, CommandAlert, MailAlert, WebhookAlert
 from relevo.config.errors import ConfigErrors
 from relevo.config.load import load, warnings
 from relevo.config.model import Config
@@ -105,6 +108,61 @@ def test_a_command_gets_the_alert_and_its_failure_is_told(tmp_path: pathlib.Path
         asyncio.run(deliver(_command("raise SystemExit('broken')"), notice))
 
 
+def test_what_a_command_leaves_in_the_background_does_not_have_it_run_again(tmp_path: pathlib.Path) -> None:
+    """A shell with `mail … &`: it has told people, and would tell them every five minutes."""
+    notice = Courier(_command(""), "oficina", "nodo1", (), lambda: None).notice(LOST)
+    script = f"sleep 1000 & echo $! > {tmp_path}/pid"
+    began = asyncio.run(_timed(deliver(CommandAlert(name="tell", argv=("/bin/sh", "-c", script)), notice)))
+    try:
+        assert began < courier.ATTEMPT_LIMIT_S / 2
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+async def _timed(work: Awaitable[None]) -> float:
+    begun = asyncio.get_running_loop().time()
+    await work
+    return asyncio.get_running_loop().time() - begun
+
+
+@contextlib.contextmanager
+def _dripping(greeting: bytes) -> Iterator[int]:
+    """A server that says this, and then a byte now and then for ever; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        gone = threading.Event()
+
+        def serve() -> None:
+            line, _ = listening.accept()
+            with line, contextlib.suppress(OSError):
+                line.sendall(greeting)
+                while not gone.wait(0.02):
+                    line.sendall(b"x")
+            gone.set()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+            assert gone.wait(10), "the other end hangs up"
+        finally:
+            gone.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("kind", ["webhook", "mail"])
+def test_a_server_that_answers_byte_by_byte_holds_up_nobody(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "WHOLE_LIMIT_S", 0.5)
+    notice = Courier(_command(""), "oficina", "nodo1", (), lambda: None).notice(LOST)
+    with _dripping(b"HTTP/1.1 200 OK\r\nX: " if kind == "webhook" else b"220 slow\r\n250-") as port:
+        target: AlertTarget = WebhookAlert(name="chat", url=f"http://127.0.0.1:{port}/")
+        if kind == "mail":
+            target = MailAlert(
+                name="chat", server="127.0.0.1", port=port, sender="a@example.org", to=("b@example.org",)
+            )
+        with pytest.raises(NotDelivered, match="no whole answer"):
+            asyncio.run(deliver(target, notice))
+
+
 class _Hook(http.server.BaseHTTPRequestHandler):
     answers: list[int]
 
@@ -189,7 +247,7 @@ def test_a_restart_loses_neither_what_waits_nor_what_people_know(tmp_path: pathl
         assert first.look(DEAD, {}, 10_000) == {"node_lost:nodo2": "told"}
         async with asyncio.timeout(10):
             await changed.wait()
-        why = "[Errno 2] No such file or directory: '/nonexistent/tell'"
+        why = "The program /nonexistent/tell is not installed"
         assert first.alarms() == [f"The alert command cannot be delivered: {why}. Waiting: 1."]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -200,7 +258,7 @@ def test_a_restart_loses_neither_what_waits_nor_what_people_know(tmp_path: pathl
         with pytest.raises(NoAlerts, match="There is no alert 'chat'"):
             await again.handlers()["alerts_test"]({"name": "chat"})
         (result,) = (await again.handlers()["alerts_test"]({}))["results"]
-        assert "No such file" in result["why"]
+        assert "is not installed" in result["why"]
 
     asyncio.run(scene())
 

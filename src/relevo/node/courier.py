@@ -9,11 +9,9 @@ import datetime as dt
 import email.utils
 import http.client
 import os
-import pathlib
-import signal
 import smtplib
+import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterable
 from email.message import EmailMessage
 from urllib.parse import urlsplit
@@ -21,6 +19,9 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
+from relevo.agents.aside import aside
+from relevo.agents.base import AgentFailed
+from relevo.agents.tools import run_tool
 from relevo.base.control import Message
 from relevo.base.errors import RelevoError
 from relevo.config.alerts import AlertTarget, CommandAlert, MailAlert, WebhookAlert
@@ -30,12 +31,15 @@ from relevo.node.trouble import Alert
 MAX_WAITING = 100
 """Alerts that wait for one target; with more the oldest is dropped, and counted."""
 ATTEMPT_LIMIT_S = 20.0
-"""How long one attempt may take; for mail, how long the server may leave one command unanswered."""
+"""How long a command may take, and how long a server may leave one question unanswered."""
+WHOLE_LIMIT_S = 60.0
+"""How long a mail or a webhook may take in all: a server that answers byte by byte holds up nobody for ever."""
 FIRST_PAUSE_S = 5.0
 MAX_PAUSE_S = 300.0
 """Pauses between attempts double from the one to the other; an alert is tried until it is delivered."""
 MAX_SAID = 300
 """Of what a target says about a failure, in characters."""
+_Line = http.client.HTTPConnection | smtplib.SMTP
 _log = structlog.get_logger()
 
 
@@ -117,15 +121,15 @@ async def deliver(target: AlertTarget, notice: Message) -> None:
     try:
         match target:
             case MailAlert():
-                await _in_thread(lambda: _mail(target, notice))
+                await _in_time(lambda lines: _mail(target, notice, lines))
             case WebhookAlert():
-                await _in_thread(lambda: _post(target, notice))
+                await _in_time(lambda lines: _post(target, notice, lines))
             case CommandAlert():
                 await _run(target, notice)
     except NotDelivered:
         raise
     except TimeoutError:
-        raise _failed(target, f"no answer within {ATTEMPT_LIMIT_S:.0f} s") from None
+        raise _failed(target, f"no whole answer within {ATTEMPT_LIMIT_S:.0f} s") from None
     except (OSError, smtplib.SMTPException, http.client.HTTPException, ValueError) as error:
         raise _failed(target, str(error) or type(error).__name__) from error
 
@@ -134,7 +138,7 @@ def _failed(target: AlertTarget, why: str) -> NotDelivered:
     return NotDelivered(f"The alert {target.name} cannot be delivered: {why[:MAX_SAID].rstrip('.')}.")
 
 
-def _mail(target: MailAlert, notice: Message) -> None:
+def _mail(target: MailAlert, notice: Message, lines: list[_Line]) -> None:
     message = EmailMessage()
     message["Subject"], body = mail_of(notice, target.language)
     message["From"], message["To"] = target.sender, ", ".join(target.to)
@@ -147,17 +151,20 @@ def _mail(target: MailAlert, notice: Message) -> None:
         server: smtplib.SMTP = smtplib.SMTP_SSL(target.server, target.port, timeout=ATTEMPT_LIMIT_S, context=context)
     else:
         server = smtplib.SMTP(target.server, target.port, timeout=ATTEMPT_LIMIT_S)
-    with server:
+    lines.append(server)
+    with contextlib.closing(server):
         if target.tls == "starttls":
             server.starttls(context=ssl.create_default_context())
         if target.user:
             server.login(target.user, target.password)
         refused = server.send_message(message)
+        with contextlib.suppress(OSError, smtplib.SMTPException):  # it has taken the mail: no second one for a bad end
+            server.quit()
     if refused:
         _log.warning("mail_refused", target=target.name, refused=sorted(refused))
 
 
-def _post(target: WebhookAlert, notice: Message) -> None:
+def _post(target: WebhookAlert, notice: Message, lines: list[_Line]) -> None:
     parts = urlsplit(target.url)
     host = parts.hostname or ""
     if parts.scheme == "https":
@@ -167,6 +174,7 @@ def _post(target: WebhookAlert, notice: Message) -> None:
         )
     else:
         line = http.client.HTTPConnection(host, parts.port, timeout=ATTEMPT_LIMIT_S)
+    lines.append(line)
     with contextlib.closing(line):
         where = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         line.request("POST", where, msgspec.json.encode(notice), {"Content-Type": "application/json"})
@@ -179,51 +187,32 @@ _SUCCESS = 2
 """First digit of HTTP's codes of success."""
 
 
-async def _in_thread(work: Callable[[], None]) -> None:
-    """Wait for a thread of its own: one that hangs delays neither the daemon's end nor the threads that store votes."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
+async def _in_time(work: Callable[[list[_Line]], None]) -> None:
+    """Wait for a thread of its own, for so long: its connection is ended then, and with it the thread.
 
-    def settle(error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def body() -> None:
-        outcome: Exception | None = None
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
-            outcome = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, outcome)
-
-    threading.Thread(target=body, name="alert", daemon=True).start()
-    await done
+    Raises:
+        TimeoutError: it took too long.
+    """
+    lines: list[_Line] = []
+    try:
+        async with asyncio.timeout(WHOLE_LIMIT_S):
+            await aside(lambda: work(lines))
+    except TimeoutError:
+        for line in lines:
+            if line.sock is not None:
+                with contextlib.suppress(OSError):
+                    line.sock.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 async def _run(target: CommandAlert, notice: Message) -> None:
+    """Its first process counts: what that leaves in the background neither holds this up nor has it told again."""
     told = {f"RELEVO_ALERT_{key.upper()}": str(value) for key, value in notice.items()}
-    process = await asyncio.create_subprocess_exec(
-        *target.argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **told},
-        cwd=pathlib.Path("/"),
-        start_new_session=True,
-    )
+    given = msgspec.json.encode(notice)
     try:
-        async with asyncio.timeout(ATTEMPT_LIMIT_S):
-            _, said = await process.communicate(msgspec.json.encode(notice))
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    if process.returncode:
-        last = said.decode(errors="replace").strip().splitlines()[-1:] or [""]
-        raise _failed(target, f"{target.argv[0]} ended with status {process.returncode}. {last[0]}".rstrip())
+        done = await run_tool(*target.argv, limit_s=ATTEMPT_LIMIT_S, environment={**os.environ, **told}, given=given)
+    except AgentFailed as error:
+        raise _failed(target, error.what) from error
+    if done.status:
+        last = done.output.decode(errors="replace").strip().splitlines()[-1:] or [""]
+        raise _failed(target, f"{target.argv[0]} ended with status {done.status}. {last[0]}".rstrip())
