@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,6 +79,26 @@ def serve(folder: pathlib.Path, scene: Scene, **watchers: Callable[[Message], As
         assert not path.exists()
 
     asyncio.run(run())
+
+
+def test_at_no_moment_may_anybody_else_connect(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+    start = asyncio.start_unix_server
+
+    async def noticed(*arguments: Any, **more: Any) -> asyncio.Server:
+        modes.append(mode_of(tmp_path / "run" / "daemon.sock"))
+        return await start(*arguments, **more)
+
+    async def scene(path: pathlib.Path, _server: ControlServer) -> None:
+        modes.append(mode_of(path))
+
+    monkeypatch.setattr(asyncio, "start_unix_server", noticed)
+    before = os.umask(0)
+    try:
+        serve(tmp_path, scene)
+    finally:
+        os.umask(before)
+    assert modes == [0o600, 0o600]
 
 
 def test_request_and_answer(tmp_path: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import socket
 import time
@@ -26,6 +27,8 @@ Watcher = Callable[[Message], AsyncIterator[Message]]
 
 MAX_LINE_BYTES = 4 << 20
 CONNECT_TIMEOUT_S = 5.0
+MODE = 0o600
+"""Of the socket: only root may connect."""
 
 
 class DaemonUnreachable(RelevoError):
@@ -211,8 +214,14 @@ class ControlServer:
         """Begin to listen."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self._path), limit=MAX_LINE_BYTES)
-        self._path.chmod(0o600)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            os.fchmod(listening.fileno(), MODE)  # before it has a name: at no moment may anybody else connect
+            listening.bind(str(self._path))
+        except OSError:
+            listening.close()
+            raise
+        self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=MAX_LINE_BYTES)
 
     async def stop(self) -> None:
         """Stop listening and drop what is connected."""
