@@ -262,6 +262,7 @@ WRONG = {
     "disk twice": ('disks = { r0 = "/dev/relevo/r0" }\n[nodes.nodo2]',
                    'disks = { r0 = "/dev/relevo/r0", r7 = "/dev/relevo/r0" }\n[nodes.nodo2]', "r7",
                    "already the disk of mirror 'r0'|no mirror 'r7'", "own|r0"),
+    "keepalive too short": ('keepalive = "200 ms"', 'keepalive = "1 ms"', "keepalive", "too short", "10 ms"),
     "deadtime too short": ('deadtime = "2 s"', 'deadtime = "300 ms"', "deadtime",
                            "shorter than twice keepalive", "longer"),
     "warntime too long": ('warntime = "1 s"', 'warntime = "2 s"', "warntime", "not shorter than deadtime", "shorter"),
@@ -526,6 +527,7 @@ def test_a_witness_and_its_key(tmp_path: pathlib.Path) -> None:
         ("", "", "witness is missing"),
         ("", "[witness]\n", "witness.key is missing"),
         ('timeout = "3 s"\n', '[witness]\nkey = "k"\n', "not shorter than lease"),
+        ('lease = "2900 ms"\n', '[witness]\nkey = "k"\n', "witness.lease is too short"),
         ('lease = "1 h"\n', '[witness]\nkey = "k"\n', "witness.lease is too long"),
         ("prot = 9\n", '[witness]\nkey = "k"\n', "Did you mean 'port'"),
         ('address = "witness..example.org"\n', '[witness]\nkey = "k"\n', "witness.address is no address or name"),
@@ -537,6 +539,23 @@ def test_mistakes_about_the_witness(tmp_path: pathlib.Path, lines: str, secrets:
     table = "[witness]\n" if lines.startswith("address") else WITNESS
     with pytest.raises(ConfigErrors, match=mistake):
         load(written(tmp_path, RIGHT + table + lines, secrets=SECRETS + secrets))
+
+
+@pytest.mark.parametrize(
+    ("further", "suspend", "mistake"),
+    [(WITNESS, "1 s", "before the witness"), ("FENCING", "2 s", "could be fenced"), (WITNESS, "1001 ms", "")],
+)
+def test_writes_that_wait_do_not_fail_before_a_permission_can_come(
+    tmp_path: pathlib.Path, further: str, suspend: str, mistake: str
+) -> None:
+    toml = RIGHT.replace('alone = "risk"', f'alone = "ask"\nsuspend = "{suspend}"')
+    toml += further.replace("FENCING", FENCING)
+    secrets = SECRETS + ('[witness]\nkey = "k"\n' if further == WITNESS else "")
+    if not mistake:
+        assert load(written(tmp_path, toml, secrets=secrets)).mirrors["r0"].suspend_ms == 1001
+        return
+    with pytest.raises(ConfigErrors, match=mistake):
+        load(written(tmp_path, toml, secrets=secrets))
 
 
 FENCING = """

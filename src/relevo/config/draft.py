@@ -56,6 +56,8 @@ MAX_LEVEL = 9
 """Pacemaker's highest level of fencing."""
 WITNESS_PORT = 7693
 MAX_LEASE_MS = 600_000
+MIN_LEASE_MS = 3000
+"""A leader renews it three times, and is sure to look once a second only."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -287,6 +289,9 @@ def _witness(table: Table, draft: Draft) -> None:
         table.wrong("address", NO_HOST, HOST_REMEDY)
     if table.sound and witness.lease_ms > MAX_LEASE_MS:
         table.wrong("lease", "is too long.", f"Write at most {format_duration_ms(MAX_LEASE_MS)}.")
+    if table.sound and witness.lease_ms < MIN_LEASE_MS:
+        why = f"Three renewals, one a second, have to fit: write at least {format_duration_ms(MIN_LEASE_MS)}."
+        table.wrong("lease", "is too short.", why)
     if table.sound and witness.timeout_ms >= witness.lease_ms:
         table.wrong(
             "timeout", "is not shorter than lease.", "One lost answer would end the lease: write a shorter one."

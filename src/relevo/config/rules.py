@@ -28,6 +28,8 @@ from relevo.config.risks import risks
 
 MIN_NODES = 2
 MIRROR_NODES = 2
+MIN_KEEPALIVE_MS = 10
+"""Each heartbeat is signed and sent on every link by a process before which all others have to wait."""
 
 
 def compare(draft: Draft) -> None:
@@ -41,6 +43,7 @@ def compare(draft: Draft) -> None:
         _disks,
         _meta_disks,
         _mirrors,
+        _suspensions,
         _verifies,
         _congestion,
         _ports,
@@ -58,6 +61,9 @@ def _timings(draft: Draft) -> None:
         return
     wrong = draft.source.mistake
     section = "heartbeat"
+    if beat.keepalive_ms < MIN_KEEPALIVE_MS:
+        what = f"keepalive ({beat.keepalive_ms} ms) is too short."
+        wrong((section, "keepalive"), what, f'Write at least "{MIN_KEEPALIVE_MS} ms"; 200 ms are quick.')
     if beat.deadtime_ms < 2 * beat.keepalive_ms:
         what = f"deadtime ({beat.deadtime_ms} ms) is shorter than twice keepalive ({beat.keepalive_ms} ms)."
         wrong((section, "deadtime"), what, "One lost message would be a death: write a longer deadtime.")
@@ -196,6 +202,21 @@ def _mirrors(draft: Draft) -> None:
             what = f"Mirror {name!r} has a disk on {len(owners)} nodes{on}, it needs exactly {MIRROR_NODES}."
             remedy = f'Write disks = {{ {name} = "/dev/…" }} in the tables of the two nodes that shall have it.'
             draft.source.mistake(("mirrors", name), what, remedy)
+
+
+def _suspensions(draft: Draft) -> None:
+    """Writes that wait for a permission must not fail before it can come."""
+    beat, witness = draft.heartbeat, draft.witness
+    for name, mirror in draft.mirrors.items():
+        if mirror.alone != "ask" or beat is None:
+            continue
+        if witness is not None and mirror.suspend_ms <= witness.timeout_ms:
+            what = f"suspend ({mirror.suspend_ms} ms) is over before the witness has had its timeout to answer."
+            draft.source.mistake(("mirrors", name, "suspend"), what, "Write a longer one; the default is 60 s.")
+        fenced = any(node.fencing for node in draft.nodes.values() if name in node.disks)
+        if witness is None and fenced and mirror.suspend_ms <= beat.deadtime_ms:
+            what = f"suspend ({mirror.suspend_ms} ms) is over before a silent node is dead and could be fenced."
+            draft.source.mistake(("mirrors", name, "suspend"), what, "Write a longer one; the default is 60 s.")
 
 
 def _verifies(draft: Draft) -> None:
