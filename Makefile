@@ -100,6 +100,7 @@ $(SCHEMATHESIS)/ready: $(VENV)/ready tests/torture/schemathesis.lock
 
 torture: setup ## hours: seeds, every fault at every step, power cuts under file systems, fuzzed packets and requests; stops at the first failure
 	@$(BIN)/python tests/torture/simulation.py
+	@$(BIN)/python tests/torture/cluster.py
 	@$(BIN)/python tests/torture/cuts.py
 	@$(BIN)/python tests/torture/steady.py
 	@$(MAKE) --no-print-directory $(SCHEMATHESIS)/ready

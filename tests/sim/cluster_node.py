@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,8 +13,6 @@ from relevo.agents.base import RUNNING, STOPPED, Agent, AgentFailed, Health, Sta
 from relevo.arbiter import events as arbiter_events
 from relevo.arbiter.arbiter import Arbiter
 from relevo.arbiter.ballot import Question
-from relevo.config import model as config_model
-from relevo.config.ping import Ping
 from relevo.heartbeat import events as heartbeat_events
 from relevo.heartbeat.events import Settings
 from relevo.heartbeat.membership import Membership
@@ -26,74 +22,13 @@ from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import cleared, with_ban, with_forced, with_maintenance, with_moved, with_standby
 from relevo.node import views
 from relevo.node.reach import Watch
+from sim.cluster_config import APP_RESOURCES, LINKS, NODES, PING, PING_LOSS, RESOURCES, SERVICE, TARGET
 from sim.cluster_fence import SimFencer
 from sim.cluster_mirror import Replica
 from sim.cluster_witness import Line
 
 if TYPE_CHECKING:
     from sim.cluster_world import World
-
-LINKS = ("users", "cross")
-MIRROR_LINK = "cross"
-NODES = ("nodo1", "nodo2")
-RESOURCES = ("mirror", "filesystem", "files", "address")
-SERVICE = "web"
-LEASE_MS = 5000
-"""Longer than deadtime: a take-over has to wait for it."""
-
-
-TARGET = "router"
-PING = Ping(targets={TARGET: (IPv4Address("192.168.0.1"),)}, interval_ms=1000, deadping_ms=7000, settle_ms=10_000)
-"""deadping is as short as it may be."""
-PING_LOSS = 0.05
-
-
-def configuration(
-    *,
-    auto_failback: bool = True,
-    witness: bool = False,
-    ask: bool = False,
-    fencing: bool = False,
-    ping: bool = False,
-) -> config_model.Config:
-    resources = (
-        config_model.MirrorResource(id="mirror", mirror="r0"),
-        config_model.FilesystemResource(id="filesystem", mirror="r0", mountpoint=Path("/srv")),
-        config_model.FilesResource(id="files", root=Path("/srv"), mirror="r0"),
-        config_model.AddressResource(id="address", address=IPv4Interface("192.168.0.29/24"), link="users"),
-    )
-    key = config_model.AuthKey(number=1, method="sha1", secret="x")
-    return config_model.Config(
-        cluster="sim",
-        nodes={
-            name: config_model.Node(
-                name=name,
-                addresses={link: IPv4Address(f"10.{index}.0.{number}") for index, link in enumerate(LINKS)},
-                disks={"r0": Path("/dev/null")},
-                fencing=(config_model.FenceDevice(agent="sim"),) if fencing else (),
-            )
-            for number, name in enumerate(NODES, 1)
-        },
-        links={
-            link: config_model.Link(name=link, interface=link, network=IPv4Network(f"10.{index}.0.0/24"))
-            for index, link in enumerate(LINKS)
-        },
-        heartbeat=config_model.HeartbeatTimings(),
-        authkeys=config_model.AuthKeys(signing=key, accepted={1: key}),
-        mirrors={
-            "r0": config_model.Mirror(
-                name="r0", link=MIRROR_LINK, secret="x", alone="ask" if witness or ask or fencing else "risk"
-            )
-        },
-        witness=config_model.Witness(address="witness", key="x", lease_ms=LEASE_MS) if witness else None,
-        services={
-            SERVICE: config_model.Service(
-                name=SERVICE, prefer="nodo1", resources=resources, auto_failback=auto_failback
-            )
-        },
-        ping=PING if ping else Ping(),
-        hash="h",
-    )
 
 
 class SimAgent(Agent):
@@ -115,6 +50,8 @@ class SimAgent(Agent):
             return "" if replica is not None and replica.role == "Primary" else "the device is gone"
         if self.id == "files":
             return "" if "filesystem" in node.running else "the file system is not mounted"
+        if self.id == "app_address":
+            return "" if "program" in node.running else "the program does not run"
         return ""
 
     async def start(self, context: StartContext) -> None:
@@ -178,7 +115,7 @@ class SimNode:
         self.permissions: dict[str, model.Permission] = {}
         self.promoting = model.Permission(verdict=model.Verdict.NO, reason="")
         self.leaving = False
-        self._published: dict[str, object] | None = None
+        self._published: dict[str, Any] | None = None
         self._tick: asyncio.TimerHandle | None = None
         self.thawed_ms = -1_000_000
         self._line = Line(world, name)
@@ -285,6 +222,20 @@ class SimNode:
         if self._published is not None and self.daemon is not None and not self.daemon.done():
             self._publish(self._published)
 
+    def restart_heartbeat(self) -> None:
+        """Stopped in order (SIGTERM) and started again, as an upgrade does."""
+        if self.up and not self.frozen and self.membership is not None:
+            self.spawn(self._restart_heartbeat(self.membership))
+
+    async def _restart_heartbeat(self, membership: Membership) -> None:
+        if membership.may_say_goodbye:
+            self._heartbeat(heartbeat_events.Leave(self.world.now_ms()))
+            await asyncio.sleep(0.1)
+        self.membership = None
+        await asyncio.sleep(self.world.random.uniform(0.2, 1.5))
+        await self.thawed()
+        self.start_heartbeat()
+
     def _heartbeat_tick(self) -> None:
         if self.membership is not None and not self.frozen:
             self._heartbeat(heartbeat_events.Tick(self.world.now_ms()))
@@ -319,9 +270,10 @@ class SimNode:
         if self.membership is membership:
             self._heartbeat(heartbeat_events.Persisted(marks, self.world.now_ms()))
 
-    def _publish(self, facts: dict[str, object]) -> None:
+    def _publish(self, facts: dict[str, Any]) -> None:
         if self.membership is not None:
-            self._heartbeat(heartbeat_events.Publish(json.dumps(facts), self.world.now_ms()))
+            runs = any(told["state"] != model.ServiceState.STOPPED for told in facts["services"].values())
+            self._heartbeat(heartbeat_events.Publish(json.dumps(facts), self.world.now_ms(), runs=runs))
 
     # --- the node daemon ----------------------------------------------------------------------------------------------
 
@@ -337,7 +289,10 @@ class SimNode:
     async def _node_daemon(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
         await self.thawed()
-        agents = {SERVICE: {name: SimAgent(self, name) for name in RESOURCES}}
+        agents = {
+            name: {part.id: SimAgent(self, part.id) for part in service.resources}
+            for name, service in self.world.config.services.items()
+        }
         self.executor = Executor(self.world.config.services, agents, self.world.now_ms, self._changed.set)
         self.plan = model.Plan()
         self._line = Line(self.world, self.name)
@@ -393,7 +348,7 @@ class SimNode:
                 now_ms=self.world.now_ms(),
                 config_hash=self.world.config.hash,
                 services=self.world.config.services,
-                hosts={SERVICE: NODES},
+                hosts=views.hosts(self.world.config),
                 nodes={**peers, self.name: model.NodeView(alive=model.Alive.ALIVE, facts=facts)},
                 permissions=self.permissions,
                 record=self.record,
@@ -538,4 +493,9 @@ class SimNode:
     def serves(self) -> bool:
         """Everything of the service runs here."""
         replica = self.replica
-        return self.up and replica is not None and replica.role == "Primary" and self.running == set(RESOURCES)
+        return self.up and replica is not None and replica.role == "Primary" and self.running >= set(RESOURCES)
+
+    @property
+    def serves_app(self) -> bool:
+        """Everything of the second service runs here."""
+        return self.up and self.running >= set(APP_RESOURCES)

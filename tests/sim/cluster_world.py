@@ -10,8 +10,19 @@ from collections.abc import Coroutine
 from typing import Any
 
 from relevo.manager.model import Decision
+from sim.cluster_config import (
+    APP,
+    APP_RESOURCES,
+    LINKS,
+    MIRROR_LINK,
+    NODES,
+    PING,
+    RESOURCES,
+    SERVICE,
+    configuration,
+)
 from sim.cluster_mirror import Pair, Replica
-from sim.cluster_node import LINKS, MIRROR_LINK, NODES, PING, SERVICE, SimNode, configuration
+from sim.cluster_node import SimNode
 from sim.cluster_witness import SimWitness
 
 CONTACT_MS = 4000
@@ -51,10 +62,11 @@ class World:
         ping: bool = False,
         ask: bool = False,
         fencing: bool = False,
+        two: bool = False,
     ) -> None:
         self.random = random.Random(seed)
         self.strict = strict
-        self.config = configuration(witness=witness, ask=ask, fencing=fencing, ping=ping)
+        self.config = configuration(witness=witness, ask=ask, fencing=fencing, ping=ping, two=two)
         self.careful = witness or ask or fencing
         """Nothing is risked: whoever is left alone asks first."""
         self.pair = Pair(self, NODES, self.random, ask=self.careful)
@@ -150,25 +162,28 @@ class World:
         return self.nodes[self.pair.other(name)]
 
     def stops(self, node: SimNode, resource: str) -> None:
-        if self.left_alone is not None:
+        if self.left_alone is not None and resource in RESOURCES:
             self.fail(f"{node.name} stops {resource} although the service is in maintenance")
 
     def starts(self, node: SimNode, resource: str) -> None:
-        if self.left_alone is not None:
+        ours = RESOURCES if resource in RESOURCES else APP_RESOURCES
+        if self.left_alone is not None and ours is RESOURCES:
             self.fail(f"{node.name} starts {resource} although the service is in maintenance")
-        if node.name in node.record.bans.get(SERVICE, {}):
+        if ours is RESOURCES and node.name in node.record.bans.get(SERVICE, {}):
             self.fail(f"{node.name} starts {resource} although it knows that it is banned from it")
         other = self._other(node.name)
-        if self.calm and other.up and other.running - {"mirror"} and not node.running:
-            self.fail(f"{node.name} starts {resource} while {other.name} still has {other.running}")
+        theirs = other.running & set(ours) - {"mirror"}
+        if self.calm and other.up and theirs and not node.running & set(ours):
+            self.fail(f"{node.name} starts {resource} while {other.name} still has {theirs}")
 
     def started(self, node: SimNode, resource: str) -> None:
         other = self._other(node.name)
-        if resource != "address" or "address" not in other.running:
+        if resource not in {"address", "app_address"} or resource not in other.running:
             return
         stands = other.frozen or self.now_ms() - other.thawed_ms < THAWED_MS
-        if self.calm or (self.witness is not None and not stands):
-            self.fail("the address is on both nodes")
+        judged = self.witness is not None and resource == "address"  # nobody is asked about what has no mirror
+        if self.calm or (judged and not stands):
+            self.fail(f"{resource} is on both nodes")
 
     def cut_target(self, *names: str) -> None:
         """These nodes do not reach the ping target any more; the others do."""
@@ -261,6 +276,13 @@ class World:
             return
         self.acked[number] = Acked(number, node, copies, self.now_ms())
 
+    def _check_app(self, reasons: dict[str, list[str]]) -> None:
+        if APP not in self.config.services:
+            return
+        serving = [name for name, node in self.nodes.items() if node.serves_app]
+        if serving != ["nodo2"] or self.nodes["nodo1"].running & set(APP_RESOURCES):
+            self.fail(f"{APP} runs on {serving}, {reasons}")
+
     def check_end(self) -> None:
         """After everything was repaired and has had time."""
         serving = [name for name, node in self.nodes.items() if node.serves]
@@ -270,6 +292,7 @@ class World:
         }
         if len(serving) != 1:
             self.fail(f"it runs on {serving}, split brain: {split}, {reasons}")
+        self._check_app(reasons)
         primaries = [one.node for one in self.pair.replicas.values() if one.role == "Primary"]
         if primaries != serving:
             self.fail(f"Primaries {primaries}, serving {serving}")

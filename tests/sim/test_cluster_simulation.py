@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
@@ -15,17 +12,25 @@ from relevo.arbiter import rules, votes
 from relevo.arbiter.ballot import Ballot
 from relevo.arbiter.events import MirrorView, Verdict
 from relevo.arbiter.register import Register
+from relevo.heartbeat.membership import Membership
 from relevo.manager import planner, reach, standing, steps
 from relevo.manager.model import Reach, Record
 from relevo.node.reach import Watch
 from sim import cluster_loop
-from sim.cluster_node import LINKS, MIRROR_LINK, NODES, SERVICE
-from sim.cluster_world import Violation, World
-
-Trouble = Callable[[World, random.Random], Coroutine[Any, Any, None]]
-
-TROUBLE_S = 60.0
-REPAIR_LIMIT_S = 90.0
+from sim.cluster_troubles import (
+    Trouble,
+    catch,
+    crashes,
+    cross_cable,
+    cuts,
+    everything,
+    hand_overs,
+    just_rejoined,
+    orders,
+    restarts,
+    run_seed,
+    targets,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,375 +41,67 @@ def _quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-async def _crashes(world: World, rng: random.Random) -> None:
-    """One server at a time loses its power; daemons die at any moment; people say standby."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        await asyncio.sleep(rng.choice([0.05, 0.3, 1.0, 4.0, 8.0]))
-        node = world.nodes[rng.choice(NODES)]
-        match rng.randrange(8):
-            case 0 | 1:
-                node.crash()
-                await asyncio.sleep(rng.uniform(0.5, 15.0))
-                node.boot()
-            case 2 | 3:
-                node.kill_daemon()
-            case 4 | 5:
-                node.kill_mirror()
-            case 6:
-                if node.up:
-                    node.start_heartbeat()
-            case 7:
-                node.order(standby=rng.random() < 0.5)
-
-
-async def _cuts(world: World, rng: random.Random) -> None:
-    """Links are cut and healed, servers stand still, and lose their power on top of it."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        await asyncio.sleep(rng.choice([0.1, 1.0, 3.0, 8.0]))
-        node = world.nodes[rng.choice(NODES)]
-        match rng.randrange(10):
-            case 0 | 1 | 2:
-                world.cut(rng.choice(LINKS))
-            case 3 | 4:
-                for link in list(world.cuts):
-                    world.heal(link)
-            case 5:
-                for link in LINKS:
-                    world.cut(link)
-            case 6:
-                node.freeze()
-                await asyncio.sleep(rng.uniform(0.5, 6.0))
-                node.thaw()
-            case 7:
-                node.crash()
-            case 8:
-                node.boot()
-            case 9:
-                node.kill_mirror()
-
-
-async def _everything(world: World, rng: random.Random) -> None:
-    """All of that, and the witness is cut off, restarted, away."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        await asyncio.sleep(rng.choice([0.05, 0.3, 1.0, 3.0, 8.0]))
-        node = world.nodes[rng.choice(NODES)]
-        match rng.randrange(10):
-            case 0:
-                node.freeze()
-                await asyncio.sleep(rng.uniform(0.5, 6.0))
-                node.thaw()
-            case 1:
-                node.crash()
-            case 2 | 3:
-                node.boot()
-            case 4:
-                node.kill_mirror()
-            case 5:
-                node.kill_daemon()
-            case 6:
-                node.order(standby=rng.random() < 0.5)
-            case _:
-                await _networks(world, rng)
-
-
-async def _hand_overs(world: World, rng: random.Random) -> None:
-    """A service is handed over, and just then the link breaks, or its new server dies."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        active = next((node for node in world.nodes.values() if node.serves), world.nodes[rng.choice(NODES)])
-        active.order(standby=True)
-        await asyncio.sleep(rng.uniform(0.1, 2.0))
-        match rng.randrange(4):
-            case 0 | 1:
-                for link in LINKS:
-                    world.cut(link)
-            case 2:
-                world.cut(MIRROR_LINK)
-            case 3:
-                rng.choice(list(world.nodes.values())).kill_mirror()
-        await asyncio.sleep(rng.uniform(0.0, 6.0))
-        active.order(standby=False)
-        if rng.random() < 0.3:
-            world.nodes[rng.choice(NODES)].crash()
-        await asyncio.sleep(rng.uniform(0.0, 4.0))
-        for link in list(world.cuts):
-            world.heal(link)
-        for node in world.nodes.values():
-            node.boot()
-        await asyncio.sleep(rng.uniform(3.0, 12.0))
-
-
-async def _cross_cable(world: World, rng: random.Random) -> None:
-    """The mirror's own link breaks and heals, at times too briefly for a node to see it, and servers die meanwhile."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        await asyncio.sleep(rng.choice([0.05, 0.3, 1.0, 3.0]))
-        node = world.nodes[rng.choice(NODES)]
-        match rng.randrange(12):
-            case 0 | 1 | 2 | 3:
-                world.cut(MIRROR_LINK)
-            case 4 | 5 | 6:
-                world.heal(MIRROR_LINK)
-            case 7:
-                world.cut("users")
-                await asyncio.sleep(rng.uniform(0.1, 6.0))
-                world.heal("users")
-            case 8:
-                node.kill_daemon()
-            case 9:
-                node.kill_mirror()
-            case 10:
-                node.crash()
-                await asyncio.sleep(rng.uniform(0.5, 15.0))
-                node.boot()
-            case 11:
-                node.freeze()
-                await asyncio.sleep(rng.uniform(0.5, 6.0))
-                node.thaw()
-
-
-async def _just_rejoined(world: World, rng: random.Random) -> None:
-    """The moment in which a copy has become whole again is the one in which everything breaks."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        world.cut(MIRROR_LINK)
-        await asyncio.sleep(rng.uniform(7.0, 9.0))
-        world.heal(MIRROR_LINK)
-        async with asyncio.timeout(30.0):
-            while not all(one.connection == "Connected" for one in world.pair.replicas.values()):
-                await next(iter(world.pair.replicas.values())).changed.wait()
-        active = next((node for node in world.nodes.values() if node.serves), world.nodes[rng.choice(NODES)])
-        await asyncio.sleep(rng.uniform(0.0, 0.03))
-        for link in LINKS:
-            world.cut(link)
-        world.nodes[world.pair.other(active.name)].kill_mirror()
-        world.witness.cuts = {active.name}
-        await asyncio.sleep(rng.uniform(0.3, 3.0))
-        active.crash()
-        await asyncio.sleep(rng.uniform(5.0, 15.0))
-        for link in list(world.cuts):
-            world.heal(link)
-        world.witness.cuts = set()
-        active.boot()
-        await asyncio.sleep(rng.uniform(8.0, 15.0))
-
-
-async def _orders(world: World, rng: random.Random) -> None:
-    """People move and ban the service and put it into maintenance, and take it back, while servers die."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + TROUBLE_S
-    while loop.time() < end:
-        await asyncio.sleep(rng.choice([0.05, 0.5, 2.0, 6.0, 10.0]))
-        node = world.nodes[rng.choice(NODES)]
-        match rng.randrange(10):
-            case 0:
-                node.order_service("move", rng.choice(NODES))
-            case 1:
-                node.order_service("ban", rng.choice(NODES))
-            case 2 | 3:
-                node.order_service("clear")
-            case 4:
-                await _left_alone(world, rng)
-            case 5:
-                node.order(standby=rng.random() < 0.5)
-            case 6:
-                node.crash()
-                await asyncio.sleep(rng.uniform(0.5, 12.0))
-                node.boot()
-            case 7:
-                node.kill_daemon()
-            case 8:
-                node.kill_mirror()
-            case 9:
-                node.start_heartbeat()
-
-
-async def _targets(world: World, rng: random.Random) -> None:
-    """The ping target is out of reach for one node, for both, in short and in long breaks, while other things fail."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + 2 * TROUBLE_S
-    while loop.time() < end:
-        await asyncio.sleep(rng.choice([0.3, 1.0, 2.0, 6.0, 15.0]))
-        node = world.nodes[rng.choice(NODES)]
-        match rng.randrange(12):
-            case 0 | 1 | 2:
-                world.cut_target(node.name)
-            case 3 | 4:
-                world.cut_target(*NODES)
-            case 5 | 6 | 7:
-                world.cut_target()
-            case 8:
-                node.crash()
-                await asyncio.sleep(rng.uniform(0.5, 12.0))
-                node.boot()
-            case 9:
-                node.kill_daemon()
-            case 10:
-                node.kill_mirror()
-            case 11:
-                node.start_heartbeat()
-
-
-async def _left_alone(world: World, rng: random.Random) -> None:
-    """Maintenance: a program dies and is seen to by a person; nothing else may happen to the service."""
-    active = next((node for node in world.nodes.values() if node.serves), None)
-    if active is None or world.cuts or not active.order_service("maintain"):
-        return
-    await asyncio.sleep(3.0)  # both have it
-    if not active.serves:
-        return
-    world.left_alone = active.name
-    active.fail_resource("address")
-    await asyncio.sleep(rng.uniform(1.0, 8.0))
-    if rng.random() < 0.5:
-        active.kill_daemon()
-        await asyncio.sleep(3.0)
-    active.start_by_hand("address")
-    await asyncio.sleep(rng.uniform(0.0, 5.0))
-    world.left_alone = None
-    for node in (active, *world.nodes.values()):  # if nobody hears it, the repair ends it
-        if node.order_service("work"):
-            return
-
-
-async def _networks(world: World, rng: random.Random) -> None:
-    """Something happens to a link, or to the witness."""
-    witness = world.witness
-    assert witness is not None
-    match rng.randrange(7):
-        case 0:
-            world.cut(rng.choice(LINKS))
-        case 1 | 6 as how:
-            for link in LINKS:
-                world.cut(link)
-            if how == 6:  # one server hears nobody at all
-                witness.cuts = {rng.choice(NODES)}
-        case 2 | 3:
-            for link in list(world.cuts):
-                world.heal(link)
-        case 4:
-            witness.cuts ^= {rng.choice(NODES)}
-        case 5:
-            witness.stop()
-            await asyncio.sleep(rng.uniform(0.0, 5.0))
-            witness.start()
-
-
-async def _run(seed: int, trouble: Trouble, **options: Any) -> World:
-    rng = random.Random(seed ^ 0x5EED)
-    loss = rng.choice([0.0, 0.05, 0.2])
-    world = World(seed, loss=loss, **options)
-    for node in world.nodes.values():
-        node.boot()
-    world.spawn(world.pair.connect_for_ever())
-    world.spawn(world.clients())
-    world.spawn(world.watch_contact())
-    await _watched(world, 20.0)
-    troubles = world.spawn(trouble(world, rng))
-    while not troubles.done():
-        await _watched(world, 1.0)
-    await _repair(world)
-    await _settle(world)
-    return world
-
-
-async def _watched(world: World, seconds: float) -> None:
-    await asyncio.sleep(seconds)
-    if world.problem is not None:
-        raise world.problem
-
-
-async def _repair(world: World) -> None:
-    world.flakiness = 0.0
-    world.cut_target()
-    if world.witness is not None:
-        world.witness.cuts.clear()
-    for link in list(world.cuts):
-        world.heal(link)
-    for node in world.nodes.values():
-        node.thaw()
-        node.boot()
-    await _watched(world, 5.0)
-    for node in world.nodes.values():
-        node.order(standby=False)
-        node.order_service("clear")
-        node.order_service("work")
-        if node.executor is not None:
-            node.executor.clean_up(SERVICE)
-        await _watched(world, 2.0)
-
-
-async def _settle(world: World) -> None:
-    """Look again and again; in the end the last look counts."""
-    for _ in range(int(REPAIR_LIMIT_S / 5)):
-        await _watched(world, 5.0)
-        try:
-            world.check_end()
-        except Violation:
-            world.problem = None
-            continue
-        return
-    world.check_end()
-
-
-def _catch(seeds: range, trouble: Trouble, *, strict: bool, **options: Any) -> str:
-    """The first seed that breaks an invariant, and how; empty when none does."""
-    for seed in seeds:
-        try:
-            cluster_loop.run(_run(seed, trouble, strict=strict, **options))
-        except Violation as violation:
-            return f"seed {seed}: {violation}"
-    return ""
-
-
 BATCH = 20
 
 
 @pytest.mark.parametrize("batch", range(4))
 def test_crashes_and_restarts_lose_nothing(batch: int) -> None:
-    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _crashes, strict=True)
+    assert not catch(range(batch * BATCH, (batch + 1) * BATCH), crashes, strict=True)
 
 
 @pytest.mark.parametrize("batch", range(4))
 def test_cuts_and_standstills_end_with_one_active_node(batch: int) -> None:
-    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _cuts, strict=False)
+    assert not catch(range(batch * BATCH, (batch + 1) * BATCH), cuts, strict=False)
 
 
 @pytest.mark.parametrize("batch", range(2))
 def test_resources_that_fail_by_chance_stop_nothing_for_good(batch: int) -> None:
-    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _crashes, strict=True, flakiness=0.02)
+    assert not catch(range(batch * BATCH, (batch + 1) * BATCH), crashes, strict=True, flakiness=0.02)
 
 
 @pytest.mark.parametrize(
     ("trouble", "batch"),
-    [*((_everything, batch) for batch in range(4)), (_hand_overs, 0), (_just_rejoined, 0)],
+    [*((everything, batch) for batch in range(4)), (hand_overs, 0), (just_rejoined, 0)],
 )
 def test_with_a_witness_nothing_is_lost_and_nothing_parts_whatever_happens(trouble: Trouble, batch: int) -> None:
-    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), trouble, strict=False, witness=True)
+    assert not catch(range(batch * BATCH, (batch + 1) * BATCH), trouble, strict=False, witness=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "options", "batch"),
+    [
+        *((crashes, {"strict": True}, batch) for batch in range(2)),
+        *((restarts, {"strict": True}, batch) for batch in range(2)),
+        *((orders, {"strict": True}, batch) for batch in range(2)),
+        *((cuts, {"strict": False}, batch) for batch in range(2)),
+        *((everything, {"strict": False, "witness": True}, batch) for batch in range(2)),
+        (cross_cable, {"strict": False, "fencing": True}, 0),
+    ],
+)
+def test_a_second_service_without_a_mirror_that_needs_the_first_runs_once_and_at_home(
+    trouble: Trouble, options: dict[str, bool], batch: int
+) -> None:
+    assert not catch(range(batch * BATCH, (batch + 1) * BATCH), trouble, two=True, **options)
+
+
+def test_a_goodbye_while_something_runs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Membership, "may_say_goodbye", True)
+    assert catch(range(100), restarts, strict=True, two=True)
 
 
 @pytest.mark.parametrize("careful", ["ask", "fencing"])
 def test_whoever_asks_first_loses_nothing_when_the_cross_cable_breaks(careful: str) -> None:
-    assert not _catch(range(BATCH), _cross_cable, strict=False, **{careful: True})
+    assert not catch(range(BATCH), cross_cable, strict=False, **{careful: True})
 
 
 @pytest.mark.parametrize("batch", range(2))
 def test_people_may_order_what_they_like(batch: int) -> None:
-    assert not _catch(range(batch * BATCH, (batch + 1) * BATCH), _orders, strict=True)
+    assert not catch(range(batch * BATCH, (batch + 1) * BATCH), orders, strict=True)
 
 
 def test_a_ping_target_moves_the_service_for_good_reason_only_and_never_back_and_forth() -> None:
-    assert not _catch(range(BATCH), _targets, strict=True, ping=True)
-    assert sum(len(cluster_loop.run(_run(seed, _targets, strict=True, ping=True)).moves) for seed in range(3)) > 2
+    assert not catch(range(BATCH), targets, strict=True, ping=True)
+    assert sum(len(cluster_loop.run(run_seed(seed, targets, strict=True, ping=True)).moves) for seed in range(3)) > 2
 
 
 def _the_other_node_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +120,7 @@ def test_a_rule_about_ping_targets_left_out_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert _catch(range(100), _targets, strict=True, ping=True)
+    assert catch(range(100), targets, strict=True, ping=True)
 
 
 def _maintenance_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +136,7 @@ def test_an_order_that_is_forgotten_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert _catch(range(100), _orders, strict=True)
+    assert catch(range(100), orders, strict=True)
 
 
 def _nobody_went_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,17 +172,17 @@ def _nobody_waits_for_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("mutation", "trouble"),
     [
-        (_nobody_went_alone, _cuts),
-        (_fresh_secondaries_take_over, _cuts),
-        (_any_copy_is_the_newest, _cuts),
-        (_nobody_waits_for_stopped, _crashes),
+        (_nobody_went_alone, cuts),
+        (_fresh_secondaries_take_over, cuts),
+        (_any_copy_is_the_newest, cuts),
+        (_nobody_waits_for_stopped, crashes),
     ],
 )
 def test_a_rule_left_out_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert _catch(range(200), trouble, strict=trouble is _crashes)
+    assert catch(range(200), trouble, strict=trouble is crashes)
 
 
 def _claims_count_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,15 +209,15 @@ def _a_suspended_primary_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("mutation", "trouble", "first"),
     [
-        (_claims_count_before_they_are_made, _everything, 7),
-        (_what_the_witness_said_once_counts, _just_rejoined, 686),
-        (_a_hand_over_needs_no_link, _hand_overs, 5),
-        (_nobody_waits_for_a_lease, _everything, 14),
-        (_a_suspended_primary_serves_on, _everything, 14),
+        (_claims_count_before_they_are_made, everything, 7),
+        (_what_the_witness_said_once_counts, just_rejoined, 686),
+        (_a_hand_over_needs_no_link, hand_overs, 5),
+        (_nobody_waits_for_a_lease, everything, 14),
+        (_a_suspended_primary_serves_on, everything, 14),
     ],
 )
 def test_a_rule_about_the_witness_left_out_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], trouble: Trouble, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    assert _catch(range(first, first + 400), trouble, strict=False, witness=True)
+    assert catch(range(first, first + 400), trouble, strict=False, witness=True)
