@@ -128,6 +128,8 @@ def test_what_trouble_looks_like_in_the_status() -> None:
     assert _seen(service={"states": {"nodo1": "stopped"}}) == {"service_down:web"}
     assert _seen(service={"states": {"nodo1": "stopped"}, "maintenance": True}) == set()
     assert _seen(certificates={"files": "It is over."}) == {"certificate:files"}
+    assert _seen(service={"states": {"nodo1": "started", "nodo2": "started"}}) == {"service_twice:web"}
+    assert _seen(service={"states": {"nodo1": "started", "nodo2": "stopping"}}) == set()
     assert _seen(service={"blocked": True}) == {"service_blocked:web"}
     assert _seen(service={"resource_states": {"nodo2": {"files": "blocked"}}}) == {"service_blocked:web"}
 

@@ -18,6 +18,7 @@ from relevo.manager.model import (
     MirrorFacts,
     NodeFacts,
     NodeView,
+    Original,
     Permission,
     Plan,
     Record,
@@ -328,6 +329,15 @@ def test_an_order_to_force_a_copy_that_cannot_be_used_keeps_nothing_from_running
     assert (target(here), here.wanted) == (None, set())
     assert here.record.forced == {}, "a server that comes back finds no order of yesterday"
     assert here.record.version > record.version
+
+
+@pytest.mark.parametrize(("legacy", "waits"), [(True, "relevo leave"), (False, "has not agreed yet")])
+def test_standby_beside_an_original_says_what_it_waits_for(*, legacy: bool, waits: str) -> None:
+    record = with_standby(Record(), "nodo1", standby=True, by="nodo1")
+    other = Original(node="nodo2", claims=frozenset({"ours"}), current=True, legacy=legacy)
+    result = seen("nodo1", running(), Side(), record=record, facts={"original": other})
+    assert (target(result), steps(result)) == ("nodo2", [])
+    assert waits in result.decisions["web"].reason
 
 
 def test_a_declined_start_waits_a_moment() -> None:

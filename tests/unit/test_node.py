@@ -37,7 +37,7 @@ from relevo.node.history import MAX_EVENTS, History, read_history
 from relevo.node.peers import Peers
 from relevo.node.pinger import Pinger
 from relevo.node.requests import CannotFence, NoSplitBrain, NothingToForce, Requests, RunsWell
-from relevo.node.status import status_of
+from relevo.node.status import _outages, status_of
 from relevo.node.store import Store
 
 
@@ -439,3 +439,15 @@ def test_trouble_goes_from_the_status_to_the_other_server_and_back_into_the_stat
         assert [target["name"] for target in alerts["targets"]] == ["command"]
 
     asyncio.run(story())
+
+
+def test_a_service_on_two_servers_at_once_is_an_alarm() -> None:
+    words = {
+        "states": {"nodo1": "started", "nodo2": "started"},
+        "remedy": "",
+        "reason": "It runs twice; nodo1 keeps it.",
+    }
+    assert _outages({"web": words}, {}) == [
+        "Service web runs on nodo1 and nodo2 at once. It runs twice; nodo1 keeps it."
+    ]
+    assert _outages({"web": {**words, "states": {"nodo1": "started", "nodo2": "stopping"}}}, {}) == []

@@ -20,6 +20,7 @@ KINDS = (
     "ping_lost",
     "configuration_differs",
     "service_down",
+    "service_twice",
     "service_blocked",
     "certificate",
 )

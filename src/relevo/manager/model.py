@@ -305,6 +305,7 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
         giving: those that it has agreed to take and waits for.
         declined: those that a person there has handed over to this node.
         current: the heartbeats have heeded this node's last word; what they claim rests on it.
+        legacy: it has auto_failback legacy: it takes nothing of ours before our goodbye.
     """
 
     node: str
@@ -312,6 +313,7 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
     giving: frozenset[str] = frozenset()
     declined: frozenset[str] = frozenset()
     current: bool = False
+    legacy: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,8 +53,19 @@ def stop_waits_for(snapshot: Snapshot, service: Service, decision: Decision) -> 
     if other is None or decision.target != other.node or group_of(snapshot, service) in other.giving:
         return ""
     leaving = view.facts is not None and view.facts.leaving
-    there = snapshot.nodes[other.node].alive is Alive.ALIVE
-    return f"{other.node} (Heartbeat 3) has not agreed yet to take it" if there and not leaving else ""
+    if leaving or snapshot.nodes[other.node].alive is not Alive.ALIVE:
+        return ""
+    if other.legacy:
+        return legacy_takes(other.node, snapshot.me)
+    return f"{other.node} (Heartbeat 3) has not agreed yet to take it"
+
+
+def legacy_takes(node: str, me: str) -> str:
+    """When an original with auto_failback legacy takes what belongs here, as half a sentence."""
+    return (
+        f"{node} (Heartbeat 3 with auto_failback legacy) takes what belongs on {me} only when {me} has said goodbye "
+        "(relevo leave)"
+    )
 
 
 def together(snapshot: Snapshot, decisions: dict[str, Decision]) -> dict[str, Decision]:

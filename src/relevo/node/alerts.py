@@ -12,7 +12,7 @@ import structlog
 
 from relevo.base.control import Handler, Message
 from relevo.base.errors import RelevoError
-from relevo.config.alerts import AlertTarget
+from relevo.config.alerts import KINDS, AlertTarget
 from relevo.config.model import Config
 from relevo.manager.model import Alive, NodeView
 from relevo.node.courier import Courier, NotDelivered, deliver
@@ -55,7 +55,8 @@ class Alerts:
         self._history = history
         self._changed = changed
         kept = store.load("alerts", _Kept, _Kept())
-        self._memory = Memory(told=frozenset(kept.told) if config.alerts else frozenset())
+        known = frozenset(key for key in kept.told if split(key)[0] in KINDS)  # a newer program may have told of others
+        self._memory = Memory(told=known if config.alerts else frozenset())
         self._moved: dict[str, Movement] = {}
         self._news = asyncio.Event()
         self._saving = threading.Lock()

@@ -10,6 +10,7 @@ from relevo.base.errors import RelevoError
 from relevo.config.model import Config
 from relevo.manager import record as records
 from relevo.manager.model import EVERY_SERVICE, RECORD_FORMAT, Alive, Record
+from relevo.manager.original import legacy_takes
 from relevo.node import views
 from relevo.node.brain import Brain
 from relevo.node.forecast import Foreseen
@@ -134,6 +135,9 @@ class Orders:
             self._brain.record, node, standby=True, by=self._me, epoch=self._brain.highest_epoch()
         )
         what = f"{node} is in standby: services move away in order and stay away until `relevo online {node}`."
+        other = self._brain.original
+        if other is not None and other.legacy and node == self._me:
+            what = f"{what} But {legacy_takes(other.node, node)}."
         return self._order(request, record, what, f"relevo standby {node}")
 
     async def _online(self, request: Message) -> Message:

@@ -54,6 +54,7 @@ def found(config: Config, me: str, heartbeat: Message | None, number: int = 0) -
                 giving=frozenset(told["giving"]),
                 declined=frozenset(told["declined"]),
                 current=told["told"] == number,
+                legacy=bool(told.get("legacy")),
             )
             return original, told
     return None

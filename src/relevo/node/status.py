@@ -83,11 +83,13 @@ def ping_words(config: Config, nodes: Mapping[str, NodeView]) -> Message:
 
 def _outages(services: Message, mirrors: Message) -> list[str]:
     """What users miss, or would miss at the next failure."""
-    found = [
-        f"Service {name} runs nowhere. {service['remedy']}".strip()
-        for name, service in services.items()
-        if ServiceState.STARTED not in service["states"].values()
-    ]
+    found = []
+    for name, service in services.items():
+        running = [node for node, state in service["states"].items() if state == ServiceState.STARTED]
+        if not running:
+            found.append(f"Service {name} runs nowhere. {service['remedy']}".strip())
+        if len(running) > 1:
+            found.append(f"Service {name} runs on {' and '.join(running)} at once. {service['reason']}")
     for name, sides in mirrors.items():
         current = [node for node, side in sides.items() if side["disk"] == UP_TO_DATE]
         if len(current) < COPIES:

@@ -214,6 +214,8 @@ def _of_services(state: Message) -> Iterator[str]:
     for name, service in state["services"].items():
         if ServiceState.STARTED not in service["states"].values() and not service["maintenance"]:
             yield key_of("service_down", name)
+        if sum(state == ServiceState.STARTED for state in service["states"].values()) > 1:
+            yield key_of("service_twice", name)
         parts = (part for parts in service["resource_states"].values() for part in parts.values())
         if service["blocked"] or ResourceState.BLOCKED in parts:
             yield key_of("service_blocked", name)
