@@ -9,6 +9,7 @@ import pytest
 
 from relevo.config.drbd_options import AfterSb0, AfterSb1, AfterSb2, DrbdOptions
 from relevo.mirror.agreement import DISCARD_FLAG, disagreement, told
+from relevo.mirror.greeting import OUR_FEATURES
 from relevo.mirror.handshake import Copy, Decision, Direction, decide
 from relevo.mirror.packets import Feature
 from relevo.mirror.states import Disk
@@ -27,19 +28,23 @@ def copy(
     return Copy(Side(Generations(current, C | was_primary, 0, 0), primary), Disk.UP_TO_DATE, discard, bits)
 
 
-def both(me: Copy, peer: Copy, *, tie: bool = False, **options: Any) -> tuple[Decision, Decision]:
+def both(
+    me: Copy, peer: Copy, *, tie: bool = False, features: int = Feature.WSAME, **options: Any
+) -> tuple[Decision, Decision]:
     """What each side decides; `tie`: it is me who breaks ties."""
     mine = DrbdOptions(**options)
     zero = LOCAL.get(mine.after_sb_0pri, mine.after_sb_0pri)
     theirs = DrbdOptions(**{**options, "after_sb_0pri": zero})
     return (
-        decide(me, peer, features=Feature.WSAME, resolve_conflicts=tie, options=mine),
-        decide(peer, me, features=Feature.WSAME, resolve_conflicts=not tie, options=theirs),
+        decide(me, peer, features=features, resolve_conflicts=tie, options=mine),
+        decide(peer, me, features=features, resolve_conflicts=not tie, options=theirs),
     )
 
 
-def directions(me: Copy, peer: Copy, *, tie: bool = False, **options: Any) -> tuple[Direction, Direction]:
-    mine, theirs = both(me, peer, tie=tie, **options)
+def directions(
+    me: Copy, peer: Copy, *, tie: bool = False, features: int = Feature.WSAME, **options: Any
+) -> tuple[Direction, Direction]:
+    mine, theirs = both(me, peer, tie=tie, features=features, **options)
     return mine.direction, theirs.direction
 
 
@@ -156,8 +161,22 @@ def test_older_common_generations_need_always_asbp() -> None:
     assert theirs.full
 
 
-def test_a_policy_goes_before_the_wish_to_discard() -> None:
-    """As in the kernel: both sides have to come to the same verdict."""
+@pytest.mark.parametrize(
+    ("zero", "one", "two"), list(itertools.product(get_args(AfterSb0), get_args(AfterSb1), get_args(AfterSb2)))
+)
+def test_between_two_of_ours_an_order_goes_before_every_policy(zero: AfterSb0, one: AfterSb1, two: AfterSb2) -> None:
+    """A person was told whose changes go. Policies that no Primary could obey would leave no way out at all."""
+    options: dict[str, Any] = {"after_sb_0pri": zero, "after_sb_1pri": one, "after_sb_2pri": two}
+    no_or_yes = (False, True)
+    for primary, was, mine, theirs, tie in itertools.product(no_or_yes, no_or_yes, (0, 9), (0, 9), no_or_yes):
+        gives = copy(A, discard=True, was_primary=was, bits=mine)
+        keeps = copy(B, primary=primary, was_primary=not was, bits=theirs)
+        found = directions(gives, keeps, tie=tie, features=OUR_FEATURES, **options)
+        assert found == (TARGET, SOURCE), (primary, was, mine, theirs, tie)
+
+
+def test_beside_a_kernel_a_policy_goes_before_the_wish_to_discard() -> None:
+    """The kernel decides so: both sides have to come to the same verdict."""
     found = directions(copy(A, discard=True, bits=0), copy(B, bits=9), after_sb_0pri="discard-zero-changes")
     assert found == (TARGET, SOURCE)
     found = directions(copy(A, discard=True, bits=9), copy(B, bits=0), after_sb_0pri="discard-zero-changes")

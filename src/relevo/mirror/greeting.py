@@ -12,7 +12,7 @@ from relevo.mirror import packets as p
 from relevo.mirror.auth import Authentication
 
 PROTOCOL_VERSION = 101
-OUR_FEATURES = p.Feature.TRIM | p.Feature.THIN_RESYNC | p.Feature.WSAME | p.Feature.WZEROES
+OUR_FEATURES = p.Feature.TRIM | p.Feature.THIN_RESYNC | p.Feature.WSAME | p.Feature.WZEROES | p.Feature.WISH_FIRST
 """WSAME stands for queue limits in P_SIZES and for one more rule about generations; these limits tell that we cannot do
 the command itself."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 
 from relevo.config.drbd_options import DrbdOptions
+from relevo.mirror.packets import Feature
 from relevo.mirror.policies import UNDECIDED, Copy, recover
 from relevo.mirror.states import Disk
 from relevo.mirror.uuids import Comparison, Generations, Verdict, compare
@@ -75,6 +76,9 @@ def decide(
 ) -> Decision:
     """Compare generations, then let disk states, the after-sb policies and the wish to discard override, in this order.
 
+    Where both sides are Relevo's, the wish goes before the policies: a person has given an order, and has been told
+    whose changes go.
+
     Args:
         me: this side.
         peer: the other one.
@@ -89,7 +93,7 @@ def decide(
     verdict, full = _by_disks(found.verdict, me.disk, peer.disk)
     parted = verdict in {Verdict.SPLIT_BRAIN, Verdict.SPLIT_BRAIN_AMBIGUOUS}
     decision = (
-        _parted(me, peer, verdict, found, options, resolve_conflicts=resolve_conflicts)
+        _parted(me, peer, verdict, found, options, features=features, resolve_conflicts=resolve_conflicts)
         if parted
         else _agreed(me, verdict, found, options, full=full)
     )
@@ -122,11 +126,19 @@ def _by_disks(verdict: Verdict, mine: Disk, theirs: Disk) -> tuple[Verdict, bool
 
 
 def _parted(
-    me: Copy, peer: Copy, verdict: Verdict, found: Comparison, options: DrbdOptions, *, resolve_conflicts: bool
+    me: Copy,
+    peer: Copy,
+    verdict: Verdict,
+    found: Comparison,
+    options: DrbdOptions,
+    *,
+    features: int,
+    resolve_conflicts: bool,
 ) -> Decision:
-    """A split brain: first the policies, then whoever discards."""
+    """A split brain: first the policies, then whoever discards; the other way round with a peer that knows of that."""
     full = verdict is Verdict.SPLIT_BRAIN_AMBIGUOUS
-    if not full or options.always_asbp:
+    ordered = bool(features & Feature.WISH_FIRST) and me.discard is not peer.discard
+    if not ordered and (not full or options.always_asbp):
         recovery = recover(me, peer, options, resolve_conflicts=resolve_conflicts)
         if recovery.give_up_role:
             return Decision(Direction.GIVE_UP_ROLE, full=full, rule=found.rule, parted=True)

@@ -110,6 +110,8 @@ class Feature(enum.IntFlag):
     THIN_RESYNC = 2
     WSAME = 4  # also: P_SIZES carries queue limits, and one more rule compares generations
     WZEROES = 8
+    WISH_FIRST = 1 << 30
+    """Ours alone: whoever discards by order goes before the after-sb policies. A kernel does not take it up."""
 
 
 class DataFlag(enum.IntFlag):
