@@ -19,7 +19,7 @@ from relevo.heartbeat.membership import Membership
 from relevo.manager import model
 from relevo.manager.executor import Executor
 from relevo.manager.planner import plan as make_plan
-from relevo.manager.record import cleared, with_ban, with_forced, with_maintenance, with_moved, with_standby
+from relevo.manager.record import cleared, in_common, with_ban, with_forced, with_maintenance, with_moved, with_standby
 from relevo.node import views
 from relevo.node.reach import Watch
 from sim.cluster_config import APP_RESOURCES, LINKS, NODES, PING, PING_LOSS, RESOURCES, SERVICE, TARGET
@@ -107,6 +107,7 @@ class SimNode:
         self.marks: dict[str, Any] = {}
         self.arbiter_state = arbiter_events.State()
         self.record = model.Record()
+        self._shared: model.Record | None = None
         self.running: set[str] = set()
         self.membership: Membership | None = None
         self.daemon: asyncio.Task[None] | None = None
@@ -295,6 +296,7 @@ class SimNode:
         }
         self.executor = Executor(self.world.config.services, agents, self.world.now_ms, self._changed.set)
         self.plan = model.Plan()
+        self._shared = None
         self._line = Line(self.world, self.name)
         self._fencer = SimFencer(self)
         self._told_by_witness = []
@@ -322,6 +324,7 @@ class SimNode:
             heartbeat = self.membership.view(self.world.now_ms()) if self.membership is not None else None
             peers = views.peer_views(self.world.config, self.name, heartbeat)
             self._fencer.look(peers)
+            self._shared = in_common(self.record, peers.values(), self._shared)
             mirrors = {"r0": self.replica.facts() if self.replica is not None else None}
             observed = arbiter_events.Observed(
                 now_ms=self.world.now_ms(),
@@ -352,6 +355,7 @@ class SimNode:
                 nodes={**peers, self.name: model.NodeView(alive=model.Alive.ALIVE, facts=facts)},
                 permissions=self.permissions,
                 record=self.record,
+                shared=self._shared,
             )
             wanted = self.plan.wanted
             self.plan = make_plan(snapshot)

@@ -67,13 +67,50 @@ def test_fields_of_a_newer_program_are_kept_passed_on_and_put_back() -> None:
     changed = records.with_standby(record, "nodo1", standby=True, by="nodo1")
     facts = NodeFacts(boot_id="b", config_hash="h", record=changed)
     told = json.loads(json.dumps(encode_facts(facts)))
-    assert told["record"] == {**newer, "counter": 5, "node": "nodo1", "standby": ["nodo1"]}
+    own = {"counter": 5, "node": "nodo1", "standby": ["nodo1"], "written": {"nodo1": 5}}
+    assert told["record"] == {**newer, **own}
     assert decode_facts(told) == facts
     written = msgspec.structs.replace(BANNED, epoch=9)
     kept = records.settled(changed, [written], by="nodo1")
     assert encode_record(kept)["quota"] == {"web": 3}
     assert kept.bans == BANNED.bans
     assert kept.format == RECORD_FORMAT + 1
+
+
+BASE = records.with_moved(BANNED, "db", "nodo2", by="nodo2")
+
+
+def test_what_people_decided_on_both_sides_of_a_partition_is_kept() -> None:
+    here = records.with_standby(BASE, "nodo1", standby=True, by="nodo1")
+    here = records.cleared(here, "web", by="nodo1")
+    there = records.with_maintenance(BASE, "db", ("db", "web"), on=True, by="nodo2", epoch=9)
+    assert records.settled(there, [here], by="nodo2", shared=BASE) is there, "the newer one waits for the other"
+    joined = records.settled(here, [there], by="nodo1", shared=BASE)
+    assert joined.version > there.version
+    assert (joined.standby, joined.maintenance, joined.bans, joined.moved) == (("nodo1",), ("db",), {}, BASE.moved)
+    assert records.settled(there, [joined], by="nodo2", shared=BASE) is joined
+    assert records.settled(joined, [there], by="nodo1", shared=BASE) is joined, "it comes to rest"
+
+
+def test_where_both_sides_decided_about_the_same_the_newer_one_counts() -> None:
+    here = records.with_ban(BASE, "web", "nodo2", by="nodo1")
+    there = records.cleared(BASE, "web", by="nodo2", epoch=9)
+    assert records.settled(here, [there], by="nodo1", shared=BASE) is there
+
+
+def test_what_was_taken_back_by_somebody_who_knew_of_it_stays_away() -> None:
+    """This node has not heard that the other one has its decision before it hears that it was taken back."""
+    here = records.with_standby(BASE, "nodo1", standby=True, by="nodo1")
+    there = records.with_standby(here, "nodo1", standby=False, by="nodo2")
+    assert records.settled(here, [there], by="nodo1", shared=BASE) is there
+    older = _through_older(here, standby=())
+    assert records.settled(here, [older], by="nodo1", shared=here).standby == ()
+
+
+def test_after_a_restart_nobody_knows_what_was_decided_apart_and_the_newer_one_counts() -> None:
+    here = records.with_standby(BASE, "nodo1", standby=True, by="nodo1")
+    there = records.with_maintenance(BASE, "db", ("db", "web"), on=True, by="nodo2", epoch=9)
+    assert records.settled(here, [there], by="nodo1") is there
 
 
 @pytest.mark.parametrize("told", [{"epoch": -1}, {"bans": {"web": ["nodo1"]}}, [], "x"])

@@ -207,6 +207,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         moved: service -> the node where a person wants it, in the place of `prefer`, until that is cleared.
         maintenance: services of which nothing is started, stopped or restarted, sorted; `EVERY_SERVICE` means all.
         cleaned: service -> how often its failures were forgotten at a person's word.
+        written: node -> the counter of its last change that is in here: whether a decision was known to this one.
         unknown: fields of a newer program, kept as they are and passed on.
     """
 
@@ -221,6 +222,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     moved: dict[str, str] = {}
     maintenance: tuple[str, ...] = ()
     cleaned: dict[str, Count] = {}
+    written: dict[str, Count] = {}
     unknown: dict[str, Any] = {}
 
     @property
@@ -328,6 +330,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         nodes: every node of the cluster, this one included.
         permissions: mirror -> the arbiter's word on this node.
         record: the record as this node knows it.
+        shared: the last one that all nodes had that were there, as far as this node has seen; None: it has not.
         utc_s: the time of day, seconds since 1970; bans end by it. Servers' clocks may differ.
         local_minute: of this node's day, 0 to 1439; windows of failback are in local time.
         ready_ms: node -> how long it has been there and ready, without a break, as far as this node has seen.
@@ -344,6 +347,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeView]
     permissions: dict[str, Permission] = {}
     record: Record = Record()
+    shared: Record | None = None
     utc_s: int = 0
     local_minute: int = 0
     ready_ms: dict[str, int] = {}

@@ -43,7 +43,7 @@ NOTHING_TO_FORCE = "nothing_to_force"
 def plan(snapshot: Snapshot) -> Plan:
     """What follows from a snapshot."""
     told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
-    record = settled(snapshot.record, told, by=snapshot.me)
+    record = settled(snapshot.record, told, by=snapshot.me, shared=snapshot.shared)
     snapshot = msgspec.structs.replace(snapshot, record=obeyed(record, snapshot))
     decisions: dict[str, Decision] = {}
     steps: list[Step] = []
@@ -164,7 +164,7 @@ def _in_maintenance(service: Service, standings: dict[str, Standing]) -> Decisio
 def obstacles(snapshot: Snapshot, service: Service) -> dict[str, str]:
     """Node -> why it could not take the service over at this moment; empty when it could."""
     told = [view.facts.record for view in snapshot.nodes.values() if view.facts is not None]
-    record = obeyed(settled(snapshot.record, told, by=snapshot.me), snapshot)
+    record = obeyed(settled(snapshot.record, told, by=snapshot.me, shared=snapshot.shared), snapshot)
     snapshot = msgspec.structs.replace(snapshot, record=record)
     places = Places(snapshot)
     decisions = plan(snapshot).decisions

@@ -1,7 +1,8 @@
 """The cluster record: what people decided, one small versioned value that every node keeps and the newest wins.
 
-A change makes a version above every one known; two nodes that change it at the same moment end up with the same one of
-both (the higher name), because versions are totally ordered.
+A change makes a version above every one known. Two nodes that change it at the same moment, or apart from each other,
+end up with the higher version, because versions are totally ordered; whoever had the lower one adds what people decided
+there, under a version of its own (`_rejoined`).
 
 Programs of different versions side by side: a field keeps its name and meaning for ever, a new one gets a new format
 number. A newer program's fields are kept and passed on. A program that drops what it does not know (format 0) writes a
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from relevo.manager.model import EVERY_SERVICE, RECORD_FORMAT, Alive, Record, Snapshot
+from relevo.manager.model import EVERY_SERVICE, RECORD_FORMAT, Alive, NodeView, Record, Snapshot
 
 FIELDS_OF_FORMAT = {2: ("bans", "moved", "maintenance", "cleaned")}
 """Format -> the fields that came with it."""
@@ -30,17 +31,23 @@ def newest(records: Iterable[Record]) -> Record:
     return max(records, key=lambda record: (record.version, record.format), default=Record())
 
 
-def settled(mine: Record, told: Iterable[Record], *, by: str) -> Record:
-    """The newest record there is, with what an older program has left out.
+LASTING_NAMES = ("standby", "maintenance")
+LASTING_WORDS = ("bans", "moved")
+"""What people decide until they take it back: sets of names, and service -> a word. (A force is for its moment.)"""
+
+
+def settled(mine: Record, told: Iterable[Record], *, by: str, shared: Record | None = None) -> Record:
+    """The newest record there is, with what an older program has left out, and what was decided here apart from it.
 
     Args:
         mine: the one that this node keeps.
         told: those of the others.
         by: this node.
+        shared: the last one that this node and the others had in common; None: not known.
     """
     best = newest([mine, *told])
     if best.format >= mine.format:
-        return best
+        return _rejoined(mine, shared, best, by)
     lost: dict[str, object] = {
         name: getattr(mine, name)
         for number, names in FIELDS_OF_FORMAT.items()
@@ -50,6 +57,38 @@ def settled(mine: Record, told: Iterable[Record], *, by: str) -> Record:
     if mine.format > RECORD_FORMAT:
         lost["unknown"] = mine.unknown
     return _changed(best, by, 0, format=mine.format, **lost)
+
+
+def in_common(mine: Record, others: Iterable[NodeView], before: Record | None) -> Record | None:
+    """The last record that all nodes had that were there: this one if they have it, else what it was before."""
+    told = [view.facts.record for view in others if view.alive is Alive.ALIVE and view.facts is not None]
+    return mine if told and all(record.version == mine.version for record in told) else before
+
+
+def _rejoined(mine: Record, shared: Record | None, best: Record, by: str) -> Record:
+    """The newer one, with what was decided here while the two were apart and is not contradicted there."""
+    known = mine.written.get(by, 0) <= best.written.get(by, 0)
+    if shared is None or known or best.version <= mine.version:
+        return best
+    changes: dict[str, object] = {}
+    for name in LASTING_NAMES:
+        here, before, there = (set(getattr(record, name)) for record in (mine, shared, best))
+        joined = (there | (here - before)) - (before - here)
+        if joined != there:
+            changes[name] = tuple(sorted(joined))
+    for name in LASTING_WORDS:
+        here_words, before_words, there_words = (getattr(record, name) for record in (mine, shared, best))
+        joined_words = dict(there_words)
+        for service in here_words.keys() | before_words.keys():
+            word, before_word = here_words.get(service), before_words.get(service)
+            if word == before_word or there_words.get(service) != before_word:
+                continue
+            joined_words.pop(service, None)
+            if word is not None:
+                joined_words[service] = word
+        if joined_words != there_words:
+            changes[name] = joined_words
+    return _changed(best, by, 0, **changes) if changes else best
 
 
 def obeyed(record: Record, snapshot: Snapshot) -> Record:
@@ -78,6 +117,7 @@ def _changed(record: Record, by: str, epoch: int, **fields: object) -> Record:
             "epoch": max(epoch, record.epoch),
             "counter": record.counter + 1,
             "node": by,
+            "written": {**record.written, by: record.counter + 1},
             "format": max(record.format, RECORD_FORMAT),
             **fields,
         },

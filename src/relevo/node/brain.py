@@ -58,7 +58,7 @@ from relevo.manager.model import (
 from relevo.manager.original import Wishes, wishes
 from relevo.manager.planner import obstacles
 from relevo.manager.planner import plan as make_plan
-from relevo.manager.record import with_kept
+from relevo.manager.record import in_common, with_kept
 from relevo.manager.standing import LIVE
 from relevo.node import original, views
 from relevo.node.config_file import ConfigFile
@@ -156,6 +156,7 @@ class Brain:
         self.nodes: dict[str, NodeView] = {}
         self.plan = Plan()
         self.record = _stored_record(store)
+        self._shared: Record | None = None
         self.leaving = False
         self.original: Original | None = None
         self._wishes = Wishes(number=time.time_ns() // 1_000_000)  # no word of an earlier run may pass for one of this
@@ -215,6 +216,7 @@ class Brain:
         self._suspect_peers_of_lost_links(before)
         peers = self._with_original(self._peers.views(heartbeat), heartbeat)
         self._fencer.look(peers)
+        self._shared = in_common(self.record, peers.values(), self._shared)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
         unstored = self._unstored
         if unstored is not None and await self._stored(unstored):
@@ -359,6 +361,7 @@ class Brain:
             nodes=self.nodes,
             permissions=self._permissions(),
             record=self.record,
+            shared=self._shared,
             utc_s=int(time.time()),
             local_minute=_local_minute(),
             ready_ms=self._ready_ms(now_ms, peers),
