@@ -94,3 +94,23 @@ def test_a_pause_and_a_verify_under_way_are_told() -> None:
     assert "verify: 4.0 KiB of 8.0 KiB, 1.0 s left, 4.0 KiB differ so far" in said
     last = {"blocks": 0, "bytes": 0, "sectors": [], "ended_ms": 1, "complete": False}
     assert "last verify (of a part) since the mirror's start: 0 B differed" in _sentence({**FOUND, "last_verify": last})
+
+
+def test_what_differed_has_a_next_step_until_it_has_been_mended() -> None:
+    last = {"blocks": 3, "bytes": 12288, "sectors": [], "ended_ms": 1, "complete": True}
+    said = _sentence({**FOUND, "last_verify": last, "out_of_sync_bytes": 12288})
+    assert "12.0 KiB differed" in said
+    assert "there: relevo mirror resync r0" in said
+    mended = _sentence({**FOUND, "last_verify": last})
+    assert "made equal since" in mended
+    assert "relevo mirror resync" not in mended
+
+
+def test_what_stands_still_has_a_next_step() -> None:
+    up = {**FOUND, "connection": "Connected", "disk": "UpToDate"}
+    assert not any(word in _sentence(up) for word in ("held", "wait", "attach", "connect r0"))
+    assert "relevo mirror resume-io r0 lets it go on" in _sentence({**up, "io_suspended": True})
+    assert "writes wait" in _sentence({**up, "suspended": True})
+    assert "relevo mirror connect r0 begins that again" in _sentence({**up, "connection": "StandAlone"})
+    assert "relevo mirror attach r0" in _sentence({**up, "disk": "Diskless"})
+    assert "begins that again" not in _sentence({**PARTED, "connection": "StandAlone"}), "that needs a decision"

@@ -296,7 +296,16 @@ def test_in_a_split_brain_nothing_moves() -> None:
     result = seen("nodo2", Side(mirror=split), active)
     assert (target(result), steps(result)) == ("nodo2", [])
     assert "relevo mirror resolve --keep" in result.decisions["web"].remedy
-    assert any("Split brain" in alarm for alarm in result.alarms)
+    assert [alarm.split(":")[0] for alarm in result.alarms] == ["Split brain of mirror r0"], "one alarm for both sides"
+    assert "relevo mirror resolve r0 --keep NODE --dry-run" in result.alarms[0]
+
+
+def test_what_a_mirror_says_of_a_split_brain_is_told_once_and_what_it_adds_is_told() -> None:
+    split = msgspec.structs.replace(SETTLED, connection="StandAlone", split_brain=True)
+    plain = msgspec.structs.replace(split, problem="Both servers went on alone and changed their copies (split brain).")
+    more = msgspec.structs.replace(split, problem="This side has lost it, but stays Primary: it is in use.")
+    told = seen("nodo2", Side(mirror=plain), running(mirror=more)).alarms
+    assert [alarm.split(":")[0] for alarm in told] == ["The mirror r0 on nodo2", "Split brain of mirror r0"]
 
 
 def test_a_person_forces_it_and_the_word_is_cleared_when_done() -> None:

@@ -130,11 +130,11 @@ def test_since_is_a_duration_or_a_date(since: str, begin: str) -> None:
             begin_of(since, now)
 
 
-def _brain(etc: pathlib.Path) -> Brain:
+def _brain(etc: pathlib.Path, history: History | None = None) -> Brain:
     paths = Paths(etc, etc / "state", etc / "run")
     store = Store(paths.state / "node")
     config = load(etc / "relevo.toml")
-    history = History()
+    history = history or History()
     fencer = Fencer(config, history, lambda: None)
     return Brain(
         config=config,
@@ -220,6 +220,23 @@ def test_a_full_disk_is_an_alarm_and_no_vote_counts_until_it_is_stored(etc: path
         assert brain.alarms == ()
 
     asyncio.run(story())
+
+
+def test_the_history_has_each_alarm_once_and_the_end_of_the_last_one(etc: pathlib.Path) -> None:
+    async def story() -> list[str]:
+        history = History("nodo1")
+        brain = _brain(etc, history)
+        parted = {"connection": "StandAlone", "disk": "UpToDate", "split_brain": True}
+        for now, mirror in enumerate((parted, {**parted, "problem": "It is in use."}, {**parted, "problem": ""}, {})):
+            await brain.think(1000 + now, None, {"r0": mirror}, {})
+        return [event["what"] for event in history.events() if "alarm" in event["what"] or "mirror" in event["what"]]
+
+    told = asyncio.run(story())
+    assert [sentence.split(" of ")[0] for sentence in told] == [
+        "Split brain",
+        "The mirror r0 on nodo1: It is in use.",
+        "No alarms.",
+    ]
 
 
 def _requests(brain: Brain, config: Config, paths: Paths) -> Requests:
@@ -447,7 +464,7 @@ def test_a_service_on_two_servers_at_once_is_an_alarm() -> None:
         "remedy": "",
         "reason": "It runs twice; nodo1 keeps it.",
     }
-    assert _outages({"web": words}, {}) == [
+    assert _outages({"web": words}) == [
         "Service web runs on nodo1 and nodo2 at once. It runs twice; nodo1 keeps it."
     ]
-    assert _outages({"web": {**words, "states": {"nodo1": "started", "nodo2": "stopping"}}}, {}) == []
+    assert _outages({"web": {**words, "states": {"nodo1": "started", "nodo2": "stopping"}}}) == []

@@ -83,6 +83,7 @@ def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:
     if found.get("resync"):
         lines.append(f"  resync: {_progress(found['resync'])}")
     lines.extend(_paused(found))
+    lines.extend(_waits(found))
     lines.extend(_verifies(found))
     if found.get("device"):
         lines.append(f"  device: {found['device']}")
@@ -111,6 +112,21 @@ def _paused(found: dict[str, Any]) -> list[str]:
     return [f"  resync is paused {sentence} lets it go on" for key, sentence in told if found.get(key)]
 
 
+def _waits(found: dict[str, Any]) -> list[str]:
+    """What stands still until somebody does something."""
+    name = found["name"]
+    lines = []
+    if found.get("io_suspended"):
+        lines.append(f"  what is read and written is held: relevo mirror resume-io {name} lets it go on")
+    if found.get("suspended"):
+        lines.append("  writes wait: the peer is lost, and nothing has allowed this side yet to go on alone")
+    if found["connection"] == "StandAlone" and not found.get("split_brain"):
+        lines.append(f"  it does not look for its peer: relevo mirror connect {name} begins that again")
+    if found["disk"] == "Diskless":
+        lines.append(f"  no disk is in use here: relevo mirror attach {name}, when it is in order")
+    return lines
+
+
 def _verifies(found: dict[str, Any]) -> list[str]:
     """The verify under way, the last one that anybody began, and those that begin by themselves."""
     lines = []
@@ -121,6 +137,10 @@ def _verifies(found: dict[str, Any]) -> list[str]:
     if last := found.get("last_verify"):
         part = "" if last["complete"] else " (of a part)"
         lines.append(f"  last verify{part} since the mirror's start: {format_bytes(last['bytes'])} differed")
+        if last["bytes"] and found["out_of_sync_bytes"]:
+            lines.append(f"  to write the active server's blocks over the other one's, there: relevo mirror resync {found['name']}")
+        elif last["bytes"]:
+            lines.append("  and has been made equal since")
     return [*lines, *_verified(found.get("verify_schedule") or {})]
 
 

@@ -172,6 +172,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         epoch: the highest epoch that the mirror has obeyed; 0 when it does not tell.
         resync_total_bytes: what resyncs have fetched or given since the mirror's daemon runs.
         links: how many links to the peer its daemon has had.
+        io_suspended: what is read and written is held, because a person asked for it.
     """
 
     role: str = "Secondary"
@@ -184,6 +185,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     out_of_sync_bytes: int = 0
     split_brain: bool = False
     suspended: bool = False
+    io_suspended: bool = False
     was_primary_at_start: bool = False
     peer_lost_since_connect: bool = False
     outdated: bool = False

@@ -406,7 +406,8 @@ def _of_configuration(snapshot: Snapshot, name: str, facts: NodeFacts) -> Iterat
 
 
 def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
-    alarms = []
+    alarms: list[str] = []
+    split: dict[str, list[str]] = {}
     older = unaware(snapshot)
     if older and any(getattr(record, name) for name in OBEYED_BY_ALL):
         names = " and ".join(older)
@@ -423,7 +424,20 @@ def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
                 alarms.append(f"{' and '.join(blocked)} of {service} could not be stopped on {name}. {what}")
         for mirror, state in sorted(facts.mirrors.items()):
             if state is not None and state.split_brain:
-                alarms.append(f"Split brain: {name} holds changes of {mirror} that its peer does not have.")
-            if state is not None and state.problem:
+                split.setdefault(mirror, []).append(name)
+            if state is not None and state.problem and not (state.split_brain and _ONLY_THAT in state.problem):
                 alarms.append(f"The mirror {mirror} on {name}: {state.problem}")
+    alarms.extend(_split(mirror, nodes) for mirror, nodes in split.items())
     return tuple(alarms)
+
+
+_ONLY_THAT = "(split brain)."
+"""How a mirror's sentence ends that says no more than that."""
+
+
+def _split(mirror: str, nodes: list[str]) -> str:
+    where = f"{' and '.join(nodes)} were" if len(nodes) > 1 else f"{nodes[0]} and its peer were"
+    return (
+        f"Split brain of mirror {mirror}: {where} changed apart, and nothing is given up by itself. "
+        f"relevo mirror resolve {mirror} --keep NODE --dry-run says who would lose how much; without --dry-run it is done."
+    )

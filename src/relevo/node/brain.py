@@ -153,6 +153,7 @@ class Brain:
         self._duties = Duties(paths)
         self._peers = Peers(config, me)
         self._mirrors: dict[str, MirrorFacts | None] = {}
+        self._alarmed: tuple[str, ...] = ()
         self.nodes: dict[str, NodeView] = {}
         self.plan = Plan()
         self.record = _stored_record(store)
@@ -467,12 +468,20 @@ class Brain:
     def _tell(self) -> None:
         for name, decision in self.plan.decisions.items():
             self._history.add_changed(name, f"{name}: {decision.reason}", node=decision.target or self._me)
-        self._history.add_changed("alarms", " ".join(self.alarms) or "No alarms.")
+        self._tell_alarms()
         for name, view in self.nodes.items():
             if name != self._me:
                 self._history.add_changed(f"node {name}", f"{name} is {view.alive}.", node=name)
             if view.facts is not None and view.alive is Alive.ALIVE:
                 self._tell_states(name, view.facts)
+
+    def _tell_alarms(self) -> None:
+        """Each alarm when it comes, and the end of the last one."""
+        alarms = self.alarms
+        for sentence in alarms or ("No alarms.",):
+            if sentence not in self._alarmed:
+                self._history.add_changed("alarms", sentence)
+        self._alarmed = alarms
 
     def _tell_states(self, node: str, facts: NodeFacts) -> None:
         for name, told in facts.services.items():

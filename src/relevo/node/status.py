@@ -8,13 +8,11 @@ from relevo import __version__
 from relevo.base.control import Message
 from relevo.config.load import pings
 from relevo.config.model import Config
-from relevo.manager.model import RECORD_FORMAT, UP_TO_DATE, Alive, NodeFacts, NodeView, ServiceState
+from relevo.manager.model import RECORD_FORMAT, Alive, NodeFacts, NodeView, ServiceState
 from relevo.node import original
 from relevo.node.brain import Brain
 from relevo.node.history import History
-
-COPIES = 2
-"""A mirror is on two disks."""
+from relevo.node.mirror_alarms import mirror_alarms
 
 _UNHEARD = NodeView(alive=Alive.UNKNOWN)
 
@@ -34,11 +32,12 @@ def status_of(config: Config, me: str, brain: Brain, heartbeat: Message | None, 
     services = {name: _service(config, name, brain, facts) for name in config.services}
     mirrors = {name: _sides(config, name, facts) for name in config.mirrors}
     nodes = _nodes(config, me, brain, heartbeat)
+    silent = frozenset(name for name, node in nodes.items() if node["state"] in {"dead", "left"})
     return {
         "cluster": config.cluster,
         "me": me,
         "config_hash": config.hash,
-        "alarms": [*alarms, *_outages(services, mirrors)],
+        "alarms": [*alarms, *_outages(services), *mirror_alarms(mirrors, silent)],
         "risks": [
             *_risks(config),
             *pings(config),
@@ -81,8 +80,8 @@ def ping_words(config: Config, nodes: Mapping[str, NodeView]) -> Message:
     return found
 
 
-def _outages(services: Message, mirrors: Message) -> list[str]:
-    """What users miss, or would miss at the next failure."""
+def _outages(services: Message) -> list[str]:
+    """What users miss."""
     found = []
     for name, service in services.items():
         running = [node for node, state in service["states"].items() if state == ServiceState.STARTED]
@@ -90,11 +89,6 @@ def _outages(services: Message, mirrors: Message) -> list[str]:
             found.append(f"Service {name} runs nowhere. {service['remedy']}".strip())
         if len(running) > 1:
             found.append(f"Service {name} runs on {' and '.join(running)} at once. {service['reason']}")
-    for name, sides in mirrors.items():
-        current = [node for node, side in sides.items() if side["disk"] == UP_TO_DATE]
-        if len(current) < COPIES:
-            where = f"only {current[0]} has" if current else "no server is known to have"
-            found.append(f"Mirror {name}: {where} a current copy. The next failure stops the service.")
     return found
 
 
