@@ -464,7 +464,5 @@ def test_a_service_on_two_servers_at_once_is_an_alarm() -> None:
         "remedy": "",
         "reason": "It runs twice; nodo1 keeps it.",
     }
-    assert _outages({"web": words}) == [
-        "Service web runs on nodo1 and nodo2 at once. It runs twice; nodo1 keeps it."
-    ]
+    assert _outages({"web": words}) == ["Service web runs on nodo1 and nodo2 at once. It runs twice; nodo1 keeps it."]
     assert _outages({"web": {**words, "states": {"nodo1": "started", "nodo2": "stopping"}}}) == []

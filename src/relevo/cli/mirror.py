@@ -138,7 +138,8 @@ def _verifies(found: dict[str, Any]) -> list[str]:
         part = "" if last["complete"] else " (of a part)"
         lines.append(f"  last verify{part} since the mirror's start: {format_bytes(last['bytes'])} differed")
         if last["bytes"] and found["out_of_sync_bytes"]:
-            lines.append(f"  to write the active server's blocks over the other one's, there: relevo mirror resync {found['name']}")
+            mend = f"relevo mirror resync {found['name']}"
+            lines.append(f"  to write the active server's blocks over the other one's, there: {mend}")
         elif last["bytes"]:
             lines.append("  and has been made equal since")
     return [*lines, *_verified(found.get("verify_schedule") or {})]

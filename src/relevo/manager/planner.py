@@ -439,5 +439,6 @@ def _split(mirror: str, nodes: list[str]) -> str:
     where = f"{' and '.join(nodes)} were" if len(nodes) > 1 else f"{nodes[0]} and its peer were"
     return (
         f"Split brain of mirror {mirror}: {where} changed apart, and nothing is given up by itself. "
-        f"relevo mirror resolve {mirror} --keep NODE --dry-run says who would lose how much; without --dry-run it is done."
+        f"relevo mirror resolve {mirror} --keep NODE --dry-run says who would lose how much; without --dry-run it is "
+        "done."
     )

@@ -38,8 +38,8 @@ def _held(name: str, sides: Message) -> Iterator[str]:
     for node, side in sides.items():
         if side["io_suspended"]:
             yield (
-                f"Mirror {name} on {node}: what is read and written is held (suspend-io), and whoever uses the files waits. "
-                f"To let it go on, there: relevo mirror resume-io {name}"
+                f"Mirror {name} on {node}: what is read and written is held (suspend-io), and whoever uses the files "
+                f"waits. To let it go on, there: relevo mirror resume-io {name}"
             )
 
 
@@ -75,7 +75,8 @@ def _differ(name: str, sides: Message) -> str:
         return ""
     other = next(node for node in sides if node != primary)
     return (
-        f"Mirror {name}: the copies differ in {format_bytes(differing)}, as a comparison has found (relevo mirror verify). What "
-        f"{primary} serves is read from its own copy. If that is the right one, there: relevo mirror resync {name} writes it over "
-        f"the other one. If {other} has the right one: relevo move SERVICE {other} first, then the same there."
+        f"Mirror {name}: the copies differ in {format_bytes(differing)}, as a comparison has found (relevo mirror "
+        f"verify). What {primary} serves is read from its own copy. If that is the right one, there: relevo mirror "
+        f"resync {name} writes it over the other one. If {other} has the right one: relevo move SERVICE {other} first, "
+        "then the same there."
     )
