@@ -487,6 +487,15 @@ def test_authkeys_as_the_original_reads_them(tmp_path: pathlib.Path) -> None:
     assert keys.accepted[2].secret == ""
 
 
+def test_a_service_without_a_mirror_is_guarded_by_nobody_and_that_is_said(tmp_path: pathlib.Path) -> None:
+    alone = (
+        '[services.ip]\nprefer = "nodo1"\n[[services.ip.resources]]\ntype = "address"\naddress = "192.168.0.77/24"\n'
+    )
+    said = warnings(load(written(tmp_path, RIGHT + alone + 'link = "users"\n')))
+    (sentence,) = (sentence for sentence in said if "has no mirror" in sentence)
+    assert sentence.startswith("Service ip has no mirror: a server that sees the other one fall silent starts it")
+
+
 def test_two_services_may_not_share(tmp_path: pathlib.Path) -> None:
     again = RIGHT[RIGHT.index("[services.web]") :].replace("services.web", "services.web2")
     found = mistakes(written(tmp_path, RIGHT + again))

@@ -122,6 +122,7 @@ def warnings(config: Config) -> tuple[str, ...]:
             with_witness=config.witness is not None,
             unfenced=tuple(name for name, node in config.nodes.items() if not node.fencing),
         ),
+        *rules.unguarded(config.services),
         *merge_drbd.notes(set(config.drbd.values())),
         *alerts.remarks(config.alerts),
         *pings(config),

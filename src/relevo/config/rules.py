@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Address
 
 from relevo.config import together
@@ -380,6 +380,16 @@ def weaknesses(mirrors: dict[str, Mirror], signing_method: str, by_drbd: Collect
         yield f"Heartbeats are signed with {signing_method} ({why}); use a key of method sha256."
     for mirror in mirrors.values():
         yield from risks(mirror, toml=mirror.name not in by_drbd)
+
+
+def unguarded(services: Mapping[str, Service]) -> Iterator[str]:
+    """Services for which nobody is asked when the servers lose each other: a vote or a fence guards data."""
+    for name, service in services.items():
+        if not any(isinstance(part, MirrorResource) for part in service.resources):
+            yield (
+                f"Service {name} has no mirror: a server that sees the other one fall silent starts it without proof; "
+                "if only the network is cut, it runs on both."
+            )
 
 
 def undecided(mirrors: dict[str, Mirror], *, with_witness: bool, unfenced: tuple[str, ...]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from relevo import __version__
 from relevo.base.control import Message
 from relevo.config.load import pings
 from relevo.config.model import Config
+from relevo.config.rules import unguarded
 from relevo.manager.model import RECORD_FORMAT, Alive, NodeFacts, NodeView, ServiceState
 from relevo.node import original
 from relevo.node.brain import Brain
@@ -98,7 +99,7 @@ def _risks(config: Config) -> list[str]:
         "if only the network is cut, both go on."
         for mirror in config.mirrors.values()
         if mirror.alone == "risk"
-    ]
+    ] + list(unguarded(config.services))
 
 
 def _versions(nodes: Message) -> list[str]:
