@@ -11,7 +11,8 @@ from relevo.base import units
 from relevo.base.control import Refused, call, watch
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
-from relevo.cli.context import of, print_json
+from relevo.cli.context import ask_node, node_meant, of, print_json
+from relevo.cli.local_time import localised
 
 _ASK_S = 1.0
 """How long a file service is asked whether it has accounts."""
@@ -35,11 +36,12 @@ def status(
     paths = of(ctx).paths
     path = paths.socket("node")
     if not follow:
-        _print(_with_access(call(path, "status"), paths), as_json=as_json)
+        _print(_with_access(ask_node(ctx, "status"), paths), as_json=as_json)
         return
     try:
-        for state in watch(path):
-            _print(_with_access(state, paths), as_json=as_json)
+        with node_meant(of(ctx)):
+            for state in watch(path):
+                _print(_with_access(state, paths), as_json=as_json)
     except KeyboardInterrupt:
         raise SystemExit(0) from None
 
@@ -70,7 +72,7 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{state['cluster']}[/] seen from [bold]{state['me']}[/]")
     for sentence in state["alarms"]:
-        console.print(f"[bold red]alarm[/]  {escape(sentence)}")
+        console.print(f"[bold red]alarm[/]  {escape(localised(sentence))}")
     for sentence in state["risks"]:
         console.print(f"[yellow]risk[/]   {escape(sentence)}")
     console.print(_nodes_table(state))
@@ -83,9 +85,10 @@ def _print(state: dict[str, Any], *, as_json: bool) -> None:
     for name, target in state.get("ping", {}).items():
         console.print(_ping_line(name, target))
     for name, service in state["services"].items():
-        console.print(f"[bold]{name}[/]: {escape(service['reason'])} {escape(service['remedy'])}".rstrip())
+        console.print(f"[bold]{name}[/]: {escape(localised(service['reason']))} {escape(service['remedy'])}".rstrip())
     for event in state["history"][-5:]:
-        console.print(f"[dim]{event['at']}  {escape(event['what'])}[/]")
+        at = localised(event["at"], seconds=True)
+        console.print(f"[dim]{at}  {escape(localised(event['what']))}[/]")
 
 
 def _coloured(word: str) -> str:
@@ -126,7 +129,6 @@ def _services_table(state: dict[str, Any]) -> Any:
 
 
 def _mirrors_table(state: dict[str, Any]) -> Any:
-    from rich.markup import escape
 
     table = _table("mirror", "node", "role", "connection", "disk", "out of sync", "notes")
     for name, sides in state["mirrors"].items():
@@ -138,9 +140,18 @@ def _mirrors_table(state: dict[str, Any]) -> Any:
                 _coloured(side["connection"]),
                 _coloured(side["disk"]),
                 units.format_bytes(side["out_of_sync_bytes"]),
-                escape(side.get("problem", "")),
+                _note(side),
             )
     return table
+
+
+def _note(side: dict[str, Any]) -> str:
+    """One word for a narrow column; the sentence is among the alarms."""
+    if side.get("split_brain"):
+        return "[red]split brain[/]"
+    if side.get("io_suspended"):
+        return "[red]I/O held[/]"
+    return "[yellow]see alarm[/]" if side.get("problem") else ""
 
 
 def _witness_line(witness: dict[str, Any]) -> str:
@@ -165,7 +176,7 @@ def _ping_line(name: str, target: dict[str, Any]) -> str:
 
 def leave(ctx: typer.Context) -> None:
     """Hand over what runs here, mark this copy as no longer current, say goodbye: before a shutdown of this server."""
-    typer.echo(call(of(ctx).paths.socket("node"), "leave", timeout_s=120)["what"])
+    typer.echo(ask_node(ctx, "leave", timeout_s=120)["what"])
 
 
 def force(
@@ -175,15 +186,14 @@ def force(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Start a service here although this copy may be stale: the other server is gone and will not come back."""
-    socket = of(ctx).paths.socket("node")
     try:
-        call(socket, "force_check", service=service)
+        ask_node(ctx, "force_check", service=service)
     except Refused as error:
         if error.error == "RunsWell":  # a daemon of an earlier version does not know the question
             raise
     if not yes:
         typer.confirm(f"Changes that only the other server has will be given up. Start {service} here?", abort=True)
-    typer.echo(call(socket, "force", service=service)["what"])
+    typer.echo(ask_node(ctx, "force", service=service)["what"])
 
 
 def fence(
@@ -197,4 +207,4 @@ def fence(
     if not yes:
         question = f"Is {node} off, and does it stay off?" if by_hand else f"Switch {node} off, whatever it is doing?"
         typer.confirm(question, abort=True)
-    typer.echo(call(of(ctx).paths.socket("node"), "fence", node=node, by_hand=by_hand)["what"])
+    typer.echo(ask_node(ctx, "fence", node=node, by_hand=by_hand)["what"])

@@ -10,6 +10,7 @@ from relevo.base.control import call
 from relevo.base.units import format_bytes, format_duration_ms
 from relevo.cli import drbdadm, mirror_conf, mirror_resolve, mirror_saved
 from relevo.cli.context import of, print_json
+from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
 from relevo.config.site import find_site
 from relevo.mirror.bitmap import BLOCK_BYTES
@@ -69,7 +70,7 @@ def status(
     if as_json:
         print_json(found)
         return
-    typer.echo(_sentence(found, decided_here=not context.paths.config.exists()))
+    typer.echo(localised(_sentence(found, decided_here=not context.paths.config.exists())))
 
 
 def _sentence(found: dict[str, Any], *, decided_here: bool = False) -> str:

@@ -11,6 +11,7 @@ from relevo.base.control import call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.cli.context import of
+from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
 from relevo.config.site import find_site
 from relevo.mirror.bitmap import BLOCK_BYTES
@@ -53,7 +54,7 @@ def resolve(
         raise RelevoError(f"There is no node {keep!r}.", f"Known: {', '.join(nodes)}.")
     socket = context.paths.socket("node")
     told = call(socket, "resolve_preview", mirror=name, keep=keep)
-    typer.echo(cost(told, str(store(context.paths.state, name))))
+    typer.echo(localised(cost(told, str(store(context.paths.state, name)))))
     if dry_run:
         typer.echo("Nothing was done (--dry-run).")
         return

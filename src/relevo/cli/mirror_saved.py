@@ -10,6 +10,7 @@ import typer
 
 from relevo.base.units import format_bytes
 from relevo.cli.context import of, print_json
+from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
 from relevo.config.site import find_site
 
@@ -40,7 +41,9 @@ def show(
     for copy in copies:
         index = copy.index
         what = {"blocks": "changed blocks", "image": "image", "lvm": f"snapshot {index.image}"}[index.kind]
-        typer.echo(f"{copy.name}  {index.reason}  {what}  {format_bytes(index.saved_bytes)}  {index.saved_at}")
+        typer.echo(
+            f"{copy.name}  {index.reason}  {what}  {format_bytes(index.saved_bytes)}  {localised(index.saved_at)}"
+        )
     if not copies:
         typer.echo(f"Nothing has been saved of mirror {name} here.")
 

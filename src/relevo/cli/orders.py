@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from relevo.base import units
-from relevo.base.control import call
 from relevo.base.errors import RelevoError
-from relevo.cli.context import EXIT_FAILED, of, print_json
+from relevo.cli.context import EXIT_FAILED, ask_node, of, print_json
+from relevo.cli.local_time import localised
 
 _Service = Annotated[str, typer.Argument(help="The service.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, step by step.")]
@@ -29,24 +29,26 @@ class Switch(enum.StrEnum):
 
 
 def _say(ctx: typer.Context, request: str, **arguments: Any) -> None:
-    answer = call(of(ctx).paths.socket("node"), request, **arguments)
+    answer = ask_node(ctx, request, **arguments)
     if not arguments.get("dry_run"):
-        typer.echo(answer["what"])
+        typer.echo(localised(answer["what"]))
         return
     if answer["refused"]:
-        typer.echo(f"This would be refused: {answer['what']}")
-    _print_steps(answer["steps"])
+        typer.echo(f"This would be refused: {localised(answer['what'])}")
+    for line in step_lines(answer["steps"]):
+        typer.echo(line)
     for service, node in answer["after"].items():
         typer.echo(f"{service} would then run {'on ' + node if node else 'nowhere'}.")
     if answer["refused"]:
         raise SystemExit(EXIT_FAILED)
 
 
-def _print_steps(steps: list[dict[str, Any]], indent: str = "") -> None:
-    if not steps:
-        typer.echo(f"{indent}Nothing would be started or stopped.")
-    for number, step in enumerate(steps, 1):
-        typer.echo(f"{indent}{number:3}. {step['node']}: {step['action']} {step['resource']} of {step['service']}")
+def step_lines(steps: list[dict[str, Any]], indent: str = "") -> list[str]:
+    """What would be started and stopped, in order."""
+    return [
+        f"{indent}{number:3}. {step['node']}: {step['action']} {step['resource']} of {step['service']}"
+        for number, step in enumerate(steps, 1)
+    ] or [f"{indent}Nothing would be started or stopped."]
 
 
 def standby(
@@ -126,7 +128,7 @@ def rebalance(
     ctx: typer.Context, *, apply: Annotated[bool, typer.Option("--apply", help="Make the move.")] = False
 ) -> None:
     """Propose a move by how busy each server is (pressure stall information of the last minute)."""
-    told = call(of(ctx).paths.socket("node"), "rebalance", apply=apply)
+    told = ask_node(ctx, "rebalance", apply=apply)
     typer.echo(told["what"])
     if told["service"] and not told["done"]:
         typer.echo(f"To make it so: relevo rebalance --apply, or relevo move {told['service']} {told['node']}.")
@@ -147,21 +149,37 @@ def explain(
 ) -> None:
     """Say why a service is where it is, why not elsewhere, and what would happen if a server died now."""
     service = _the_service(ctx) if service is None else service
-    told = call(of(ctx).paths.socket("node"), "explain", service=service)
+    told = ask_node(ctx, "explain", service=service)
     if as_json:
         print_json(told)
         return
-    typer.echo(f"{service} runs {'on ' + told['node'] if told['node'] else 'nowhere'}. {told['reason']}")
+    for line in explanation(service, told):
+        typer.echo(localised(line))
+
+
+def explanation(service: str, told: dict[str, Any]) -> list[str]:
+    """The answer to `explain` in lines."""
+    runs = f"{service} runs on {told['node']}" if told["node"] else f"{service} runs nowhere"
+    lines = [_without_saying_twice(runs, told["node"], told["reason"])]
     if told["remedy"]:
-        typer.echo(told["remedy"])
-    for node, why in told["elsewhere"].items():
-        typer.echo(f"{node}: {why}")
+        lines.append(told["remedy"])
+    lines += [f"{node}: {why}" for node, why in told["elsewhere"].items()]
     for name, target in told["ping"].items():
         words = ", ".join(f"{word} by {node}" for node, word in target["nodes"].items())
-        typer.echo(f"Ping target {name} ({', '.join(target['addresses'])}): {words}. It has no vote, as a witness has.")
+        lines.append(
+            f"Ping target {name} ({', '.join(target['addresses'])}): {words}. It has no vote, as a witness has."
+        )
     for node, then in told["if_dies"].items():
         where = f"it would run on {then['node']}" if then["node"] else "it would run nowhere"
         fenced = f" after {' and '.join(then['fenced'])} was fenced" if then["fenced"] else ""
-        typer.echo(f"If {node} died now, {where}{fenced}. {then['reason']} {then['remedy']}".rstrip())
-        if then["steps"]:
-            _print_steps(then["steps"], indent="  ")
+        said = _without_saying_twice(f"If {node} died now, {where}{fenced}", then["node"], then["reason"])
+        remedy = "" if then["remedy"] == told["remedy"] else then["remedy"]
+        lines.append(f"{said} {remedy}".rstrip())
+        lines += step_lines(then["steps"], indent="  ") if then["steps"] else []
+    return lines
+
+
+def _without_saying_twice(begin: str, node: str | None, reason: str) -> str:
+    """The reason behind its beginning, without what both say: that the service runs on the node."""
+    said = f"It runs on {node}"
+    return f"{begin}{reason.removeprefix(said)}" if node and reason.startswith(said) else f"{begin}. {reason}"

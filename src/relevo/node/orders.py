@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable
 
@@ -187,15 +188,16 @@ class Orders:
             raise BadTime(
                 "A ban lasts between 1 s and 366 d.", "Leave --for out for one that lasts until it is cleared."
             )
+        until_s = int(time.time()) + for_s if for_s else 0
         record = records.with_ban(
             self._brain.record,
             service,
             node,
-            int(time.time()) + for_s if for_s else 0,
+            until_s,
             by=self._me,
             epoch=self._brain.highest_epoch(),
         )
-        end = f"for {for_s} s, or until" if for_s else "until"
+        end = f"until {dt.datetime.fromtimestamp(until_s, tz=dt.UTC):%Y-%m-%d %H:%M} UTC, or" if for_s else "until"
         what = f"{service} is banned from {node} {end} `relevo clear {service}`."
         return self._order(request, record, what, f"relevo ban {service} {node}")
 
