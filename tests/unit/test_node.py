@@ -148,6 +148,18 @@ def _brain(etc: pathlib.Path, history: History | None = None) -> Brain:
     )
 
 
+@pytest.mark.parametrize("damage", [b"{torn", b'{"standby": 7}'])
+def test_a_damaged_record_is_put_aside_and_people_are_told(etc: pathlib.Path, damage: bytes) -> None:
+    folder = etc / "state" / "node"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_bytes(damage)
+    history = History()
+    assert _brain(etc, history).record == Record()
+    assert (folder / "record.damaged").read_bytes() == damage
+    (event,) = history.events()
+    assert "record.json is damaged" in event["what"]
+
+
 def test_a_node_that_hears_nothing_decides_nothing_and_says_so(etc: pathlib.Path) -> None:
     brain = _brain(etc)
     plan = asyncio.run(brain.think(1000, None, {"r0": None}, {}))

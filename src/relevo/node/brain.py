@@ -111,7 +111,7 @@ def _stored_record(store: Store) -> Record:
     try:
         return decode_record(told)
     except BadFacts as error:
-        _log.error("damaged_record", why=str(error))
+        store.put_aside("record", str(error))
         return Record()
 
 
@@ -162,6 +162,8 @@ class Brain:
         self.original: Original | None = None
         self._wishes = Wishes(number=time.time_ns() // 1_000_000)  # no word of an earlier run may pass for one of this
         self._unstored: State | None = None
+        for sentence in store.damaged:
+            history.add(f"{sentence} What people had decided is taken over from the other server.")
         self._changed = changed
         self._obeyed: list[Event] = []
         self._seen: Snapshot | None = None
