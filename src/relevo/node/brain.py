@@ -211,15 +211,7 @@ class Brain:
             mirrors: the status of each mirror's daemon; None when it does not answer.
             services: what the executor knows of this node's services.
         """
-        self._busy = self._pressure.look()
-        self._reach = self._pinger.words()
-        self._unread = self._file.look()
-        before = self._mirrors
-        self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
-        self._suspect_peers_of_lost_links(before)
-        peers = self._with_original(self._peers.views(heartbeat), heartbeat)
-        self._fencer.look(peers)
-        self._shared = in_common(self.record, peers.values(), self._shared)
+        peers = self._look_around(heartbeat, mirrors)
         initdead_passed = heartbeat is not None and bool(heartbeat["initdead_passed"])
         unstored = self._unstored
         if unstored is not None and await self._stored(unstored):
@@ -250,6 +242,19 @@ class Brain:
         self._resolve(services)
         self._tell()
         return self.plan
+
+    def _look_around(self, heartbeat: Message | None, mirrors: dict[str, Message | None]) -> dict[str, NodeView]:
+        """Take in what the other daemons say; the peers as they are known now."""
+        self._busy = self._pressure.look()
+        self._reach = self._pinger.words()
+        self._unread = self._file.look()
+        before = self._mirrors
+        self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
+        self._suspect_peers_of_lost_links(before)
+        peers = self._with_original(self._peers.views(heartbeat), heartbeat)
+        self._fencer.look(peers)
+        self._shared = in_common(self.record, peers.values(), self._shared)
+        return peers
 
     def _with_original(self, peers: dict[str, NodeView], heartbeat: Message | None) -> dict[str, NodeView]:
         """The peers, an original Heartbeat among them as if it told what it runs."""

@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import structlog
 
+from relevo.agents.base import Agent
 from relevo.agents.build import build
 from relevo.agents.ledger import LEDGER, Ledger
 from relevo.base.bootid import boot_id
 from relevo.base.control import ControlServer, Message
 from relevo.base.paths import Paths
 from relevo.base.sole import sole
-from relevo.config.model import Config
+from relevo.config.model import Config, Service
 from relevo.device.held import Pause
 from relevo.manager.executor import Executor
 from relevo.manager.model import Failure, ServiceFacts, ServiceState
@@ -97,16 +98,12 @@ class Daemon:
             for name in config.nodes[me].disks
         }
         hosted = {name: config.services[name] for name, where in views.hosts(config).items() if me in where}
-        agents = {
-            name: {resource.id: build(resource, config, paths) for resource in service.resources}
-            for name, service in hosted.items()
-        }
         # In the run folder: the clock of the failures begins anew with each boot, as that folder does.
         self._counts = Store(paths.run / "node")
         self._ledger = Ledger(paths.run / "node" / "tools")
         self._counted = self._counts.load("failures", Failures, {})
         self._services = tuple(hosted)
-        self._executor = Executor(hosted, agents, now_ms, self._changed.set, self._counted)
+        self._executor = Executor(hosted, _agents(config, paths, hosted), now_ms, self._changed.set, self._counted)
         self._services_of = {
             mirror: [name for name, service in hosted.items() if mirror in mirrors_of(service)]
             for mirror in self._mirrors
@@ -131,9 +128,15 @@ class Daemon:
             pinger=self._pinger,
             changed=self._changed.set,
         )
+        self._cleaned = self._brain.record.cleaned
+        self._certificates = Certificates(config, self._changed.set)
+        self._alerts = Alerts(config, me, Store(paths.state / "node"), self._history, self._changed.set)
+        self._control = self._control_server(paths)
+
+    def _control_server(self, paths: Paths) -> ControlServer:
         requests = Requests(
-            config=config,
-            me=me,
+            config=self._config,
+            me=self._me,
             paths=paths,
             brain=self._brain,
             executor=self._executor,
@@ -142,11 +145,10 @@ class Daemon:
             changed=self._changed.set,
             told=self._told,
         )
-        orders = Orders(config=config, me=me, brain=self._brain, history=self._history, changed=self._changed.set)
-        self._cleaned = self._brain.record.cleaned
-        self._certificates = Certificates(config, self._changed.set)
-        self._alerts = Alerts(config, me, Store(paths.state / "node"), self._history, self._changed.set)
-        self._control = ControlServer(
+        orders = Orders(
+            config=self._config, me=self._me, brain=self._brain, history=self._history, changed=self._changed.set
+        )
+        return ControlServer(
             paths.socket("node"),
             {"status": self._status, **requests.handlers(), **orders.handlers(), **self._alerts.handlers()},
             {"watch": self._watch},
@@ -269,3 +271,11 @@ class Daemon:
                 yield state
             async with self._told:
                 await self._told.wait()
+
+
+def _agents(config: Config, paths: Paths, hosted: Mapping[str, Service]) -> dict[str, dict[str, Agent]]:
+    """Service -> id of the resource -> its agent."""
+    return {
+        name: {resource.id: build(resource, config, paths) for resource in service.resources}
+        for name, service in hosted.items()
+    }
