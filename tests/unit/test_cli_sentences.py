@@ -20,6 +20,7 @@ NOWHERE = "{tmp}/nope"
             1,
             ["There is no lab in {tmp}/nope. Start one: relevo lab up --dir"],
         ),
+        (["lab", "boot", "--dir", NOWHERE, "nodo1"], 1, ["Start one: relevo lab up --dir {tmp}/nope."]),
         (["lab", "logs", "--dir", NOWHERE, "nodo1"], 1, ["There is no lab in {tmp}/nope."]),
         (["heartbeat", "dump", "--file", NOWHERE], 1, ["{tmp}/nope cannot be read (No such file or directory)."]),
         (["check", "--drbd", NOWHERE], 1, ["{tmp}/nope: There is no such file."]),
@@ -38,3 +39,11 @@ def test_a_place_that_is_not_there(tmp_path: pathlib.Path, words: list[str], sta
     assert len(done.stderr.splitlines()) <= 2, "a sentence, and for check the count"
     for part in said:
         assert part.replace("{tmp}", tmp) in done.stderr
+
+
+def test_the_help_keeps_the_daemons_apart_from_the_orders() -> None:
+    done = subprocess.run([sys.executable, "-m", "relevo", "--help"], capture_output=True, text=True, check=True)
+    orders, daemons = done.stdout.split("Daemons (started by systemd")
+    assert "Every day" in orders
+    first = {line.split()[1] for line in daemons.splitlines() if line.startswith("│") and line[2:3].strip()}
+    assert first == {"heartbeat", "node", "witness", "files"}

@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.lab import compare
+from relevo.lab.errors import MachineOff
+from relevo.lab.folder import DEFAULT_DIR, LabFolder
+from relevo.lab.lab import Lab
 from relevo.lab.poll import Poll, longest_gap_s, read_polls
 from relevo.lab.verify import Verdict, Wanted, verify
 
@@ -86,3 +89,9 @@ def test_verify_names_what_is_lost_and_what_is_corrupt() -> None:
     assert verdict.lost == ["away (404)"]
     assert verdict.corrupt == ["folder/with blank"]
     assert verdict.files == 2
+
+
+def test_remedies_name_the_folder_of_a_lab_that_is_not_the_usual_one(tmp_path: pathlib.Path) -> None:
+    assert LabFolder(DEFAULT_DIR).order("down") == "relevo lab down"
+    with pytest.raises(MachineOff, match=f"relevo lab boot nodo1 --dir {tmp_path}"):
+        Lab(tmp_path).machine("nodo1").power()

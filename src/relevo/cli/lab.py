@@ -74,7 +74,9 @@ def up(
     lab = _lab(folder, options)
     lab.up(wait=wait, service=service)
     waited = "The service answers at http://192.168.0.29/ and both disks are up to date." if wait and service else ""
-    _say(f"The lab in {lab.dir} is up. {waited}".strip(), lab.status(), as_json=as_json)
+    folder_told = "" if lab.dir == DEFAULT_DIR else f" --dir {lab.dir}"
+    more = f"Ask it: relevo lab run{folder_told} nodo1 -- relevo status. End it: {lab.folder.order('down')}"
+    _say(" ".join(f"The lab in {lab.dir} is up. {waited} {more}".split()), lab.status(), as_json=as_json)
 
 
 @app.command()

@@ -17,42 +17,50 @@ _DEFAULT = Paths()
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells use it."""
 
-COMMANDS = {
-    "check": "check:check",
-    "import": "import_ha:import_ha",
-    "status": "cluster:status",
-    "standby": "orders:standby",
-    "online": "orders:online",
-    "move": "orders:move",
-    "ban": "orders:ban",
-    "clear": "orders:clear",
-    "maintenance": "orders:maintenance",
-    "explain": "orders:explain",
-    "rebalance": "orders:rebalance",
-    "history": "history:history",
-    "leave": "cluster:leave",
-    "force": "cluster:force",
-    "fence": "cluster:fence",
-    "cleanup": "orders:cleanup",
-    "put": "transfer:put",
-    "get": "transfer:get",
-    "demo": "demo:demo",
-    "heartbeat": "daemons:heartbeat",
-    "node": "daemons:node",
-    "witness": "daemons:witness",
-    "files": "daemons:files",
-    "user": "accounts:user",
-    "group": "accounts:group",
-    "share": "accounts:share",
-    "audit": "accounts:audit",
-    "mirror": "mirror:app",
-    "volume": "volume:app",
-    "alerts": "alerts:app",
-    "ocf": "ocf:app",
-    "units": "units:app",
-    "lab": "lab:app",
+PANELS = {
+    "Every day": {
+        "status": "cluster:status",
+        "explain": "orders:explain",
+        "history": "history:history",
+        "standby": "orders:standby",
+        "online": "orders:online",
+        "move": "orders:move",
+        "ban": "orders:ban",
+        "clear": "orders:clear",
+        "maintenance": "orders:maintenance",
+        "rebalance": "orders:rebalance",
+        "leave": "cluster:leave",
+        "force": "cluster:force",
+        "fence": "cluster:fence",
+        "cleanup": "orders:cleanup",
+    },
+    "Mirrors": {"mirror": "mirror:app", "volume": "volume:app"},
+    "Files and who may have them": {
+        "put": "transfer:put",
+        "get": "transfer:get",
+        "user": "accounts:user",
+        "group": "accounts:group",
+        "share": "accounts:share",
+        "audit": "accounts:audit",
+    },
+    "Setting up": {
+        "check": "check:check",
+        "import": "import_ha:import_ha",
+        "alerts": "alerts:app",
+        "units": "units:app",
+        "ocf": "ocf:app",
+    },
+    "Trying it on one machine": {"demo": "demo:demo", "lab": "lab:app"},
+    "Daemons (started by systemd)": {
+        "heartbeat": "daemons:heartbeat",
+        "node": "daemons:node",
+        "witness": "daemons:witness",
+        "files": "daemons:files",
+    },
 }
-"""Command -> module and what it has there: a function, or the Typer of its own commands. In the order of the help."""
+"""Part of the help -> command -> module and what it has there: a function, or the Typer of its own commands."""
+COMMANDS = {name: place for commands in PANELS.values() for name, place in commands.items()}
+_PANEL_OF = {name: panel for panel, commands in PANELS.items() for name in commands}
 
 
 class _Lazy(TyperGroup):
@@ -81,6 +89,7 @@ class _Lazy(TyperGroup):
             single.command(cmd_name)(found)
             made = typer.main.get_command(single)
         made.name = cmd_name
+        made.rich_help_panel = _PANEL_OF[cmd_name]
         return made
 
 

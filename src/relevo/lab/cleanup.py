@@ -68,7 +68,9 @@ def clean(folder: LabFolder, machines: Iterable[Machine]) -> None:
         what = [f"process {found.pid}" for found in marked(folder.path)]
         what += [f"mount {point}" for point in _mounted_below(folder.path)]
         what += [f"/dev/loop{loop.number}" for loop in _loops(folder)]
-        raise LabFailed(f"Of the lab in {folder.path} is left: {', '.join(what)}.", "Try relevo lab down again.")
+        raise LabFailed(
+            f"Of the lab in {folder.path} is left: {', '.join(what)}.", f"Try {folder.order('down')} again."
+        )
 
 
 def _end_processes(folder: LabFolder) -> None:

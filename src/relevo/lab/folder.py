@@ -92,8 +92,15 @@ class LabFolder:
         try:
             return msgspec.json.decode((self.path / "lab.json").read_bytes(), type=Options)
         except (FileNotFoundError, msgspec.ValidationError) as error:
-            where = "" if self.path == DEFAULT_DIR else f" --dir {self.path}"
-            raise LabNotRunning(f"There is no lab in {self.path}.", f"Start one: relevo lab up{where}.") from error
+            raise self.not_there() from error
+
+    def order(self, words: str) -> str:
+        """A command for this lab as it has to be typed, with its folder where that is not the usual one."""
+        return f"relevo lab {words}" + ("" if self.path == DEFAULT_DIR else f" --dir {self.path}")
+
+    def not_there(self) -> LabNotRunning:
+        """The error that there is no lab."""
+        return LabNotRunning(f"There is no lab in {self.path}.", f"Start one: {self.order('up')}.")
 
     def save(self, name: str, value: object) -> None:
         """Replace a small JSON file."""
@@ -150,10 +157,11 @@ class LabFolder:
         try:
             done = subprocess.run(argv, capture_output=True, timeout=SPAWN_LIMIT_S, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired as error:
-            raise LabFailed(f"{module} is not ready after {SPAWN_LIMIT_S:.0f} s.", "relevo lab down") from error
+            raise LabFailed(f"{module} is not ready after {SPAWN_LIMIT_S:.0f} s.", self.order("down")) from error
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise LabFailed(f"{module} did not start: {said[-1] if said else 'it said nothing'}", "relevo lab down")
+            why = said[-1] if said else "it said nothing"
+            raise LabFailed(f"{module} did not start: {why}", self.order("down"))
 
     def ask(self, socket: pathlib.Path, do: str, *, timeout_s: float = 30.0, **arguments: object) -> Message:
         """Ask a process of the lab at its control socket, whose path may be longer than sockets allow.
@@ -165,7 +173,7 @@ class LabFolder:
         try:
             fd = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise LabNotRunning(f"{socket.parent} is not there.", "Start the lab: relevo lab up.") from error
+            raise LabNotRunning(f"{socket.parent} is not there.", f"Start the lab: {self.order('up')}.") from error
         try:
             short = pathlib.Path(f"/proc/self/fd/{fd}/{socket.name}")
             return call(short, do, timeout_s=timeout_s, **arguments)

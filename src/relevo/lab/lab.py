@@ -12,7 +12,7 @@ import msgspec
 
 from relevo.base.control import Message
 from relevo.lab import cleanup, service
-from relevo.lab.errors import CommandFailed, LabFailed, LabNotRunning, LabRunning, MachineOff
+from relevo.lab.errors import CommandFailed, LabFailed, LabRunning, MachineOff
 from relevo.lab.expose import HOST
 from relevo.lab.folder import LabFolder
 from relevo.lab.machine import Machine, read_log
@@ -97,7 +97,9 @@ class Lab:
         wanted = tuple(SERVICE_UNITS if service else units)
         with self.folder.lock():
             if self.folder.exists:
-                raise LabRunning(f"The lab in {self.dir} is up already.", "Take it down first: relevo lab down.")
+                raise LabRunning(
+                    f"The lab in {self.dir} is up already.", f"Take it down first: {self.folder.order('down')}."
+                )
             self.folder.check()
             cleanup.clean(self.folder, self._machines.values())
             try:
@@ -279,7 +281,7 @@ class Lab:
 
     def _changing(self) -> Any:
         if not self.folder.exists:
-            raise LabNotRunning(f"There is no lab in {self.dir}.", "Start one: relevo lab up.")
+            raise self.folder.not_there()
         return self.folder.lock()
 
     # Units.
@@ -370,7 +372,7 @@ class Lab:
             raise CommandFailed(
                 f"`{' '.join(argv)}` failed in {node} with status {process.returncode}: "
                 f"{said[-1] if said else 'it said nothing'}",
-                f"relevo lab logs {node}",
+                self.folder.order(f"logs {node}"),
             )
         return subprocess.CompletedProcess(list(argv), process.returncode, out or b"", err or b"")
 
@@ -408,7 +410,9 @@ class Lab:
                 running.wait_gone(1.0)
             client = self.machine("client").process
             if client is None:
-                raise MachineOff("The client is off, and connections go out from there.", "relevo lab boot client")
+                raise MachineOff(
+                    "The client is off, and connections go out from there.", self.folder.order("boot client")
+                )
             self.folder.spawn("relevo.lab.expose", str(self.dir), str(port), str(client.pid), str(client.start))
             taken = self.folder.load("expose.json", {})["port"]
         return f"http://{HOST}:{taken}"

@@ -66,7 +66,7 @@ class Machine:
         """
         process = self.process
         if process is None:
-            raise MachineOff(f"{self.name} is off.", f"Switch it on: relevo lab boot {self.name}.")
+            raise MachineOff(f"{self.name} is off.", f"Switch it on: {self._lab.order(f'boot {self.name}')}.")
         return process
 
     # Making it.
@@ -205,7 +205,7 @@ class Machine:
             process.send(signal.SIGTERM)
         if not process.wait_gone(STOP_LIMIT_S):
             raise LabFailed(
-                f"{self.name} has not powered off after {STOP_LIMIT_S:.0f} s.", f"relevo lab crash {self.name}"
+                f"{self.name} has not powered off after {STOP_LIMIT_S:.0f} s.", self._lab.order(f"crash {self.name}")
             )
         self._await_end([])
 
@@ -244,12 +244,13 @@ class Machine:
             fusectl.abort(connections + self._left_connections())
             if not wait_until(lambda: not self._left(), GONE_LIMIT_S):
                 left = ", ".join(str(found.pid) for found in self._left())
-                raise LabFailed(f"Processes of {self.name} do not end: {left}.", "relevo lab down")
+                raise LabFailed(f"Processes of {self.name} do not end: {left}.", self._lab.order("down"))
         if not wait_until(lambda: not self._devices(connections), ABORT_AFTER_S):
             for loop in loops.named(cluster_name(self._lab.name), self.name):
                 loops.detach(loop)
             if not wait_until(lambda: not self._devices(connections), GONE_LIMIT_S):
-                raise LabFailed(f"Devices of {self.name} do not end: {self._devices(connections)}.", "relevo lab down")
+                devices = self._devices(connections)
+                raise LabFailed(f"Devices of {self.name} do not end: {devices}.", self._lab.order("down"))
         self._forget()
         self._switch.unplug(self.name)
         if self.disk is not None:

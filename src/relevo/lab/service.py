@@ -36,11 +36,11 @@ def found(lab: Lab) -> None:
         if process.returncode:
             raise CommandFailed(
                 f"`{' '.join(create)}` failed in {name}: {said.decode(errors='replace').strip()}",
-                f"relevo lab logs {name}",
+                lab.folder.order(f"logs {name}"),
             )
         lab.unit(name, "mirror", "start")
     if not wait_until(lambda: _connected(lab), CONNECT_LIMIT_S, _STEP_S):
-        raise ServiceNotUp(f"The mirrors do not connect. {why(lab)}", "relevo lab logs nodo1")
+        raise ServiceNotUp(f"The mirrors do not connect. {why(lab)}", lab.folder.order("logs nodo1"))
     lab.run(SERVERS[0], ["relevo", "volume", "format", MIRROR, "--yes"], check=True)
 
 
@@ -78,7 +78,8 @@ def wait_until_up(lab: Lab, limit_s: float) -> None:
     end_s = time.monotonic() + limit_s
     while not (_up_to_date(lab) and answer(lab) == "200"):
         if time.monotonic() >= end_s:
-            raise ServiceNotUp(f"The service is not up after {limit_s:.0f} s. {why(lab)}", "relevo lab logs nodo1")
+            logs = lab.folder.order("logs nodo1")
+            raise ServiceNotUp(f"The service is not up after {limit_s:.0f} s. {why(lab)}", logs)
         time.sleep(_STEP_S)
 
 

@@ -58,7 +58,9 @@ class Switch:
     def _keeper(self) -> Process:
         keeper = self._folder.process(_RECORD)
         if keeper is None:
-            raise LabFailed("The lab's network is gone: its process was killed.", "relevo lab down, then up again.")
+            raise LabFailed(
+                "The lab's network is gone: its process was killed.", f"{self._folder.order('down')}, then up again."
+            )
         return keeper
 
     def plug_in(self, machine: str, process: Process) -> None:
