@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -18,11 +19,47 @@ import msgspec
 import pytest
 
 from files_bench import Bench, bench, until
-from relevo.files.client import GaveUp, Observer, ServerRefused, get_file, put_file, put_tree
+from relevo.cli.transfer import Counted
+from relevo.files.client import GaveUp, Observer, ServerRefused, Stored, get_file, put_file, put_tree
 from relevo.files.daemon import listen
 from relevo.files.entries import names_in
 
 LARGE = 40 << 20
+
+
+@pytest.mark.parametrize(("order", "said"), [("put", "nothing has been stored yet"), ("get", "goes on where it was")])
+def test_an_interrupted_transfer_says_what_is_there_and_how_to_go_on(
+    tmp_path: pathlib.Path, order: str, said: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 100)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/file"
+    words = [str(file), url] if order == "put" else [url, str(tmp_path / "back")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "relevo", order, *words], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "trying again" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert said in rest
+    assert len(rest.splitlines()) == 1
+
+
+def test_what_was_stored_before_an_interruption_is_counted() -> None:
+    heard: list[str] = []
+
+    class Inner(Observer):
+        def stored(self, source: pathlib.Path | str, result: Stored) -> None:
+            heard.append(str(source))
+
+    counted = Counted(Inner())
+    for name in ("a", "b"):
+        counted.stored(name, Stored(path=f"/{name}", bytes=1024, sha256="", copies=2, retries=0))
+    assert heard == ["a", "b"]
+    assert "2 files are stored (2.0 KiB), and what was under way is not" in counted.interrupted()
 
 
 def test_a_transfer_that_does_not_begin_says_at_once_what_it_waits_for(tmp_path: pathlib.Path) -> None:

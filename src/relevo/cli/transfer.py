@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 import sys
 import time
@@ -119,6 +120,31 @@ class Bar(Observer):
         self._progress.update(self._task, note=f"trying again: {why}")
 
 
+class Counted(Observer):
+    """Passes on what it is told, and knows how much the server has acknowledged."""
+
+    def __init__(self, inner: Observer) -> None:
+        self._inner = inner
+        self.files = 0
+        self.bytes = 0
+        self.found, self.moved = inner.found, inner.moved  # type: ignore[method-assign]
+        self.retrying, self.failed = inner.retrying, inner.failed  # type: ignore[method-assign]
+
+    def stored(self, source: pathlib.Path | str, result: Stored) -> None:
+        """A file was acknowledged."""
+        self.files += 1
+        self.bytes += result.bytes
+        self._inner.stored(source, result)
+
+    def interrupted(self) -> str:
+        """What is there, and how to go on."""
+        again = "The same command begins again from the first file; what is there is replaced by the same."
+        if not self.files:
+            return f"Interrupted: nothing has been stored yet. {again}"
+        files = "1 file is" if self.files == 1 else f"{self.files} files are"
+        return f"Interrupted: {files} stored ({format_bytes(self.bytes)}), and what was under way is not. {again}"
+
+
 def _watching(url: str, limit_s: float, *, as_json: bool, quiet: bool) -> Observer:
     if as_json:
         return JsonLines()
@@ -145,12 +171,14 @@ def put(
     begun_s = time.monotonic()
     watching = _watching(url, limit_s, as_json=as_json, quiet=quiet)
     login = _login(user, password_file)
-    job = _put_all([pathlib.Path(source) for source in sources], url, limit_s, watching, login)
-    if isinstance(watching, Bar):
-        with watching:
+    counted = Counted(watching)
+    job = _put_all([pathlib.Path(source) for source in sources], url, limit_s, counted, login)
+    try:
+        with watching if isinstance(watching, Bar) else contextlib.nullcontext():
             report = asyncio.run(job)
-    else:
-        report = asyncio.run(job)
+    except KeyboardInterrupt:
+        typer.echo(f"relevo: {counted.interrupted()}", err=True)
+        raise
     took_s = time.monotonic() - begun_s
     if as_json:
         JsonLines.write({"event": "finished", **_summary(report), "seconds": round(took_s, 3)})
@@ -233,11 +261,12 @@ def get(
     limit_s = parse_duration_ms(give_up) / 1000
     watching = _watching(url, limit_s, as_json=as_json, quiet=quiet)
     job = _get_one(source, target, limit_s, watching, _login(user, password_file))
-    if isinstance(watching, Bar):
-        with watching:
+    try:
+        with watching if isinstance(watching, Bar) else contextlib.nullcontext():
             done = asyncio.run(job)
-    else:
-        done = asyncio.run(job)
+    except KeyboardInterrupt:
+        typer.echo(f"relevo: Interrupted: {target} is not there yet. The same command goes on where it was.", err=True)
+        raise
     if as_json:
         JsonLines.write({"event": "fetched", **msgspec.structs.asdict(done)})
     elif not quiet:
