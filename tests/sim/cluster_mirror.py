@@ -130,6 +130,17 @@ class Replica:
             self.notify()
         return True
 
+    def outdate_to_leave(self) -> bool:
+        """Whether the copy is marked Outdated, link or not."""
+        if self.role != "Secondary":
+            return False
+        if self.disk.state == "UpToDate":
+            self.disk.state = "Outdated"
+            self.notify()
+            if self.peer is not None:
+                self.peer.notify()
+        return True
+
     def new_generation(self) -> None:
         if self.disk.bitmap == 0:
             self.disk.bitmap = self.disk.current
@@ -289,7 +300,7 @@ class Pair:
             one.links += 1
             one.suspended = one.expired = False
         if target is None:
-            if "UpToDate" in {a.disk.state, b.disk.state}:
+            if "Inconsistent" not in {a.disk.state, b.disk.state}:
                 a.disk.state = b.disk.state = "UpToDate"
         else:
             assert isinstance(source, Replica)

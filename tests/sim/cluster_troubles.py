@@ -40,6 +40,31 @@ async def crashes(world: World, rng: random.Random) -> None:
                 node.order(standby=rng.random() < 0.5)
 
 
+async def leaves(world: World, rng: random.Random) -> None:
+    """Servers are switched off in order, one or both, at any moment; some lose their power, or their link, instead."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.5 * TROUBLE_S
+    while loop.time() < end:
+        await asyncio.sleep(rng.choice([0.05, 1.0, 3.0, 6.0]))
+        node = world.nodes[rng.choice(NODES)]
+        match rng.randrange(8):
+            case 0 | 1 | 2:
+                node.leave()
+            case 3:
+                for one in world.nodes.values():
+                    one.leave()
+                    await asyncio.sleep(rng.choice([0.0, 0.0, 0.5]))
+                await asyncio.sleep(rng.uniform(1.0, 10.0))
+            case 4:
+                node.crash()
+            case 5:
+                node.kill_mirror()
+            case 6 | 7:
+                await asyncio.sleep(rng.uniform(0.0, 8.0))
+                for one in world.nodes.values():
+                    one.boot()
+
+
 async def restarts(world: World, rng: random.Random) -> None:
     """An upgrade that does not end: every daemon is restarted, in order or not, and a server loses its power."""
     loop = asyncio.get_running_loop()
@@ -335,6 +360,9 @@ async def _repair(world: World) -> None:
         world.heal(link)
     for node in world.nodes.values():
         node.thaw()
+    while any(node.up and node.leaving for node in world.nodes.values()):
+        await _watched(world, 1.0)
+    for node in world.nodes.values():
         node.boot()
     await _watched(world, 5.0)
     for node in world.nodes.values():

@@ -26,6 +26,7 @@ from sim.cluster_troubles import (
     everything,
     hand_overs,
     just_rejoined,
+    leaves,
     orders,
     restarts,
     run_seed,
@@ -92,6 +93,19 @@ def test_a_goodbye_while_something_runs_is_caught(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("careful", ["ask", "fencing"])
 def test_whoever_asks_first_loses_nothing_when_the_cross_cable_breaks(careful: str) -> None:
     assert not catch(range(BATCH), cross_cable, strict=False, **{careful: True})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strict": True},
+        {"strict": False, "witness": True},
+        {"strict": False, "fencing": True},
+        {"strict": False, "ask": True, "two": True},
+    ],
+)
+def test_whoever_is_switched_off_in_order_leaves_nothing_behind(options: dict[str, bool]) -> None:
+    assert not catch(range(BATCH), leaves, **options)
 
 
 @pytest.mark.parametrize("batch", range(2))
