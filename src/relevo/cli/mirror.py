@@ -6,12 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from relevo.base.control import call
+from relevo.base.control import DaemonUnreachable, call
+from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes, format_duration_ms
 from relevo.cli import drbdadm, mirror_conf, mirror_resolve, mirror_saved
 from relevo.cli.context import of, print_json
+from relevo.cli.drbdadm.advice import advised
 from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
+from relevo.cli.node_runs import node_runs
 from relevo.config.site import find_site
 from relevo.mirror.bitmap import BLOCK_BYTES
 
@@ -66,7 +69,10 @@ def status(
     context = of(ctx)
     name = chosen(context, name)
     find_site(context.paths, context.node, name)
-    found = call(context.paths.socket(f"mirror-{name}"), "status")
+    try:
+        found = call(context.paths.socket(f"mirror-{name}"), "status")
+    except DaemonUnreachable as error:
+        raise RelevoError(advised(error, name, decided=node_runs(context))) from error
     if as_json:
         print_json(found)
         return

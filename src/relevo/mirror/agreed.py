@@ -172,7 +172,7 @@ class AgreedChanges:
         s = self._s
         error = self._wrong(source=command.peer)
         if error is None and command.peer and s.peer_role is Role.PRIMARY:
-            error = errors.PeerIsPrimary()
+            error = errors.GivenByThePrimary(everything=True)
         if error is None and not command.peer and s.peer_disk is not Disk.UP_TO_DATE:
             error = errors.PeerNotUpToDate(DISK_NAMES[s.peer_disk])
         if error is not None:
@@ -205,7 +205,7 @@ class AgreedChanges:
             self.verify.stop()
             self._done(command)
         else:
-            self._refuse(command, errors.NotNow(CONNECTION_NAMES[self._s.conn]))
+            self._refuse(command, errors.NoVerifyHere())
 
     def _pause(self, command: e.PauseResync) -> None:
         s = self._s
@@ -234,7 +234,7 @@ class AgreedChanges:
     def _repair(self, command: e.Command) -> None:
         error = self._wrong(source=True)
         if error is None and self._s.peer_role is Role.PRIMARY:
-            error = errors.PeerIsPrimary()
+            error = errors.GivenByThePrimary(everything=False)
         if error is not None:
             self._refuse(command, error)
             return

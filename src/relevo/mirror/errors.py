@@ -16,6 +16,25 @@ class PeerIsPrimary(MirrorRefused):
         super().__init__("The peer is Primary.", "Make it Secondary first.")
 
 
+class GivenByThePrimary(MirrorRefused):
+    """Data goes from a Primary to a Secondary, never back: the Primary's users have read its copy."""
+
+    def __init__(self, *, everything: bool) -> None:
+        remedy = (
+            "To fill the copy here from it: relevo mirror invalidate NAME."
+            if everything
+            else "To send it, on the other server: relevo mirror resync NAME."
+        )
+        super().__init__("The peer is Primary: blocks go from there to here, not over what its users see.", remedy)
+
+
+class NoVerifyHere(MirrorRefused):
+    """There is nothing to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("No verify that was begun here runs.", "One that the peer has begun is stopped there.")
+
+
 class DataNotUpToDate(MirrorRefused):
     """The copy here is not known to be the newest."""
 
@@ -185,8 +204,10 @@ class NotNow(MirrorRefused):
     """The connection is not in the state for it."""
 
     def __init__(self, connection: str) -> None:
+        alone = connection == "StandAlone"
         super().__init__(
-            f"That needs two connected copies at rest; the connection is {connection}.", "Wait for it and try again."
+            f"That needs two connected copies at rest; the connection is {connection}.",
+            "Connect them first: relevo mirror connect NAME." if alone else "Wait for it and try again.",
         )
 
 

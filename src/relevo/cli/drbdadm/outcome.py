@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -12,7 +13,10 @@ import typer
 from relevo.base.control import DaemonUnreachable, Message, Refused, call
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
+from relevo.cli.drbdadm.advice import advised
+from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import chosen as only_one
+from relevo.cli.node_runs import node_runs
 from relevo.config.errors import ConfigErrors
 from relevo.config.model import MirrorSite
 from relevo.config.site import NoDiskHere, NoSuchMirror, find_site, sites_here
@@ -112,15 +116,19 @@ def over(ctx: typer.Context, names: list[str] | None, action: Action) -> None:
 
 def _over(context: Context, names: list[str], action: Action, *, strict: bool) -> int:
     worst = 0
+    decided = functools.cache(lambda: node_runs(context))
     try:
         chosen = resolve(context, names if names or strict else [only_one(context, None)])
     except RelevoError as error:
-        return _tell("", error)
+        sys.stderr.write(f"relevo: {localised(str(error))}\n")
+        return exit_code(error)
     for site in chosen:
         try:
             code = int(action(site) or 0)
         except RelevoError as error:
-            code = _tell(site.mirror.name, error)
+            name = site.mirror.name
+            sys.stderr.write(f"relevo: {name}: {localised(advised(error, name, decided=decided()))}\n")
+            code = exit_code(error)
         except OSError as error:
             sys.stderr.write(f"relevo: {site.mirror.name}: {error}\n")
             code = Exit.FAILED
@@ -128,11 +136,6 @@ def _over(context: Context, names: list[str], action: Action, *, strict: bool) -
             return code
         worst = max(worst, code)
     return worst
-
-
-def _tell(name: str, error: RelevoError) -> int:
-    sys.stderr.write(f"relevo: {name}: {error}\n" if name else f"relevo: {error}\n")
-    return exit_code(error)
 
 
 def resolve(context: Context, names: list[str]) -> list[MirrorSite]:

@@ -9,7 +9,9 @@ import typer
 
 from relevo.base.control import DaemonUnreachable, Message
 from relevo.cli.context import Context, of
+from relevo.cli.drbdadm.advice import advised
 from relevo.cli.drbdadm.outcome import ALL, Exit, MaybeNames, ask, over
+from relevo.cli.node_runs import node_runs
 from relevo.config.model import MirrorSite
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.states import CONNECTION_NAMES, Connection
@@ -50,7 +52,8 @@ def _pair(ctx: typer.Context, names: list[str] | None, text: Callable[[Message],
             status = ask(context, site, "status")
         except DaemonUnreachable as error:
             typer.echo(UNCONFIGURED)
-            typer.echo(f"relevo: {site.mirror.name}: {error}", err=True)
+            name = site.mirror.name
+            typer.echo(f"relevo: {name}: {advised(error, name, decided=node_runs(context))}", err=True)
             return Exit.NOT_CONFIGURED
         typer.echo(text(status))
         return Exit.OK
@@ -171,7 +174,8 @@ def drbd_status(
         try:
             status = ask(context, site, "status")
         except DaemonUnreachable as error:
-            typer.echo(f"relevo: {site.mirror.name}: {error}", err=True)
+            name = site.mirror.name
+            typer.echo(f"relevo: {name}: {advised(error, name, decided=node_runs(context))}", err=True)
             return Exit.NOT_CONFIGURED
         typer.echo(status_text(site.mirror.name, status))
         return Exit.OK
