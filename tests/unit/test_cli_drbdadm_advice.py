@@ -9,6 +9,11 @@ from relevo.base.errors import RelevoError
 from relevo.cli.drbdadm.advice import advised
 from relevo.cli.drbdadm.meta import InUse
 from relevo.mirror import errors
+from relevo.mirror.auth import Authentication, WrongSecret
+from relevo.mirror.errors import named
+from relevo.mirror.handshake import UNRELATED
+from relevo.mirror.link import PEER_TOO_SMALL
+from relevo.mirror.packets import CHALLENGE_BYTES
 
 
 def told(error: RelevoError) -> Refused:
@@ -47,3 +52,17 @@ def test_what_is_found_here() -> None:
     silent = DaemonUnreachable("The daemon mirror-r0 does not answer.", "Is `relevo mirror run r0` running here?")
     assert advised(silent, "r0", decided=False).endswith("Start it: relevo mirror up r0.")
     assert advised(silent, "r0", decided=True).endswith("Start it: systemctl start relevo-mirror@r0.")
+
+
+@pytest.mark.parametrize("sentence", [PEER_TOO_SMALL, UNRELATED])
+def test_what_keeps_two_copies_apart_ends_with_the_way_back(sentence: str) -> None:
+    assert named(sentence, "r0").endswith("relevo mirror connect r0.")
+    assert "NAME" not in named(sentence, "r0")
+
+
+def test_a_wrong_secret_is_mended_where_either_configuration_has_it() -> None:
+    alone = Authentication("s", "sha1", b"x" * CHALLENGE_BYTES)
+    with pytest.raises(WrongSecret) as caught:
+        alone.verify(b"no")
+    assert "secrets.toml; shared-secret in a drbd.conf" in caught.value.remedy
+    assert "relevo mirror adjust r0" in named(caught.value.remedy, "r0")

@@ -7,7 +7,10 @@ import hmac
 from relevo.base.errors import RelevoError
 from relevo.mirror.packets import CHALLENGE_BYTES
 
-_REMEDY = "Write the same secret for this mirror into the secrets file of both servers."
+_REMEDY = (
+    "Write the same secret for this mirror on both servers (secrets.toml; shared-secret in a drbd.conf), then on each: "
+    "relevo mirror adjust NAME."
+)
 
 
 class WrongSecret(RelevoError):

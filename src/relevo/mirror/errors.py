@@ -5,6 +5,11 @@ from __future__ import annotations
 from relevo.base.errors import RelevoError
 
 
+def named(sentence: str, mirror: str) -> str:
+    """The sentence with the mirror's name in the commands that it advises: the cores do not know it."""
+    return sentence.replace(" NAME", f" {mirror}").replace("@NAME", f"@{mirror}")
+
+
 class MirrorRefused(RelevoError):
     """A command was refused; nothing has changed."""
 

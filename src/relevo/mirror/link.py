@@ -35,6 +35,10 @@ from relevo.mirror.vitality import Vitality
 if TYPE_CHECKING:
     from relevo.mirror.local_copy import LocalCopy
 
+PEER_TOO_SMALL = (
+    "The peer's disk is smaller than the mirror. Put in a larger one there (relevo mirror create NAME), then connect "
+    "again here: relevo mirror connect NAME."
+)
 OTHER_DATA = "The peer's copy is not the one that this Primary without a whole disk has used."
 _EARLY_LIMIT = 64
 _LIMITS = p.QueueLimits(BLOCK_BYTES, BLOCK_BYTES, 0, BLOCK_BYTES, 0, 1, 1, 0)
@@ -231,7 +235,7 @@ class Link:
         if s.size_agreed:
             small = size_option.too_small(s.size_sectors, s.settings.options, packet.user_sectors)
             if packet.disk_sectors < s.size_sectors or small:
-                self.refuse(small or "The peer's disk is smaller than the mirror.")
+                self.refuse(small or PEER_TOO_SMALL)
             else:
                 self.growth.at_connect(packet)
         else:

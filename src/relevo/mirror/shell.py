@@ -538,7 +538,7 @@ class Worker:
         fields = self._core_status()
         fields["split_brain_since"] = self._parted.since if fields["split_brain"] else ""
         problem = fields.get("problem") or self._problem or ("" if self._link.up else self._link.problem)
-        own: Message = {"device": self._device.path, "problem": problem}
+        own: Message = {"device": self._device.path, "problem": errors.named(str(problem), self._mirror.name)}
         own |= {"last_handler": self._errands.last_handler, "saved_copy": self._errands.saved}
         own["verify_schedule"] = self._verify.fields()
         return {"name": self._mirror.name, **fields, **own}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from relevo.base.control import DaemonUnreachable, Refused
 from relevo.base.errors import RelevoError
+from relevo.mirror.errors import named
 
 _MOVE = "A service uses it here. To have it on the other server first: relevo move SERVICE."
 _ALONE = (
@@ -39,4 +40,4 @@ def advised(error: RelevoError, mirror: str, *, decided: bool) -> str:
     remedy = (_DECIDED if decided else _BY_HAND).get(kind, error.remedy)
     if isinstance(error, DaemonUnreachable):
         remedy = "Start it: " + ("systemctl start relevo-mirror@NAME." if decided else "relevo mirror up NAME.")
-    return f"{error.what} {remedy.replace(' NAME', f' {mirror}').replace('@NAME', f'@{mirror}')}".strip()
+    return f"{error.what} {named(remedy, mirror)}".strip()
