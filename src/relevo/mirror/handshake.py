@@ -59,8 +59,8 @@ class Decision:
 
 SPLIT_BRAIN = "Both servers went on alone and changed their copies (split brain)."
 UNRELATED = (
-    "The two copies have nothing in common. To give one up, on its server: relevo mirror invalidate NAME. Then on both: "
-    "relevo mirror connect NAME."
+    "The two copies have nothing in common. To give one up, on its server: relevo mirror invalidate NAME. Then on "
+    "both: relevo mirror connect NAME."
 )
 NOT_A_SOURCE = "This copy should be the source of a resync, but it is Inconsistent."
 PRIMARY_TARGET = "This copy should be overwritten by the peer's newer one, but this server is Primary."
