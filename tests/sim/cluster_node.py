@@ -171,13 +171,16 @@ class SimNode:
             self.spawn(self._restart_heartbeat(self.membership))
 
     async def _restart_heartbeat(self, membership: Membership) -> None:
+        if self.membership is not membership:
+            return  # it is being restarted already
         if membership.may_say_goodbye:
             self._heartbeat(heartbeat_events.Leave(self.world.now_ms()))
             await asyncio.sleep(0.1)
-        self.membership = None
-        await asyncio.sleep(self.world.random.uniform(0.2, 1.5))
-        await self.thawed()
-        self.start_heartbeat()
+        if self.membership is membership:
+            self.membership = None
+            await asyncio.sleep(self.world.random.uniform(0.2, 1.5))
+            await self.thawed()
+            self.start_heartbeat()
 
     def _heartbeat_tick(self) -> None:
         if self.membership is not None and not self.frozen:
