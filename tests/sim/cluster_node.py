@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from relevo.manager.record import cleared, in_common, with_ban, with_forced, wit
 from relevo.node import views
 from relevo.node.reach import Watch
 from sim.cluster_agent import SimAgent
-from sim.cluster_config import APP_RESOURCES, LINKS, NODES, PING, PING_LOSS, RESOURCES, SERVICE, TARGET
+from sim.cluster_config import LINKS, NODES, PING, PING_LOSS, RESOURCES, SERVICE, TARGET
 from sim.cluster_fence import SimFencer
 from sim.cluster_mirror import Replica
 from sim.cluster_witness import Line
@@ -50,6 +51,7 @@ class SimNode:
         self.arbiter_state = arbiter_events.State()
         self.record = model.Record()
         self._shared: model.Record | None = None
+        self._busy: dict[str, str] = {}  # in the run folder
         self.running: set[str] = set()
         self.membership: Membership | None = None
         self.daemon: asyncio.Task[None] | None = None
@@ -65,7 +67,7 @@ class SimNode:
         self._fencer = SimFencer(self)
         self._told_by_witness: list[arbiter_events.Event] = []
         self._watch = Watch(world.config.ping, 0)
-        self.heard_ms = self.began_ms = 0  # the last answer of the ping target; when the daemon began
+        self.heard_ms = self.began_ms = 0  # last answer of the ping target; begin of the daemon
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -95,6 +97,7 @@ class SimNode:
         self.up = True
         self.boots += 1
         self.running = set()
+        self._busy = {}
         self.leaving = False
         self.start_heartbeat()
         self.spawn(self._start_mirror(self.world.random.uniform(0.1, 1.0)))
@@ -240,7 +243,10 @@ class SimNode:
             name: {part.id: SimAgent(self, part.id) for part in service.resources}
             for name, service in self.world.config.services.items()
         }
-        self.executor = Executor(self.world.config.services, agents, self.world.now_ms, self._changed.set)
+        services, now_ms, changed = self.world.config.services, self.world.now_ms, self._changed.set
+        self.executor = Executor(
+            services, agents, now_ms, changed, busy=self._busy, note=functools.partial(setattr, self, "_busy")
+        )
         self.plan = model.Plan()
         self._shared = None
         self._line = Line(self.world, self.name)
@@ -395,8 +401,7 @@ class SimNode:
             self._told_by_witness.append(event)
             self._changed.set()
 
-    def leave(self) -> None:
-        """`relevo leave`, and then the power goes: what `node/requests.py` does."""
+    def leave(self) -> None:  # as `node/requests.py`, and then the power goes
         if self.up and self.executor is not None and not self.frozen and not self.leaving:
             self.leaving = True
             self._changed.set()
@@ -413,7 +418,7 @@ class SimNode:
             self._changed.set()
             return
         if self.executor is not executor:
-            return  # the node daemon was killed meanwhile, and the order with it
+            return  # the node daemon was killed, and the order with it
         replica = self.replica
         if replica is not None:
             told = replica.facts()
@@ -493,8 +498,3 @@ class SimNode:
         """Everything of the service runs here."""
         replica = self.replica
         return self.up and replica is not None and replica.role == "Primary" and self.running >= set(RESOURCES)
-
-    @property
-    def serves_app(self) -> bool:
-        """Everything of the second service runs here."""
-        return self.up and self.running >= set(APP_RESOURCES)

@@ -292,7 +292,7 @@ class World:
     def _check_app(self, reasons: dict[str, list[str]]) -> None:
         if APP not in self.config.services:
             return
-        serving = [name for name, node in self.nodes.items() if node.serves_app]
+        serving = [name for name, node in self.nodes.items() if node.up and node.running >= set(APP_RESOURCES)]
         if serving != ["nodo2"] or self.nodes["nodo1"].running & set(APP_RESOURCES):
             self.fail(f"{APP} runs on {serving}, {reasons}")
 

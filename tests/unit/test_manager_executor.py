@@ -79,14 +79,22 @@ class Actor(Agent):
 class Stage:
     """An executor with its actors."""
 
-    def __init__(self) -> None:
+    def __init__(self, interrupted: str = "") -> None:
         self.diary: list[str] = []
+        self.notes: list[dict[str, str]] = []
         busy: set[str] = set()
         self.actors = {name: Actor(name, self.diary, busy) for name in PARTS}
         self.changes = 0
         loop = asyncio.get_running_loop()
         agents = {"web": dict(self.actors)}
-        self.executor = Executor({"web": service()}, agents, lambda: round(loop.time() * 1000), self._changed)
+        self.executor = Executor(
+            {"web": service()},
+            agents,
+            lambda: round(loop.time() * 1000),
+            self._changed,
+            busy={"web": interrupted, "gone": "x"} if interrupted else None,
+            note=self.notes.append,
+        )
         self._running = loop.create_task(self.executor.run())
 
     def _changed(self) -> None:
@@ -114,9 +122,9 @@ class Stage:
         await asyncio.gather(self._running, return_exceptions=True)
 
 
-def on_stage(play: Callable[[Stage], Awaitable[None]], *, running: bool = False) -> None:
+def on_stage(play: Callable[[Stage], Awaitable[None]], *, running: bool = False, interrupted: str = "") -> None:
     async def evening() -> None:
-        stage = Stage()
+        stage = Stage(interrupted)
         if running:
             for actor in stage.actors.values():
                 actor.found = RUNNING
@@ -235,6 +243,30 @@ def test_a_stop_that_fails_blocks() -> None:
         assert "it is busy" in stage.facts.reason
 
     on_stage(play, running=True)
+
+
+def test_what_a_daemon_was_busy_with_when_it_ended_is_not_stopped_because_it_looks_so() -> None:
+    """The start may go on in another process, or have left pieces: the other server must not hear "stopped" yet."""
+
+    async def play(stage: Stage) -> None:
+        assert stage.facts.resources["files"] is ResourceState.FAILED
+        assert stage.facts.state is ServiceState.FAILED
+        assert "busy with files" in stage.facts.reason
+        assert stage.facts.failures == {}, "nothing has failed"
+        stage.apply(Action.STOP, "files")
+        await asyncio.sleep(0.5)
+        assert stage.facts.state is ServiceState.STOPPED
+        assert stage.notes == [{"web": "files"}, {}]
+
+    on_stage(play, interrupted="files")
+
+
+def test_what_a_daemon_was_busy_with_and_runs_is_adopted() -> None:
+    async def play(stage: Stage) -> None:
+        assert stage.facts.state is ServiceState.STARTED
+        assert stage.notes == [{}]
+
+    on_stage(play, running=True, interrupted="files")
 
 
 def test_however_much_a_program_says_the_others_are_told_that_it_failed() -> None:

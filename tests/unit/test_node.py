@@ -414,6 +414,18 @@ def test_failures_are_counted_through_a_restart_of_the_daemon(etc: pathlib.Path)
     asyncio.run(story())
 
 
+def test_the_daemon_keeps_what_it_is_busy_with_for_the_next_one(etc: pathlib.Path) -> None:
+    async def story() -> None:
+        config, paths = load(etc / "relevo.toml"), Paths(etc, etc / "state", etc / "run")
+        daemon = Daemon(config, "nodo1", paths)
+        assert daemon._executor._workers["web"]._interrupted == ""
+        daemon._executor._workers["web"]._note("files")
+        again = Daemon(config, "nodo1", paths)
+        assert again._executor._workers["web"]._interrupted == "files"
+
+    asyncio.run(story())
+
+
 def test_a_lost_link_is_a_suspicion_for_the_heartbeats(etc: pathlib.Path) -> None:
     async def story() -> None:
         brain = _brain(etc)

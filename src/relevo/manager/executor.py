@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 
 from relevo.agents.base import Agent
@@ -23,6 +24,8 @@ class Executor:
         now_ms: this node's monotonic clock.
         changed: called (in the event loop) whenever `facts()` have changed; must return soon and not call `apply`.
         failures: service -> resource -> what was counted before this daemon was restarted.
+        busy: service -> the resource with which the daemon before this one was busy when it ended.
+        note: called with the same, newly, when a step begins or has ended; must return soon.
     """
 
     def __init__(
@@ -32,12 +35,30 @@ class Executor:
         now_ms: Callable[[], int],
         changed: Callable[[], None],
         failures: Mapping[str, Mapping[str, Failure]] | None = None,
+        busy: Mapping[str, str] | None = None,
+        note: Callable[[dict[str, str]], None] | None = None,
     ) -> None:
         counted = failures or {}
+        self._busy = {name: resource for name, resource in (busy or {}).items() if name in services}
+        self._note = note
         self._workers = {
-            name: Worker(service, agents[name], now_ms, changed, counted.get(name, {}))
+            name: Worker(
+                service,
+                agents[name],
+                now_ms,
+                changed,
+                counted.get(name, {}),
+                self._busy.get(name, ""),
+                functools.partial(self._is_busy, name),
+            )
             for name, service in sorted(services.items())
         }
+
+    def _is_busy(self, service: str, resource: str) -> None:
+        others = {name: busy for name, busy in self._busy.items() if name != service}
+        self._busy = {**others, service: resource} if resource else others
+        if self._note is not None:
+            self._note(self._busy)
 
     def facts(self) -> dict[str, ServiceFacts]:
         """The services as they are at this moment."""

@@ -33,7 +33,12 @@ _FOUND = {
     State.FAILED: ResourceState.FAILED,
 }
 _BROKEN = frozenset({ResourceState.FAILED, ResourceState.BLOCKED})
+_LOOKING = "Looking for {} failed: "
 _log = structlog.get_logger()
+
+
+def _nobody(_resource: str) -> None:
+    """Nobody keeps what is being done."""
 
 
 class Worker:
@@ -48,6 +53,8 @@ class Worker:
         now_ms: this node's monotonic clock.
         changed: called at each change of the facts.
         failures: what was counted before this daemon was restarted.
+        interrupted: the resource with which the daemon before this one was busy when it ended; empty: with none.
+        note: called with the resource with which this one is busy, and with an empty word when it is no longer.
     """
 
     def __init__(
@@ -57,7 +64,11 @@ class Worker:
         now_ms: Callable[[], int],
         changed: Callable[[], None],
         failures: Mapping[str, Failure],
+        interrupted: str = "",
+        note: Callable[[str], None] = _nobody,
     ) -> None:
+        self._interrupted = interrupted
+        self._note = note
         self._service = service
         self._agents = agents
         self._now_ms = now_ms
@@ -170,6 +181,7 @@ class Worker:
         """Look what is here, then do what is planned and monitor, until cancelled; what runs goes on running."""
         try:
             await self._probe_all()
+            self._adopt_interrupted()
             while True:
                 if self._doing is not None:
                     await self._carry_out(self._doing)
@@ -184,6 +196,12 @@ class Worker:
                 with contextlib.suppress(Exception):
                     await agent.close()
 
+    def _adopt_interrupted(self) -> None:
+        """What was interrupted is in the facts from now on; what runs all the same is nothing to remember."""
+        if self._resources.get(self._interrupted) is ResourceState.STARTED:
+            self._note("")
+        self._interrupted = ""
+
     async def _probe_all(self) -> None:
         await asyncio.gather(*(self._probe(name) for name in self._resources))
 
@@ -195,13 +213,19 @@ class Worker:
                     found = await self._agents[name].probe()
                 break
             except Exception as error:  # noqa: BLE001 - an agent's defect must not end the daemon
-                self._reason = f"Looking for {name} failed: {_why(error, limit_s)}"
+                self._reason = f"{_LOOKING.format(name)}{_why(error, limit_s)}"
                 _log.warning("probe_failed", service=self._service.name, resource=name, why=self._reason)
                 self._changed()
             # Why a look failed is the agent's secret: there is no event that tells when the next one will succeed.
             await asyncio.sleep(PROBE_PAUSE_MS / 1000)
+        if name == self._interrupted and found.state is State.STOPPED:
+            # What looks stopped may still be on its way up, or be left in pieces: only a stop can say that it is not.
+            found = Health(State.FAILED, f"The node daemon ended while it was busy with {name}: it is stopped first.")
         self._resources[name] = _FOUND[found.state]
-        self._reason = found.reason if found.state is State.FAILED else ""
+        if found.state is State.FAILED:
+            self._reason = found.reason
+        elif self._reason.startswith(_LOOKING.format(name)):
+            self._reason = ""  # another resource's reason stays
         if found.state is State.RUNNING:
             self._monitor_at_ms[name] = self._now_ms()
         elif self._maintained:
@@ -215,6 +239,7 @@ class Worker:
         agent = self._agents[step.resource]
         limit_s = step.timeout_ms / 1000
         error: Exception | None = None
+        self._note(step.resource)
         try:
             async with asyncio.timeout(limit_s):
                 await _operation(agent, step)
@@ -224,6 +249,7 @@ class Worker:
             self._succeeded(step)
         else:
             self._went_wrong(step, error, _why(error, limit_s))
+        self._note("")
         self._doing = None
         self._changed()
 

@@ -103,7 +103,15 @@ class Daemon:
         self._ledger = Ledger(paths.run / "node" / "tools")
         self._counted = self._counts.load("failures", Failures, {})
         self._services = tuple(hosted)
-        self._executor = Executor(hosted, _agents(config, paths, hosted), now_ms, self._changed.set, self._counted)
+        self._executor = Executor(
+            hosted,
+            _agents(config, paths, hosted),
+            now_ms,
+            self._changed.set,
+            self._counted,
+            self._counts.load("busy", dict[str, str], {}),
+            self._note_busy,
+        )
         self._services_of = {
             mirror: [name for name, service in hosted.items() if mirror in mirrors_of(service)]
             for mirror in self._mirrors
@@ -219,6 +227,13 @@ class Daemon:
                 if cleaned.get(service, 0) != self._cleaned.get(service, 0):
                     self._executor.clean_up(service)
             self._cleaned = cleaned
+
+    def _note_busy(self, busy: dict[str, str]) -> None:
+        """Whatever ends this daemon in the middle of a step: the next one knows where not to believe its eyes."""
+        try:
+            self._counts.save("busy", busy)
+        except OSError as error:
+            _log.warning("step_not_noted", why=str(error))
 
     def _keep_failures(self) -> None:
         """A restart of this daemon must not give a resource that fails again and again a new chance each time."""
