@@ -283,6 +283,42 @@ def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("mirror", "state", "asked"),
+    [
+        ({"connection": "StandAlone", "split_brain": True}, "stopped", 2),
+        ({"connection": "WFConnection", "links": 3}, "stopped", 1),
+        ({"connection": "WFConnection", "links": 3, "role": "Primary"}, "stopped", 0),
+        ({"connection": "WFConnection", "links": 3}, "stopping", 0),
+        ({"connection": "SyncTarget", "links": 3}, "stopped", 0),
+    ],
+)
+def test_the_side_that_a_person_gives_up_discards_also_where_only_the_other_one_saw_the_split_brain(
+    etc: pathlib.Path, mirror: Message, state: str, asked: int
+) -> None:
+    """A policy that wants a Primary overwritten leaves that one StandAlone, and this one waiting to be its source."""
+    heard: list[str] = []
+
+    async def story() -> None:
+        paths = Paths(etc, etc / "state", etc / "run")
+
+        async def discard(_request: Message) -> Message:
+            heard.append("discard")
+            return {}
+
+        server = ControlServer(paths.socket("mirror-r0"), {"discard": discard}, {})
+        await server.start()
+        brain = _brain(etc)
+        brain.change_record(Record(counter=1, node="nodo2", kept={"r0": "nodo2"}))
+        for moment_ms in (1000, 2000):  # the same link twice
+            await brain.think(moment_ms, None, {"r0": mirror}, {"web": ServiceFacts(state=ServiceState(state))})
+            await asyncio.gather(*brain._duties._under_way.values())
+        await server.stop()
+
+    asyncio.run(story())
+    assert heard == ["discard"] * asked
+
+
 def test_what_a_resolution_costs_is_said_before_anything_is_decided(etc: pathlib.Path) -> None:
     """Who loses how much, for either decision, as both servers count it now."""
     mine = {"connection": "StandAlone", "split_brain": True, "out_of_sync_bytes": 5 * 4096}

@@ -154,6 +154,8 @@ class Brain:
         self._peers = Peers(config, me)
         self._mirrors: dict[str, MirrorFacts | None] = {}
         self._alarmed: tuple[str, ...] = ()
+        self._discarded: dict[str, int] = {}
+        """Mirror -> during which of its links it was last told to give up its copy."""
         self.nodes: dict[str, NodeView] = {}
         self.plan = Plan()
         self.record = _stored_record(store)
@@ -456,11 +458,19 @@ class Brain:
                 continue
             if keeper == self._me and mirror.connection in LIVE and not mirror.split_brain:
                 self._try_to_keep(with_kept(self.record, name, None, by=self._me, epoch=self.highest_epoch()))
-            elif mirror.connection == "StandAlone":
-                if keeper == self._me:
-                    self._duties.begin(f"mirror-{name}", "keep")
-                elif mirror.role != PRIMARY and all(told.state is ServiceState.STOPPED for told in services.values()):
-                    self._duties.begin(f"mirror-{name}", "discard")
+            elif keeper == self._me and mirror.connection == "StandAlone":
+                self._duties.begin(f"mirror-{name}", "keep")
+            elif keeper != self._me and self._may_discard(name, mirror, services):
+                self._discarded[name] = mirror.links
+                self._duties.begin(f"mirror-{name}", "discard")
+
+    def _may_discard(self, name: str, mirror: MirrorFacts, services: dict[str, ServiceFacts]) -> bool:
+        """Nothing here uses the copy that is given up. One that waits for its peer is asked once a link: where a policy
+        chose the Primary to be overwritten, only that side is StandAlone, and this one knows of no split brain."""
+        waits = mirror.connection == "WFConnection" and self._discarded.get(name) != mirror.links
+        if mirror.role == PRIMARY or not (mirror.connection == "StandAlone" or waits):
+            return False
+        return all(told.state is ServiceState.STOPPED for told in services.values())
 
     def _suspect_peers_of_lost_links(self, before: dict[str, MirrorFacts | None]) -> None:
         """A mirror's connection that ended is a reason to look for its peer at once, and for nothing more."""
