@@ -359,7 +359,11 @@ def test_names_and_identities() -> None:
     bench = Bench()
     bench.hear()
     assert reasons(bench.hear(src="nodo9")) == [Reason.UNKNOWN_NODE]
-    assert reasons(bench.hear(src="nodo1", uuid=b"1" * 16)) == [Reason.OWN_ECHO]
+    ours = bench.core.view(bench.now_ms)["generation"]
+    bench.pass_ms(1000)
+    assert reasons(bench.hear(src="nodo1", uuid=b"1" * 16, hg=ours, seq=1)) == [Reason.OWN_ECHO]
+    assert reasons(bench.hear(src="nodo1", uuid=b"1" * 16, hg=ours, seq=99)) == [Reason.NAME_TAKEN], "of a clone"
+    assert reasons(bench.hear(src="nodo1", uuid=b"1" * 16, hg=ours + 1, seq=1)) == [Reason.NAME_TAKEN], "of a clone"
     assert reasons(bench.hear(src="nodo1", uuid=b"x" * 16)) == [Reason.NAME_TAKEN]
     assert reasons(bench.hear(uuid=b"x" * 16)) == [Reason.NAME_TAKEN]
     dropped = bench.core.view(bench.now_ms)["last_dropped"]

@@ -187,7 +187,7 @@ class Membership:
             self._drop(Reason.MALFORMED, message.printable("src"), link)
             return
         if source == self._settings.me:
-            own = message.binary("srcuuid") == self._settings.uuid
+            own = message.binary("srcuuid") == self._settings.uuid and self._voice.said(generation, sequence)
             self._drop(Reason.OWN_ECHO if own else Reason.NAME_TAKEN, source, link)
             return
         peer = self._peers.get(source)

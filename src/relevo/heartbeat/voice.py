@@ -47,6 +47,11 @@ class Voice:
         self._next_facts_ms: int | None = None
         self._goodbye: tuple[Send, int, int] | None = None  # (what, how often still, when next)
 
+    def said(self, generation: int, sequence: int) -> bool:
+        """Whether a message with these numbers (0: without one) may be of our own making in this run."""
+        newest = self.outbox.sequence if generation == self.outbox.generation else sequence
+        return generation in self.generations and sequence <= newest
+
     # --- wishes -------------------------------------------------------------------------------------------------------
 
     def publish(self, facts: str, now_ms: int) -> None:
