@@ -25,14 +25,12 @@ from relevo.node.reach import Watch
 from sim.cluster_agent import SimAgent
 from sim.cluster_config import LINKS, NODES, PING, PING_LOSS, RESOURCES, SERVICE, TARGET
 from sim.cluster_fence import SimFencer
+from sim.cluster_leave import leave
 from sim.cluster_mirror import Replica
 from sim.cluster_witness import Line
 
 if TYPE_CHECKING:
     from sim.cluster_world import World
-
-
-LEAVE_LIMIT_S = 60.0
 
 
 class SimNode:
@@ -405,49 +403,7 @@ class SimNode:
         if self.up and self.executor is not None and not self.frozen and not self.leaving:
             self.leaving = True
             self._changed.set()
-            self.spawn(self._leave(self.executor))
-
-    async def _leave(self, executor: Executor) -> None:
-        try:
-            async with asyncio.timeout(LEAVE_LIMIT_S):
-                while not self._is_free(executor):
-                    await asyncio.sleep(0.05)
-                    await self.thawed()
-        except TimeoutError:
-            self.leaving = False
-            self._changed.set()
-            return
-        if self.executor is not executor:
-            return  # the node daemon was killed, and the order with it
-        replica = self.replica
-        if replica is not None:
-            told = replica.facts()
-            if told.connection == "Connected" and told.peer_disk == "UpToDate":
-                await asyncio.sleep(self.world.random.uniform(0.001, 0.2))
-                if self.replica is not replica or not replica.outdate_to_leave():
-                    self.leaving = False
-                    self._changed.set()
-                    return
-        if self.membership is not None:
-            self._heartbeat(heartbeat_events.Leave(self.world.now_ms()))
-        await asyncio.sleep(self.world.random.uniform(0.1, 2.0))
-        self.world.spawn(self._switch_off(self.boots))
-
-    async def _switch_off(self, boots: int) -> None:
-        if self.boots == boots:
-            self.crash()
-
-    def _is_free(self, executor: Executor) -> bool:
-        if any(told.state is not model.ServiceState.STOPPED for told in executor.facts().values()):
-            return False
-        heartbeat = self.membership.view(self.world.now_ms()) if self.membership is not None else None
-        there = [
-            view.facts.services
-            for view in views.peer_views(self.world.config, self.name, heartbeat).values()
-            if view.alive is model.Alive.ALIVE and view.facts is not None
-        ]
-        waited = [name for name, found in self.plan.decisions.items() if found.target not in {None, self.name}]
-        return all(any(told[name].state is model.ServiceState.STARTED for told in there) for name in waited)
+            self.spawn(leave(self, self.executor))
 
     def mirror_changed(self) -> None:
         self._changed.set()

@@ -65,6 +65,25 @@ async def leaves(world: World, rng: random.Random) -> None:
                     one.boot()
 
 
+async def alone_by_goodbye(world: World, rng: random.Random) -> None:
+    """The passive server is switched off in order, and nobody else can be asked: the active one goes on."""
+    for _ in range(4):
+        await asyncio.sleep(rng.uniform(8.0, 12.0))
+        active, other = sorted(world.nodes.values(), key=lambda node: not node.serves)
+        if world.witness is not None:
+            world.witness.cuts = set(NODES)
+        other.leave()
+        async with asyncio.timeout(70.0):
+            while other.up:  # noqa: ASYNC110 - looked at in virtual time
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(15.0)
+        if not active.serves or active.replica is None or active.replica.suspended:
+            world.fail(f"{active.name} stopped although {other.name} has left in order: {active.plan.decisions}")
+        if world.witness is not None:
+            world.witness.cuts = set()
+        other.boot()
+
+
 async def restarts(world: World, rng: random.Random) -> None:
     """An upgrade that does not end: every daemon is restarted, in order or not, and a server loses its power."""
     loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from relevo.node.reach import Watch
 from sim import cluster_loop
 from sim.cluster_troubles import (
     Trouble,
+    alone_by_goodbye,
     catch,
     crashes,
     cross_cable,
@@ -106,6 +107,11 @@ def test_whoever_asks_first_loses_nothing_when_the_cross_cable_breaks(careful: s
 )
 def test_whoever_is_switched_off_in_order_leaves_nothing_behind(options: dict[str, bool]) -> None:
     assert not catch(range(BATCH), leaves, **options)
+
+
+@pytest.mark.parametrize("careful", ["ask", "fencing", "witness"])
+def test_whoever_is_left_in_order_goes_on_although_nobody_can_be_asked(careful: str) -> None:
+    assert not catch(range(BATCH), alone_by_goodbye, strict=False, **{careful: True})
 
 
 @pytest.mark.parametrize("batch", range(2))

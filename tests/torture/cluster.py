@@ -38,6 +38,8 @@ SET_UPS: dict[str, tuple[str, dict[str, object]]] = {
     "leaves-ask-two": ("leaves", {"strict": False, "ask": True, "two": True}),
     "leaves-fencing": ("leaves", {"strict": False, "fencing": True}),
     "leaves-witness": ("leaves", CAREFUL),
+    "goodbye-witness": ("alone_by_goodbye", CAREFUL),
+    "goodbye-fencing": ("alone_by_goodbye", {"strict": False, "fencing": True}),
     "ask-hand-overs": ("hand_overs", {"strict": False, "ask": True}),
     "ask-cuts": ("cuts", {"strict": False, "ask": True}),
     "fencing-hand-overs": ("hand_overs", {"strict": False, "fencing": True}),

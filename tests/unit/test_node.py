@@ -36,6 +36,7 @@ from relevo.node.fencer import Fencer
 from relevo.node.history import MAX_EVENTS, History, read_history
 from relevo.node.peers import Peers
 from relevo.node.pinger import Pinger
+from relevo.node.publisher import Publisher
 from relevo.node.requests import CannotFence, NoSplitBrain, NothingToForce, Requests, RunsWell
 from relevo.node.status import _outages, status_of
 from relevo.node.store import Store
@@ -259,6 +260,7 @@ def _requests(brain: Brain, config: Config, paths: Paths) -> Requests:
         brain=brain,
         executor=Executor({}, {}, lambda: 0, lambda: None),
         fencer=Fencer(config, History(), lambda: None),
+        publisher=Publisher(paths.socket("heartbeat")),
         history=History(),
         changed=lambda: None,
         told=asyncio.Condition(),

@@ -150,6 +150,7 @@ class Daemon:
             executor=self._executor,
             history=self._history,
             fencer=self._fencer,
+            publisher=self._publisher,
             changed=self._changed.set,
             told=self._told,
         )

@@ -40,12 +40,18 @@ class Publisher:
         self._sent: tuple[NodeFacts, Wishes | None] | None = None
         self._wishes: Wishes | None = None
         self._news = asyncio.Event()
+        self._taken = asyncio.Condition()
 
     def publish(self, facts: NodeFacts, wishes: Wishes | None = None) -> None:
         """These are the facts from now on, and what is wished for the hand-over with an original Heartbeat."""
         self._facts, self._wishes = facts, wishes
         if (facts, wishes) != self._sent:
             self._news.set()
+
+    async def published(self) -> None:
+        """Until the heartbeat daemon has taken the newest facts; then they are on their way."""
+        async with self._taken:
+            await self._taken.wait_for(lambda: self._sent is not None and self._sent[0] == self._facts)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -63,6 +69,8 @@ class Publisher:
                 await self._give(facts, wishes)
                 self._sent = facts, wishes
                 self.trouble = ""
+                async with self._taken:
+                    self._taken.notify_all()
             except RelevoError as error:
                 self._sent = None
                 if self.trouble != str(error):

@@ -19,9 +19,13 @@ from relevo.node.brain import Brain
 from relevo.node.fencer import Fencer
 from relevo.node.history import History
 from relevo.node.orders import named
+from relevo.node.publisher import Publisher
 
 LEAVE_LIMIT_S = 30.0
 """How long an orderly leave may take until it goes without having handed over."""
+TELL_LIMIT_S = 5.0
+"""How long a goodbye waits until the others were told what they go by when this server is gone."""
+REPETITION_KEEPALIVES = 1.5
 
 
 class CannotFence(RelevoError):
@@ -71,6 +75,7 @@ class Requests:
         executor: what this node runs.
         history: where a person's orders are noted.
         fencer: switches nodes off.
+        publisher: gives the facts to the heartbeats.
         changed: call-back that starts a new round.
         told: notified after each round.
     """
@@ -85,6 +90,7 @@ class Requests:
         executor: Executor,
         history: History,
         fencer: Fencer,
+        publisher: Publisher,
         changed: Callable[[], None],
         told: asyncio.Condition,
     ) -> None:
@@ -95,6 +101,7 @@ class Requests:
         self._executor = executor
         self._history = history
         self._fencer = fencer
+        self._publisher = publisher
         self._changed = changed
         self._told = told
 
@@ -263,11 +270,28 @@ class Requests:
         return self._done(f"{self._me} has left in order.")
 
     async def _say_goodbye(self) -> None:
+        marked: set[str] = set()
         for name in self._config.nodes[self._me].disks:
             mirror = self._brain.mirror(name)
             if mirror is not None and mirror.connection == CONNECTED and mirror.peer_disk == UP_TO_DATE:
                 await acall(self._paths.socket(f"mirror-{name}"), "outdate")
+                marked.add(name)
+        await self._have_told(marked)
         await acall(self._paths.socket("heartbeat"), "leave")
+
+    async def _have_told(self, marked: set[str]) -> None:
+        """Wait until the others were told that all is stopped and these copies are Outdated: then comes silence."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_LIMIT_S):
+                async with self._told:
+                    await self._told.wait_for(lambda: all(self._is_marked(name) for name in marked))
+                await self._publisher.published()
+                # new facts are repeated once after keepalive: one datagram may be lost
+                await asyncio.sleep(REPETITION_KEEPALIVES * self._config.heartbeat.keepalive_ms / 1000)
+
+    def _is_marked(self, name: str) -> bool:
+        mirror = self._brain.mirror(name)
+        return mirror is not None and mirror.outdated
 
     def _is_free(self) -> bool:
         """Nothing runs here, and each service that another node can run is running there."""
