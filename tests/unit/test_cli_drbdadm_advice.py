@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
+import drbd_conf_files as files
 from relevo.base.control import DaemonUnreachable, Refused
 from relevo.base.errors import RelevoError
+from relevo.cli.check_drbd import report
 from relevo.cli.drbdadm.advice import advised
 from relevo.cli.drbdadm.meta import InUse
+from relevo.config.meta_disk import INTERNAL
 from relevo.mirror import errors
 from relevo.mirror.auth import Authentication, WrongSecret
+from relevo.mirror.create import DiskUnusable, opened
 from relevo.mirror.errors import named
 from relevo.mirror.handshake import UNRELATED
 from relevo.mirror.link import PEER_TOO_SMALL
@@ -66,3 +76,32 @@ def test_a_wrong_secret_is_mended_where_either_configuration_has_it() -> None:
         alone.verify(b"no")
     assert "secrets.toml; shared-secret in a drbd.conf" in caught.value.remedy
     assert "relevo mirror adjust r0" in named(caught.value.remedy, "r0")
+
+
+def test_a_disk_that_fails_while_its_meta_data_is_written_is_a_sentence(tmp_path: pathlib.Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(4096))
+    with pytest.raises(DiskUnusable, match="Input/output error") as caught, opened(disk, INTERNAL, os.O_RDONLY):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert str(disk) in caught.value.what
+
+
+def test_a_drbd_conf_is_checked_for_this_machine_too(tmp_path: pathlib.Path) -> None:
+    conf = tmp_path / "drbd.conf"
+    conf.write_text(files.resource().replace("/dev/sda6", str(tmp_path / "disk")))
+    assert any(f"There is no {tmp_path}/disk on this machine" in said for said in report(conf, "nodo1").warnings)
+    (tmp_path / "disk").touch()
+    assert not any("this machine" in said.lower() for said in report(conf, "nodo1").warnings)
+    elsewhere = report(conf, "nodo9").warnings
+    assert "This machine is called nodo9: resource r0 is of nodo1 and nodo2 and does not run here." in elsewhere
+
+
+@pytest.mark.parametrize(("words", "status"), [(["status"], 1), (["up"], 1), (["up", "all"], 0)])
+def test_where_no_mirror_is_this_hosts_that_is_said(tmp_path: pathlib.Path, words: list[str], status: int) -> None:
+    conf = tmp_path / "drbd.conf"
+    conf.write_text(files.resource())
+    places = ["--etc", str(tmp_path), "--run", str(tmp_path), "--state", str(tmp_path), "--drbd-conf", str(conf)]
+    command = [sys.executable, "-m", "relevo", *places, "--node", "nodo9", "mirror", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1)
+    assert f"{conf} has no mirror of this host, nodo9." in done.stderr

@@ -109,6 +109,7 @@ def test_with_one_primary(policy: AfterSb1, zero: AfterSb0, expected: Direction)
 def test_a_primary_that_would_lose_violently_is_not_overwritten() -> None:
     mine, theirs = both(copy(A, primary=True), copy(B), after_sb_0pri="discard-local", after_sb_1pri="violently-as0p")
     assert (mine.direction, mine.split_brain, mine.retry, mine.handler) == (REFUSE, True, False, "")
+    assert mine.sentence.startswith("An after-sb policy would give up what was changed here")
     assert theirs.direction is SOURCE, "the kernel's other side waits as the source, too"
 
 

@@ -87,18 +87,31 @@ def opened(path: pathlib.Path, place: MetaDisk, flags: int) -> Iterator[tuple[in
     To write, the copy must not be in use; a disk that holds slots of others as well may.
 
     Raises:
-        DiskUnusable, DiskInUse: as `open_disk`.
+        DiskUnusable, DiskInUse: as `open_disk`; DiskUnusable, too, when it fails in the user's hands.
     """
     alone = flags & os.O_ACCMODE != os.O_RDONLY
     with contextlib.ExitStack() as stack:
         fd, disk_bytes = open_disk(path, flags if place.path is None else os.O_RDONLY, alone=alone)
         stack.callback(os.close, fd)
         if place.path is None:
-            yield fd, disk_bytes, None
+            with _errors_of(path):
+                yield fd, disk_bytes, None
             return
         meta_fd, meta_bytes = open_disk(place.path, flags, alone=alone and place.kind == "flexible")
         stack.callback(os.close, meta_fd)
-        yield meta_fd, disk_bytes, meta_bytes
+        with _errors_of(place.path):
+            yield meta_fd, disk_bytes, meta_bytes
+
+
+@contextlib.contextmanager
+def _errors_of(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskUnusable(
+            f"The disk {path} cannot be read or written ({error.strerror}).",
+            "The kernel's log says more: is it broken?",
+        ) from error
 
 
 def create_metadata(

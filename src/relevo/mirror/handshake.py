@@ -64,6 +64,10 @@ UNRELATED = (
 )
 NOT_A_SOURCE = "This copy should be the source of a resync, but it is Inconsistent."
 PRIMARY_TARGET = "This copy should be overwritten by the peer's newer one, but this server is Primary."
+POLICY_PRIMARY = (
+    "An after-sb policy would give up what was changed here, but this server is Primary: nothing is given up "
+    "(split brain)."
+)
 VIOLENTLY = " (rr-conflict violently would change the data under its users: that is not done here.)"
 DRY_RUN = "Dry run: "
 
@@ -182,6 +186,6 @@ def _resync(
         parted=parted,
         split_brain=parted,
         retry=not parted,
-        sentence=PRIMARY_TARGET + (VIOLENTLY if options.rr_conflict == "violently" else ""),
+        sentence=(POLICY_PRIMARY if parted else PRIMARY_TARGET) + (VIOLENTLY if options.rr_conflict == "violently" else ""),
         handler="pri-lost" if options.rr_conflict == "call-pri-lost" else "",
     )

@@ -16,6 +16,7 @@ from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.advice import advised
 from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import chosen as only_one
+from relevo.cli.mirror_names import none_here
 from relevo.cli.node_runs import node_runs
 from relevo.config.errors import ConfigErrors
 from relevo.config.model import MirrorSite
@@ -122,6 +123,8 @@ def _over(context: Context, names: list[str], action: Action, *, strict: bool) -
     except RelevoError as error:
         sys.stderr.write(f"relevo: {localised(str(error))}\n")
         return exit_code(error)
+    if not chosen:
+        sys.stderr.write(f"relevo: {' '.join(none_here(context))}\n")
     for site in chosen:
         try:
             code = int(action(site) or 0)
