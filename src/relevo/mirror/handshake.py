@@ -180,12 +180,13 @@ def _resync(
         return Decision(Direction.SOURCE, full=full, rule=found.rule, corrected=found.corrected, parted=parted)
     if not me.side.primary:
         return Decision(Direction.TARGET, full=full, rule=found.rule, corrected=found.corrected, parted=parted)
+    sentence = POLICY_PRIMARY if parted else PRIMARY_TARGET
     return Decision(
         Direction.REFUSE,
         rule=found.rule,
         parted=parted,
         split_brain=parted,
         retry=not parted,
-        sentence=(POLICY_PRIMARY if parted else PRIMARY_TARGET) + (VIOLENTLY if options.rr_conflict == "violently" else ""),
+        sentence=sentence + (VIOLENTLY if options.rr_conflict == "violently" else ""),
         handler="pri-lost" if options.rr_conflict == "call-pri-lost" else "",
     )
