@@ -103,6 +103,46 @@ def test_what_is_foretold_of_a_death_is_what_happens(cluster: Cluster) -> None:
     cluster.story.await_service_on("nodo1")
 
 
+@pytest.mark.parametrize("order", [("heartbeat", "node"), ("node", "heartbeat")])
+@pytest.mark.parametrize("node", ["nodo2", "nodo1"])
+def test_who_left_is_current_again_when_heartbeat_and_node_are_started_anew(
+    cluster: Cluster, node: str, order: tuple[str, str]
+) -> None:
+    """The mirror's process goes on meanwhile: nothing but the node's return makes it look for its peer."""
+    cluster.story.await_service_on("nodo1")
+    cluster.acknowledged.clear()
+    other = "nodo1" if node == "nodo2" else "nodo2"
+    _said(cluster, node, "leave")
+    assert _said(cluster, node, "mirror", "dstate", "r0") == "Outdated/DUnknown\n"
+    # DUnknown: it left before the other one was Primary, which then has the word of the heartbeats, not of the link
+    known = {"UpToDate/Outdated\n"} | ({"UpToDate/DUnknown\n"} if node == "nodo1" else set())
+    assert _said(cluster, other, "mirror", "dstate", "r0") in known
+    with cluster.load():
+        assert _said(cluster, node, "mirror", "cstate", "r0") == "StandAlone\n", (
+            "what is written now is not served here"
+        )
+        for unit in order:
+            cluster.lab.unit(node, unit, "restart")
+        cluster.story.await_both_current(other)
+    cluster.story.await_service_on("nodo1")
+    cluster.judge()
+
+
+def test_of_two_that_left_the_one_that_went_last_serves_alone(cluster: Cluster) -> None:
+    cluster.story.await_service_on("nodo1")
+    cluster.acknowledged.clear()
+    with cluster.load():
+        _said(cluster, "nodo2", "leave")
+    _said(cluster, "nodo1", "leave")
+    assert _said(cluster, "nodo2", "mirror", "dstate", "r0") == "Outdated/DUnknown\n"
+    assert _said(cluster, "nodo1", "mirror", "dstate", "r0") == "UpToDate/Outdated\n"
+    for node in ("nodo1", "nodo2"):
+        for unit in ("heartbeat", "node"):
+            cluster.lab.unit(node, unit, "restart")
+    cluster.story.await_service_on("nodo1")
+    cluster.judge()
+
+
 def test_accounts_given_on_the_passive_server_survive_a_power_cut_after_the_answer(cluster: Cluster) -> None:
     """Users, permissions, a session and a link: each is there on the other server, the moment after its answer."""
     cluster.story.await_service_on("nodo1")

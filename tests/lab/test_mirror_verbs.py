@@ -232,8 +232,11 @@ def test_a_new_generation_spares_two_new_disks_their_first_resync(make_pair: Pai
 
 def test_outdate(pair: Pair) -> None:
     pair.one.promote()
-    assert cli(pair.one, "outdate", "r0")[0] == 17
+    for side in pair.sides.values():
+        assert cli(side, "outdate", "r0")[0] == 11, "a connected copy is current"
+        assert in_sync(side.status())
     assert cli(pair.two, "disconnect", "r0")[0] == 0
+    assert cli(pair.one, "outdate", "r0")[0] == 17
     assert cli(pair.two, "outdate", "r0")[0] == 0
     assert cli(pair.two, "dstate", "r0") == (0, "Outdated/DUnknown\n")
 

@@ -226,7 +226,8 @@ class Story:
                 if node.incarnation == incarnation:
                     node.later(200, lambda: node.command(lambda token: e.Connect(world.now, token)))
 
-            node.command(lambda token: e.Disconnect(world.now, token), back)
+            go = e.Leave if world.now % 2 else e.Disconnect  # by the clock: earlier seeds keep their dice
+            node.command(lambda token: go(world.now, token), back)
         else:
             node.command(lambda token: e.Down(world.now, token), lambda _: None)
             world.after(700, lambda: None if node.alive else self._start(node))

@@ -324,6 +324,110 @@ def test_outdate_is_stable_before_it_is_answered() -> None:
     assert _error(bench) is None
 
 
+def test_a_connected_copy_is_not_outdated_by_order() -> None:
+    """As drbd (SS_CONNECTED_OUTDATES): the peer replicates to it, so it is current."""
+    for role in (Role.SECONDARY, Role.PRIMARY):
+        bench = Bench().attach()
+        bench.meet(role=role)
+        bench.meta_done()
+        _command(bench, e.Outdate)
+        assert isinstance(_error(bench), errors.ConnectedOutdates)
+        assert bench.status["disk"] == "UpToDate"
+        assert not bench.take(e.WriteSuperblock)
+        bench.give(e.Disconnected(bench.now, "cut"))
+        _command(bench, e.Outdate)
+        bench.meta_done()
+        assert _error(bench) is None
+    bench = Bench().pair()
+    _command(bench, e.Outdate)
+    assert isinstance(_error(bench), errors.ConnectedOutdates)
+
+
+def test_the_only_primary_is_not_outdated() -> None:
+    bench = Bench().attach(flags=GOOD | MetaFlag.PRIMARY_IND)
+    bench.promote()
+    _command(bench, e.Outdate)
+    assert isinstance(_error(bench), errors.StillPrimary)
+
+
+def test_an_inconsistent_copy_is_not_made_better_by_outdating_it() -> None:
+    bench = Bench().attach(flags=int(MetaFlag.AL_CLEAN))
+    _command(bench, e.Outdate)
+    assert isinstance(_error(bench), errors.InconsistentAnyway)
+    assert bench.status["disk"] == "Inconsistent"
+
+
+# ---------------------------------------------------------------- leaving the cluster
+
+
+def test_who_leaves_the_cluster_leaves_its_primary_as_outdated_and_comes_back() -> None:
+    bench = Bench().attach()
+    bench.meet(role=Role.PRIMARY)
+    bench.meta_done()
+    bench.sent()
+    _command(bench, e.Leave)
+    assert bench.status["left"]
+    bench.done(bench.one(e.WriteSuperblock))
+    assert p.ConnStateChangeRequest(CONN_MASK | DISK_MASK, 1 << 4 | Disk.OUTDATED << 9) in bench.sent()
+    bench.packet(p.ConnStateChangeReply(1))
+    bench.meta_done()
+    assert _error(bench) is None
+    assert (bench.status["connection"], bench.status["disk"]) == ("StandAlone", "Outdated")
+    _command(bench, e.Connect)
+    assert _error(bench) is None
+    assert not bench.status["left"]
+    bench.meet(role=Role.PRIMARY)
+    bench.meta_done()
+    assert (bench.status["connection"], bench.status["disk"]) == ("Connected", "UpToDate"), "nothing was written"
+
+
+def test_who_leaves_a_secondary_is_outdated_on_the_disk_before_it_says_so() -> None:
+    """Nobody serves: whoever stays may begin, and this copy must not when it comes back alone."""
+    bench = Bench().attach()
+    bench.meet()
+    bench.meta_done()
+    bench.sent()
+    _command(bench, e.Leave)
+    assert p.ConnStateChangeRequest(CONN_MASK, 1 << 4) in bench.sent()
+    bench.packet(p.ConnStateChangeReply(1))
+    assert not bench.take(e.CommandDone)
+    superblock = bench.one(e.WriteSuperblock)
+    assert not superblock.meta.flags & MetaFlag.WAS_UP_TO_DATE
+    bench.done(superblock)
+    assert _error(bench) is None
+    assert (bench.status["connection"], bench.status["disk"]) == ("StandAlone", "Outdated")
+
+
+def test_of_two_that_leave_each_other_at_once_none_is_outdated() -> None:
+    """Nobody wrote since: both copies are as good as they were."""
+    bench = Bench().attach()
+    bench.meet()
+    bench.meta_done()
+    _command(bench, e.Leave)
+    bench.packet(p.ConnStateChangeRequest(CONN_MASK, Connection.DISCONNECTING << 4))
+    bench.meta_done()
+    bench.give(e.Disconnected(bench.now, "gone"))
+    bench.meta_done()
+    assert _error(bench) is None
+    assert bench.status["disk"] == "UpToDate"
+    assert bench.status["left"]
+
+
+def test_a_copy_without_a_good_peer_stays_what_it_is_when_its_node_leaves() -> None:
+    bench = Bench().attach(flags=GOOD | MetaFlag.PRIMARY_IND)
+    _command(bench, e.Leave)
+    assert _error(bench) is None
+    assert (bench.status["connection"], bench.status["disk"]) == ("WFConnection", "UpToDate")
+    assert not bench.status["left"]
+
+
+def test_a_primary_does_not_leave_the_cluster() -> None:
+    bench = Bench().pair()
+    _command(bench, e.Leave)
+    assert isinstance(_error(bench), errors.StillPrimary)
+    assert bench.status["connection"] == "Connected"
+
+
 # ---------------------------------------------------------------- split brain
 
 

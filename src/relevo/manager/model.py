@@ -173,6 +173,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         resync_total_bytes: what resyncs have fetched or given since the mirror's daemon runs.
         links: how many links to the peer its daemon has had.
         io_suspended: what is read and written is held, because a person asked for it.
+        left: it has taken leave of its peer because its node left the cluster.
     """
 
     role: str = "Secondary"
@@ -193,6 +194,7 @@ class MirrorFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     size_bytes: int = 0
     resync_total_bytes: int = 0
     links: Count = 0
+    left: bool = False
     problem: str = ""
 
 

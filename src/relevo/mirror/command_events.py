@@ -84,6 +84,17 @@ class Disconnect:
 
 
 @dataclasses.dataclass(slots=True)
+class Leave:
+    """The node leaves the cluster: take leave of a peer whose copy is good, and mark this one Outdated.
+
+    `Connect` ends it. Without such a peer nothing happens: the copy here may be the newest.
+    """
+
+    now_ms: int
+    token: Token
+
+
+@dataclasses.dataclass(slots=True)
 class Discard:
     """After a split brain: give up what only my copy has, become the target of a resync."""
 
@@ -223,6 +234,7 @@ Command = (
     | DenyAlone
     | Connect
     | Disconnect
+    | Leave
     | Discard
     | Keep
     | Detach

@@ -14,10 +14,10 @@ from relevo.base.errors import RelevoError
 from relevo.mirror import errors
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror.command_events import ANY_LINKS
 from relevo.mirror.durable import Durable
 from relevo.mirror.link import Link
 from relevo.mirror.local_io import Gate, LocalIo
+from relevo.mirror.outdate import Outdating, another_link
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.requests import Then
 from relevo.mirror.retcodes import (
@@ -52,6 +52,7 @@ class Commands:
         self._peer_io = peer_io
         self._link = link
         self._changing: e.Promote | e.Demote | None = None
+        self._outdating = Outdating(shared, durable, link, self._done, self._refuse)
         link.meeting.become_secondary = self.become_secondary
         self._asked_link = 0
         """Number of the link on which the peer was asked for its consent; 0: no question is open."""
@@ -65,7 +66,8 @@ class Commands:
         handlers: dict[type, Callable[..., None]] = {
             e.Promote: self._promote,
             e.Demote: self._demote,
-            e.Outdate: self._outdate,
+            e.Outdate: self._outdating.outdate,
+            e.Leave: self._leave_cluster,
             e.AllowAlone: self._allow_alone,
             e.DenyAlone: self._deny_alone,
             e.Connect: self._connect,
@@ -360,32 +362,12 @@ class Commands:
 
     # ------------------------------------------------------------ without the peer
 
-    def _outdate(self, command: e.Outdate) -> None:
-        s = self._s
-        if s.role is Role.PRIMARY:
-            self._refuse(command, errors.StillPrimary())
-            return
-
-        def mark() -> None:
-            if self._another_link(command):
-                self._refuse(command, errors.LinkChanged())
-            elif s.disk > Disk.OUTDATED:
-                s.disk = Disk.OUTDATED
-                self._durable.superblock(lambda: self._done(command))
-            else:
-                self._done(command)
-
-        s.when(lambda: s.settled, mark)
-
-    def _another_link(self, command: e.Outdate | e.AllowAlone) -> bool:
-        return command.links != ANY_LINKS and (self._s.link or command.links != self._s.link_number)
-
     def _allow_alone(self, command: e.AllowAlone) -> None:
         self._with_epoch(command, lambda: self._alone_now(command))
 
     def _alone_now(self, command: e.AllowAlone) -> None:
         s = self._s
-        if self._another_link(command):
+        if another_link(s, command.links):
             self._refuse(command, errors.LinkChanged())
             return
         if s.role is Role.PRIMARY and s.disk is Disk.UP_TO_DATE:
@@ -437,6 +419,12 @@ class Commands:
                 self._link.drop("this side gives up its changes: the copies have to be compared again")
         self._look_for_peer()
         self._done(command)
+
+    def _leave_cluster(self, command: e.Leave) -> None:
+        if self._changing is not None:
+            self._refuse(command, errors.CommandInProgress())
+        else:
+            self._outdating.leave(command)
 
     def _down(self, command: e.Down) -> None:
         s = self._s

@@ -91,7 +91,7 @@ class Mirror:
         }
         for command in (
             *(e.Promote, e.Demote, e.Outdate, e.AllowAlone, e.DenyAlone, e.Connect),
-            *(e.Disconnect, e.Discard, e.Keep, e.Detach, e.Down),
+            *(e.Disconnect, e.Leave, e.Discard, e.Keep, e.Detach, e.Down),
         ):
             self._events[command] = self._commands.handle
         for change in (e.Invalidate, e.Resync, e.PauseResync, e.ResyncSpeed, e.Verify, e.StopVerify):
@@ -309,6 +309,7 @@ class Mirror:
             "was_primary_at_start": s.was_primary_at_start,
             "peer_lost_since_connect": s.peer_lost,
             "outdated": s.disk is Disk.OUTDATED,
+            "left": s.left,
             "epoch": s.epoch,
             "links": s.link_number,
             "problem": s.problem,

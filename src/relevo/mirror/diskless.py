@@ -40,6 +40,7 @@ STATUS: Message = {
     "was_primary_at_start": False,
     "peer_lost_since_connect": False,
     "outdated": False,
+    "left": False,
     "epoch": 0,
     "links": 0,
 }

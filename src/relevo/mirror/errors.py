@@ -100,6 +100,25 @@ class StillPrimary(MirrorRefused):
         super().__init__("This server is Primary.", "Make it Secondary first: relevo mirror secondary NAME.")
 
 
+class ConnectedOutdates(MirrorRefused):
+    """A connected copy is current (drbd: SS_CONNECTED_OUTDATES, -6)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The copy here is connected to its peer, and current: it is not marked Outdated.",
+            "Disconnect first: relevo mirror disconnect NAME.",
+        )
+
+
+class InconsistentAnyway(MirrorRefused):
+    """A copy that is Inconsistent cannot be outdated: it is worse already (drbd: SS_LOWER_THAN_OUTDATED, -16)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The copy is Inconsistent, which is worse than Outdated.", "Let it connect: a resync mends it."
+        )
+
+
 class CommandInProgress(MirrorRefused):
     """Another command is under way, which has to end first."""
 

@@ -25,6 +25,7 @@ class LeaveTaking:
 
     Attributes:
         goodbye: one of the two has taken its leave.
+        peer_left: the peer has taken its leave.
         peer_outdated: the peer has left, with its copy marked as Outdated.
     """
 
@@ -36,11 +37,12 @@ class LeaveTaking:
         self._leaving: list[Callable[[], None]] = []
         self._closing = False
         self.goodbye = False
+        self.peer_left = False
         self.peer_outdated = False
 
     def begin(self) -> None:
         """A new link."""
-        self.goodbye = self.peer_outdated = False
+        self.goodbye = self.peer_left = self.peer_outdated = False
 
     def closed(self) -> None:
         """The sockets are gone."""
@@ -105,7 +107,7 @@ class LeaveTaking:
         s = self._s
         if not packet.mask & CONN_MASK or (packet.value & CONN_MASK) >> 4 != Connection.DISCONNECTING:
             raise p.ProtocolError("The peer asks for a change of the connection that is not a leave.")
-        self.goodbye = True
+        self.goodbye = self.peer_left = True
         self.peer_outdated = packet.mask & DISK_MASK != 0 and (packet.value & DISK_MASK) >> 9 == Disk.OUTDATED
         number = s.link_number
         self._peer_io.hurry_up()

@@ -501,6 +501,7 @@ class Link:
         s = self._s
         if not s.want:
             s.want = True
+            s.left = False
             s.out.append(e.WantConnection(wanted=True))
             if s.conn is Connection.STANDALONE:
                 s.set_conn(Connection.WF_CONNECTION)

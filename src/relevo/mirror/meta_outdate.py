@@ -7,16 +7,12 @@ import pathlib
 
 import msgspec
 
-from relevo.base.errors import RelevoError
 from relevo.config.meta_disk import INTERNAL, MetaDisk
 from relevo.mirror import metadata
 from relevo.mirror.create import opened, read_at, write_at
+from relevo.mirror.errors import InconsistentAnyway
 from relevo.mirror.layout import SUPERBLOCK_BYTES, superblock_place
 from relevo.mirror.metadata import MetaFlag
-
-
-class InconsistentAnyway(RelevoError):
-    """A copy that is Inconsistent cannot be outdated: it is worse already."""
 
 
 def outdate_metadata(path: pathlib.Path, place: MetaDisk = INTERNAL) -> None:
@@ -32,7 +28,7 @@ def outdate_metadata(path: pathlib.Path, place: MetaDisk = INTERNAL) -> None:
         block = read_at(fd, SUPERBLOCK_BYTES, at)
         superblock, layout = metadata.decode_superblock(block, disk_bytes, place, meta_bytes)
         if not superblock.flags & MetaFlag.CONSISTENT:
-            raise InconsistentAnyway("The copy is Inconsistent, which is worse than Outdated.")
+            raise InconsistentAnyway
         flags = int(superblock.flags & ~MetaFlag.WAS_UP_TO_DATE)
         write_at(fd, metadata.encode_superblock(msgspec.structs.replace(superblock, flags=flags)), layout.superblock)
         os.fsync(fd)

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Maker] = {
     "outdate": lambda now, token, given: ev.Outdate(now, token, _links(given)),
     "connect": lambda now, token, given: ev.Connect(now, token, _flag(given, "dry_run")),
     "disconnect": lambda now, token, given: ev.Disconnect(now, token, _flag(given, "force")),
+    "leave": lambda now, token, _: ev.Leave(now, token),
     "discard": lambda now, token, _: ev.Discard(now, token),
     "keep": lambda now, token, _: ev.Keep(now, token),
     "detach": lambda now, token, _: ev.Detach(now, token),

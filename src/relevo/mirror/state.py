@@ -201,6 +201,8 @@ class Shared:
         # the peer and the way to it
         self.conn = Connection.STANDALONE
         self.want = False
+        self.left = False
+        """The peer was left because this node left the cluster: whoever brings the node back connects again."""
         self.link = False
         self.link_number = 0
         self.features = 0

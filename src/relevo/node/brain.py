@@ -60,7 +60,7 @@ from relevo.manager.planner import obstacles
 from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import in_common, with_kept
 from relevo.manager.standing import LIVE
-from relevo.node import original, views
+from relevo.node import links, original, views
 from relevo.node.config_file import ConfigFile
 from relevo.node.duties import Duties
 from relevo.node.fencer import Fencer
@@ -242,6 +242,8 @@ class Brain:
         for node, because in self.plan.fence.items():
             self._fencer.begin(node, because=because)
         self._resolve(services)
+        if not self.leaving:
+            links.look_again(self._duties, self._mirrors, heartbeat)
         self._tell()
         return self.plan
 
@@ -252,7 +254,7 @@ class Brain:
         self._unread = self._file.look()
         before = self._mirrors
         self._mirrors = {name: views.mirror_facts(status) for name, status in mirrors.items()}
-        self._suspect_peers_of_lost_links(before)
+        links.suspect_lost(self._duties, config=self._config, me=self._me, before=before, now=self._mirrors)
         peers = self._with_original(self._peers.views(heartbeat), heartbeat)
         self._fencer.look(peers)
         self._shared = in_common(self.record, peers.values(), self._shared)
@@ -471,16 +473,6 @@ class Brain:
         if mirror.role == PRIMARY or not (mirror.connection == "StandAlone" or waits):
             return False
         return all(told.state is ServiceState.STOPPED for told in services.values())
-
-    def _suspect_peers_of_lost_links(self, before: dict[str, MirrorFacts | None]) -> None:
-        """A mirror's connection that ended is a reason to look for its peer at once, and for nothing more."""
-        for name, mirror in self._mirrors.items():
-            earlier = before.get(name)
-            if mirror is None or earlier is None or earlier.connection not in LIVE or mirror.connection in LIVE:
-                continue
-            for peer in self._config.peers_of(self._me):
-                if name in peer.disks:
-                    self._duties.begin("heartbeat", "suspect", peer=peer.name)
 
     def _tell(self) -> None:
         for name, decision in self.plan.decisions.items():

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from relevo.arbiter.rules import FORCEABLE_DISKS
-from relevo.base.control import Handler, Message, acall
+from relevo.base.control import DaemonUnreachable, Handler, Message, Refused, acall
 from relevo.base.errors import RelevoError
 from relevo.base.paths import Paths
 from relevo.config.model import Config, Service
@@ -26,6 +26,8 @@ LEAVE_LIMIT_S = 30.0
 TELL_LIMIT_S = 5.0
 """How long a goodbye waits until the others were told what they go by when this server is gone."""
 REPETITION_KEEPALIVES = 1.5
+UNKNOWN_REQUEST = "UnknownRequest"
+"""A mirror's error for what it cannot be asked."""
 
 
 class CannotFence(RelevoError):
@@ -270,14 +272,29 @@ class Requests:
         return self._done(f"{self._me} has left in order.")
 
     async def _say_goodbye(self) -> None:
-        marked: set[str] = set()
-        for name in self._config.nodes[self._me].disks:
-            mirror = self._brain.mirror(name)
-            if mirror is not None and mirror.connection == CONNECTED and mirror.peer_disk == UP_TO_DATE:
-                await acall(self._paths.socket(f"mirror-{name}"), "outdate")
-                marked.add(name)
+        """ORDER: the copies here are Outdated on their disks, the others have heard that, then this node is gone."""
+        marked = {name for name in self._config.nodes[self._me].disks if await self._step_aside(name)}
         await self._have_told(marked)
         await acall(self._paths.socket("heartbeat"), "leave")
+
+    async def _step_aside(self, name: str) -> bool:
+        """A mirror parts from its peer, as a connected copy is current; whether the copy here is Outdated then."""
+        socket, mirror = self._paths.socket(f"mirror-{name}"), self._brain.mirror(name)
+        try:
+            await acall(socket, "leave")
+        except DaemonUnreachable:
+            if mirror is not None:
+                raise
+            return False  # it does not run
+        except Refused as error:
+            if error.error != UNKNOWN_REQUEST:
+                raise
+            # its process is of an earlier version, which an upgrade has left running
+            if mirror is None or mirror.connection != CONNECTED or mirror.peer_disk != UP_TO_DATE:
+                return False
+            await acall(socket, "outdate")
+            return True
+        return bool((await acall(socket, "status"))["outdated"])
 
     async def _have_told(self, marked: set[str]) -> None:
         """Wait until the others were told that all is stopped and these copies are Outdated: then comes silence."""
