@@ -44,6 +44,8 @@ def meaning(content: DiskContent, bits: int | None = None) -> tuple[object, ...]
 def attach(disks: Disks, note: pathlib.Path | None = None) -> DiskContent:
     copy = open_copy(disks.data, disks.place, note)
     copy.close()
+    if note is not None and copy.note is not None:
+        copy.note.write(note)
     return copy.content
 
 

@@ -26,7 +26,7 @@ from relevo.device.fuse import FuseUnavailable
 from relevo.device.keeper_client import KeeperClient
 from relevo.device.keeper_proto import MAX_MESSAGE_BYTES, KeeperReply, Run, decode_order, encode
 from relevo.mirror import events as ev
-from relevo.mirror import reattach, shell, shell_device
+from relevo.mirror import reattach, shell, shell_backing, shell_device
 from relevo.mirror.create import create_metadata
 from relevo.mirror.loop import now_ms
 from relevo.mirror.parted import Parted
@@ -73,8 +73,8 @@ class Rig:
         self.to_keeper.close()
         self.worker._control.close()
         self.worker._link.close()
-        if self.worker._disk is not None:
-            self.worker._disk.close()
+        if self.worker._backing.disk is not None:
+            self.worker._backing.disk.close()
         self.worker._loop.close()
 
     def turn(self, until: Callable[[], bool]) -> None:
@@ -107,9 +107,14 @@ class Rig:
             file.truncate(DISK_BYTES)
         create_metadata(path, zeroed=True)
 
+    def begin(self) -> None:
+        """The first attempt to use the disk, to its end."""
+        self.worker._backing.begin()
+        self.turn(lambda: not self.worker._backing._attempts.busy)
+
     def attach(self) -> None:
         self.make_disk()
-        self.worker._attach()
+        self.begin()
         self.turn(lambda: self.ask("status")["connection"] == "WFConnection")
 
 
@@ -121,7 +126,7 @@ def rig(tmp_path: pathlib.Path) -> Iterator[Rig]:
 
 
 def test_a_missing_disk_is_told_to_watchers_and_tried_again(rig: Rig) -> None:
-    rig.worker._attach()
+    rig.begin()
     assert str(rig.disk) in rig.ask("status")["problem"]
     assert rig.ask("primary", epoch=1)["error"] == "NotAttached"
     rig.attach()
@@ -132,19 +137,19 @@ def test_a_disk_that_cannot_be_read_is_no_end(rig: Rig, monkeypatch: pytest.Monk
     def broken(*_: object) -> Any:
         raise OSError(errno.EIO, "Input/output error")
 
-    plain = shell.open_copy
+    plain = shell_backing.open_copy
     rig.disk.write_bytes(bytes(DISK_BYTES))
-    monkeypatch.setattr(shell, "open_copy", broken)
-    rig.worker._attach()
+    monkeypatch.setattr(shell_backing, "open_copy", broken)
+    rig.begin()
     assert "Input/output error" in rig.ask("status")["problem"]
-    monkeypatch.setattr(shell, "open_copy", plain)
+    monkeypatch.setattr(shell_backing, "open_copy", plain)
     rig.attach()
 
 
 def test_without_the_highest_vote_nothing_is_served(rig: Rig) -> None:
     note = rig.paths.state / "mirror-r0.epoch"
     note.write_text("not a number\n")
-    rig.worker._attach()
+    rig.begin()
     assert str(note) in rig.ask("status")["problem"]
     note.write_text("7\n")
     rig.attach()
@@ -155,13 +160,13 @@ def test_a_disk_whose_queue_cannot_be_made_is_given_back(rig: Rig, monkeypatch: 
     def none_left(*_: object) -> Any:
         raise AioUnavailable("io_setup(256) failed.", "Raise the sysctl fs.aio-max-nr.")
 
-    plain = shell.ShellDisk
+    plain = shell_backing.ShellDisk
     rig.make_disk()
-    monkeypatch.setattr(shell, "ShellDisk", none_left)
+    monkeypatch.setattr(shell_backing, "ShellDisk", none_left)
     for _ in range(2):
-        rig.worker._attach()
+        rig.begin()
         assert "aio-max-nr" in rig.ask("status")["problem"], "and not: the disk is in use"
-    monkeypatch.setattr(shell, "ShellDisk", plain)
+    monkeypatch.setattr(shell_backing, "ShellDisk", plain)
     rig.attach()
 
 
@@ -173,14 +178,14 @@ def attach_later(rig: Rig) -> socket.socket:
 
 
 def test_a_disk_that_hangs_while_it_is_attached_holds_up_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers, asked, plain = threading.Event(), threading.Event(), shell.open_copy
+    answers, asked, plain = threading.Event(), threading.Event(), shell_backing.open_copy
 
     def hanging(*arguments: Any) -> Any:
         asked.set()
         assert answers.wait(LIMIT_MS / 1000)
         return plain(*arguments)
 
-    monkeypatch.setattr(shell, "open_copy", hanging)
+    monkeypatch.setattr(shell_backing, "open_copy", hanging)
     monkeypatch.setattr(reattach, "ATTACH_LIMIT_MS", 400)
     answers.set()
     rig.attach()
@@ -193,21 +198,143 @@ def test_a_disk_that_hangs_while_it_is_attached_holds_up_nobody(rig: Rig, monkey
     assert rig.answer(attach_later(rig))["error"] == "CommandInProgress"
     refused = rig.answer(first)
     assert (refused["error"], refused["ok"]) == ("DiskDoesNotAnswer", False)
-    assert rig.answer(attach_later(rig))["error"] == "DiskDoesNotAnswer", "the thread is still with the disk"
     answers.set()
-    rig.turn(lambda: not rig.worker._reattach._reading)
+    rig.turn(lambda: not rig.worker._backing._attempts.stuck)
     assert rig.answer(attach_later(rig))["ok"], "what came too late was closed again"
     assert rig.ask("status")["disk"] != "Diskless"
+
+
+def test_who_asks_in_vain_does_not_make_the_tries_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_backing, "ATTACH_RETRY_MS", LIMIT_MS)
+    rig.begin()
+    for _ in range(3):
+        assert rig.answer(attach_later(rig))["error"] == "BackingUnusable"
+    calls = [timer.call for *_, timer in rig.worker._loop._timers]
+    assert calls.count(rig.worker._backing.begin) == 1
+
+
+class HangingDisk:
+    """A path of which the first look never ends until the test says so; a later look is at what lies there by then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hangs, self.answers = threading.Semaphore(0), threading.Event()
+        self.hanging = 1
+        plain = shell_backing.open_copy
+
+        def look(*arguments: Any) -> Any:
+            if self.hanging > 0:
+                self.hanging -= 1
+                self.hangs.release()
+                assert self.answers.wait(LIMIT_MS / 1000)
+            return plain(*arguments)
+
+        monkeypatch.setattr(shell_backing, "open_copy", look)
+        monkeypatch.setattr(reattach, "ATTACH_LIMIT_MS", 300)
+
+
+def test_a_disk_that_hangs_at_the_start_is_told_and_used_when_it_answers(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = HangingDisk(monkeypatch)
+    monkeypatch.setattr(shell_backing, "ATTACH_RETRY_MS", 50)
+    rig.make_disk()
+    rig.worker._backing.begin()
+    assert disk.hangs.acquire(timeout=LIMIT_MS / 1000)
+    assert rig.ask("status")["disk"] == "Diskless", "the loop goes on"
+    refused = rig.ask("primary", epoch=1)
+    assert (refused["error"], refused["what"]) == ("NotAttached", "The mirror is starting or stopping.")
+    rig.turn(lambda: "could not be read within" in rig.ask("status")["problem"])
+    assert rig.worker._backing._attempts.stuck == 1, "one thread waits, and no others join it"
+    disk.answers.set()
+    rig.turn(lambda: rig.ask("status")["connection"] == "WFConnection")
+    assert rig.ask("status")["problem"] == ""
+
+
+def test_who_asks_for_the_disk_while_it_is_looked_at_for_the_first_time_has_an_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = HangingDisk(monkeypatch)
+    rig.make_disk()
+    rig.worker._backing.begin()
+    assert disk.hangs.acquire(timeout=LIMIT_MS / 1000)
+    asking = attach_later(rig)
+    assert rig.answer(attach_later(rig))["error"] == "CommandInProgress"
+    disk.answers.set()
+    assert rig.answer(asking)["ok"]
+    assert rig.ask("status")["connection"] == "WFConnection"
+
+
+def test_another_disk_takes_the_place_of_one_that_hung_and_what_comes_late_is_closed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.attach()
+    assert rig.ask("detach")["ok"]
+    disk = HangingDisk(monkeypatch)
+    assert rig.answer(attach_later(rig))["error"] == "DiskDoesNotAnswer"
+    other = rig.disk.with_name("other")
+    rig.make_disk(other)
+    other.replace(rig.disk)
+    assert rig.answer(attach_later(rig))["ok"], "while the first still hangs"
+    used = rig.worker._backing.disk
+    disk.answers.set()
+    rig.turn(lambda: not rig.worker._backing._attempts.stuck)
+    assert rig.worker._backing.disk is used
+    assert rig.ask("status")["disk"] != "Diskless"
+
+
+def test_only_so_many_attempts_are_left_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.attach()
+    assert rig.ask("detach")["ok"]
+    disk = HangingDisk(monkeypatch)
+    disk.hanging = reattach.STUCK_MAX
+    for _ in range(reattach.STUCK_MAX):
+        assert rig.answer(attach_later(rig))["error"] == "DiskDoesNotAnswer"
+    refused = rig.answer(attach_later(rig))
+    assert refused["error"] == "AttemptsHang"
+    assert refused["what"] == "3 attempts to attach a disk hang, and no more are made until one of them ends."
+    disk.answers.set()
+    rig.turn(lambda: not rig.worker._backing._attempts.stuck)
+    assert rig.answer(attach_later(rig))["ok"]
+
+
+def test_the_control_socket_waits_for_the_first_look_at_the_disk_and_not_for_ever(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as a healthy disk takes nobody sees a mirror without one; one that hangs holds up nothing for long."""
+    disk = HangingDisk(monkeypatch)
+    monkeypatch.setattr(shell, "START_QUIET_MS", 100)
+    monkeypatch.setattr(rig.worker, "_catch_signals", lambda: None)
+    rig.make_disk()
+    client = rig.connect()
+    client.sendall(b'{"do": "status"}\n')
+    seen: list[bool] = []
+    accept = rig.worker._control._accept
+
+    def accepted(events: int) -> None:
+        seen.append(disk.hangs.acquire(blocking=False))
+        accept(events)
+        rig.worker._loop.stop()
+
+    monkeypatch.setattr(rig.worker._control, "_accept", accepted)
+    monkeypatch.setattr(rig.worker._control, "close", lambda: None)
+    monkeypatch.setattr(rig.worker._link, "close", lambda: None)
+    rig.worker.run()
+    assert seen == [True], "the disk was being looked at, and hung"
+    assert rig.answer(client)["disk"] == "Diskless"
+    disk.answers.set()
+    rig.turn(lambda: rig.ask("status")["connection"] == "WFConnection")
 
 
 def test_a_disk_that_never_answers_leaves_its_place_to_another(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reattach, "ATTACH_LIMIT_MS", 400)
     rig.attach()
-    hung = rig.worker._disk
+    hung = rig.worker._backing.disk
     assert hung is not None
     busy = [True]
-    plain = shell.ShellDisk.busy.fget  # type: ignore[attr-defined]
-    monkeypatch.setattr(shell.ShellDisk, "busy", property(lambda disk: plain(disk) or (disk is hung and busy[0])))
+    plain = shell_backing.ShellDisk.busy.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        shell_backing.ShellDisk, "busy", property(lambda disk: plain(disk) or (disk is hung and busy[0]))
+    )
     hung.abandon()
     rig.ask("detach")
     rig.turn(lambda: rig.ask("status")["disk"] == "Diskless")
@@ -218,11 +345,11 @@ def test_a_disk_that_never_answers_leaves_its_place_to_another(rig: Rig, monkeyp
     rig.make_disk(other)
     other.replace(rig.disk)
     assert rig.answer(attach_later(rig))["ok"], "while the first still hangs"
-    assert rig.worker._given_up == [hung]
+    assert rig.worker._backing.given_up == [hung]
     busy.clear()
     busy.append(False)
     rig.ask("status")
-    assert not rig.worker._given_up
+    assert not rig.worker._backing.given_up
 
 
 def test_two_who_detach_at_the_same_time_both_have_an_answer(rig: Rig) -> None:
@@ -234,19 +361,19 @@ def test_two_who_detach_at_the_same_time_both_have_an_answer(rig: Rig) -> None:
         assert rig.answer(client)["ok"]
     assert rig.answer(attach_later(rig))["ok"]
     rig.worker._loop.round(0)
-    assert rig.worker._disk is not None, "it is not closed for one of them"
+    assert rig.worker._backing.disk is not None, "it is not closed for one of them"
 
 
 def test_a_disk_that_is_let_go_of_keeps_no_memory(rig: Rig) -> None:
     rig.attach()
-    disk = weakref.ref(rig.worker._disk)
+    disk = weakref.ref(rig.worker._backing.disk)
     assert rig.ask("detach")["ok"]
     rig.turn(lambda: disk() is None)
 
 
 def test_a_forced_detach_does_not_wait_for_the_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.attach()
-    hung = rig.worker._disk
+    hung = rig.worker._backing.disk
     assert hung is not None
     monkeypatch.setattr(hung._aio, "submit", lambda: None)
     patient = rig.connect()
@@ -255,7 +382,7 @@ def test_a_forced_detach_does_not_wait_for_the_disk(rig: Rig, monkeypatch: pytes
     assert rig.ask("detach", force=True)["ok"]
     assert rig.ask("status")["disk"] == "Diskless"
     assert "ok" in rig.answer(patient), "whoever was waiting has an answer too"
-    rig.turn(lambda: rig.worker._disk is None)
+    rig.turn(lambda: rig.worker._backing.disk is None)
     assert rig.answer(attach_later(rig))["ok"]
 
 

@@ -136,6 +136,15 @@ class ControlEndpoint:
         self._sock.listen(BACKLOG)
         self.loop.add(self._sock.fileno(), READ, self._accept)
 
+    def hold(self) -> None:
+        """Whoever connects waits, until `go_on`."""
+        self.loop.remove(self._sock.fileno())
+
+    def go_on(self) -> None:
+        """Let in who waits; nothing is changed where nobody had to."""
+        if self._sock.fileno() >= 0 and not self.loop.has(self._sock.fileno()):
+            self.loop.add(self._sock.fileno(), READ, self._accept)
+
     def _accept(self, _events: int) -> None:
         with contextlib.suppress(OSError):  # nobody there any more, or no descriptor left: the mirror lives on
             sock, _ = self._sock.accept()

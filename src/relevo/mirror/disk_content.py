@@ -168,12 +168,14 @@ class OpenCopy:
         meta: the disk that holds the meta-data, if it is another one.
         content: what it says.
         place: which kind of meta-data it is.
+        note: what is known of it by now, where that was not known before: to be kept once the copy is in use.
     """
 
     data: Backing
     meta: Backing | None
     content: DiskContent
     place: MetaDisk = INTERNAL
+    note: DiskNote | None = None
 
     def close(self) -> None:
         """Give the disks back."""
@@ -188,7 +190,7 @@ def open_copy(disk: pathlib.Path, place: MetaDisk = INTERNAL, note_path: pathlib
     Args:
         disk: the data disk.
         place: where the meta-data lies.
-        note_path: where what is known of the disk is kept; brought up to date.
+        note_path: where what is known of the disk is kept. Only read: an attempt may be given up that still runs.
 
     Raises:
         BackingUnusable: as `open_backing`.
@@ -204,10 +206,9 @@ def open_copy(disk: pathlib.Path, place: MetaDisk = INTERNAL, note_path: pathlib
         note = DiskNote.read(note_path) if note_path is not None else None
         content = DiskContent(data, meta, place, note, note_path or pathlib.Path())
         known = DiskNote(content.superblock.device_uuid, content.layout.disk_bytes)
-        if note_path is not None and known != note:
-            known.write(note_path)
+        news = known if note_path is not None and known != note else None
         stack.pop_all()
-    return OpenCopy(data, meta, content, place)
+    return OpenCopy(data, meta, content, place, news)
 
 
 def _slot(place: MetaDisk) -> range | None:

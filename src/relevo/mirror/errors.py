@@ -136,6 +136,23 @@ class DiskDoesNotAnswer(MirrorRefused):
         )
 
 
+class AttemptsHang(MirrorRefused):
+    """So many attempts to read a disk have not come back that no further one is made."""
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(
+            f"{attempts} attempts to attach a disk hang, and no more are made until one of them ends.",
+            "Look into the kernel's log: they end when the disk answers, or with the mirror's process.",
+        )
+
+
+class BackingUnreadable(MirrorRefused):
+    """The system does not let the backing disk be read."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        super().__init__(f"{path} cannot be read ({error}).", "Check the disk and the kernel's log.")
+
+
 class PeerLost(MirrorRefused):
     """The connection was lost while the peer was asked."""
 

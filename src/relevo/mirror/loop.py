@@ -67,6 +67,10 @@ class Loop:
         """Wait for other events on `fd`."""
         self._epoll.modify(fd, events)
 
+    def has(self, fd: int) -> bool:
+        """Whether `fd` is waited for."""
+        return fd in self._handlers
+
     def remove(self, fd: int) -> None:
         """Forget `fd`; before it is closed."""
         if self._handlers.pop(fd, None) is not None:

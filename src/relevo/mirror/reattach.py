@@ -1,7 +1,8 @@
-"""`attach` while the mirror runs: the disk is opened and read in a thread, so that whatever it does the loop goes on.
+"""Opening a disk and reading it, in a thread: whatever the disk does, the loop goes on.
 
-A thread that a hanging disk holds cannot be ended. Its `attach` is refused after `ATTACH_LIMIT_MS`, and another one as
-long as it lasts; should it come back with an open disk, that is closed again.
+A thread that a hanging disk holds cannot be ended. Whoever waits for it is refused after `ATTACH_LIMIT_MS`, and it is
+left behind; should it come back with an open disk, that is closed again. Another attempt may be made meanwhile, with a
+disk that has taken the place of that one: at most `STUCK_MAX` of them are left behind.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ ATTACH_LIMIT_MS = 60_000
 """How long `attach` waits for the disk: until it is read, and until what was under way on the one before has ended."""
 GIVEN_UP_MAX = 2
 """So many disks that do not answer may be left behind; each keeps its memory until the kernel is done with it."""
+STUCK_MAX = 3
+"""So many threads that a disk does not let go may be left behind: each holds a stack, and what it has opened."""
 
 
 class Reattach:
-    """One `attach` at a time.
+    """One attempt at a time, and those that hang.
 
     Args:
         loop: the loop that is told when the disk is read.
@@ -47,7 +50,9 @@ class Reattach:
         given_up: Callable[[], int],
     ) -> None:
         self.waiting = False
-        """Somebody has asked, and the disk is not being read: call `go_on` when something has ended on another one."""
+        """An attempt is made, and the disk is not being read: call `go_on` when something has ended on another one."""
+        self.busy = False
+        """An attempt is being made."""
         self._loop = loop
         self._read = read
         self._use = use
@@ -56,54 +61,67 @@ class Reattach:
         self._given_up = given_up
         self._token: Any = None
         self._timer: Timer | None = None
-        self._reading = False
+        self._reading: object | None = None
+        self._stuck: set[object] = set()
         self._in_use = False
-        self._found: queue.SimpleQueue[OpenCopy | Exception] = queue.SimpleQueue()
-        self._found_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._found: queue.SimpleQueue[tuple[object, OpenCopy | Exception]] = queue.SimpleQueue()
+        self._found_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         loop.add(self._found_fd, READ, self._read_ended)
 
+    @property
+    def stuck(self) -> int:
+        """How many attempts were left behind because the disk does not answer."""
+        return len(self._stuck)
+
     def begin(self, token: ev.Token) -> None:
-        """Attach as soon as it can be.
+        """Attach as soon as it can be; None: for nobody, and whoever asks meanwhile is told the outcome.
 
         Raises:
             CommandInProgress: somebody else has asked for it.
-            DiskDoesNotAnswer: an earlier attempt still waits for the disk.
+            DiskDoesNotAnswer: too many earlier attempts still wait for a disk.
         """
-        if self._token is not None:
-            raise errors.CommandInProgress("A disk is being attached.")
-        if self._reading:
-            raise errors.DiskDoesNotAnswer("The disk that was to be attached before does not answer yet.")
+        if self.busy:
+            if self._token is not None:
+                raise errors.CommandInProgress("A disk is being attached.")
+            self._token = token
+            return
+        if len(self._stuck) >= STUCK_MAX:
+            raise errors.AttemptsHang(len(self._stuck))
         self._token = token
         self._in_use = False
-        self.waiting = True
+        self.busy = self.waiting = True
         self._timer = self._loop.call_in(ATTACH_LIMIT_MS, self._late)
         self.go_on()
 
     def go_on(self) -> None:
         """Read the disk now, unless one before it is in the way."""
         given_up = self._given_up()
-        if not self.waiting or self._closing() or given_up >= GIVEN_UP_MAX or (self._in_use and given_up):
+        own = bool(given_up or self._stuck)
+        if not self.waiting or self._closing() or given_up >= GIVEN_UP_MAX or (self._in_use and own):
             return
-        self.waiting, self._reading = False, True
-        threading.Thread(target=self._work, name="attach", daemon=True).start()
+        self.waiting = False
+        self._reading = attempt = object()
+        threading.Thread(target=self._work, args=(attempt,), name="attach", daemon=True).start()
 
-    def _work(self) -> None:
+    def _work(self, attempt: object) -> None:
         found: OpenCopy | Exception
         try:
             found = self._read()
         except Exception as error:  # noqa: BLE001 - whatever happened, whoever asked is told
             found = error
-        self._found.put(found)
+        self._found.put((attempt, found))
         os.eventfd_write(self._found_fd, 1)
 
     def _read_ended(self, _events: int) -> None:
         os.eventfd_read(self._found_fd)
-        found = self._found.get()
-        self._reading = False
-        if self._token is None:  # too late
+        attempt, found = self._found.get()
+        if attempt in self._stuck:  # too late
+            self._stuck.remove(attempt)
             if isinstance(found, OpenCopy):
                 found.close()
-        elif isinstance(found, BackingInUse) and self._given_up():
+            return
+        self._reading = None
+        if isinstance(found, BackingInUse) and (self._given_up() or self._stuck):
             self._in_use = self.waiting = True  # most likely by ourselves: it is the one that did not answer
             self.go_on()
         elif isinstance(found, OpenCopy):
@@ -117,15 +135,17 @@ class Reattach:
 
     def _late(self) -> None:
         limit = f"within {ATTACH_LIMIT_MS // 1000} s"
-        if self._reading:
+        if self._reading is not None:
             what = f"The disk could not be read {limit}."
+            self._stuck.add(self._reading)
+            self._reading = None
         else:
             what = f"What was under way on the disk before has not ended {limit}."
         self._refuse(self._end(), errors.DiskDoesNotAnswer(what))
 
     def _end(self) -> ev.Token:
         token, self._token = self._token, None
-        self.waiting = False
+        self.busy = self.waiting = False
         if self._timer is not None:
             self._timer.cancel()
         return token

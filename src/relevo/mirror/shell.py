@@ -5,15 +5,11 @@ It never opens, mounts or looks at the device that it serves.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
-import gc
 import os
-import pathlib
 import secrets
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -34,17 +30,15 @@ from relevo.mirror import events as ev
 from relevo.mirror.adjusting import Adjuster
 from relevo.mirror.control import Client, ControlEndpoint
 from relevo.mirror.core import Mirror, Settings
-from relevo.mirror.disk_content import OpenCopy, open_copy
-from relevo.mirror.disk_note import DiskNote
+from relevo.mirror.disk_content import OpenCopy
 from relevo.mirror.epoch_store import EpochStore
 from relevo.mirror.errors import CannotResume
 from relevo.mirror.loop import READ, Loop
 from relevo.mirror.metadata import MetaFlag, Superblock
 from relevo.mirror.packets import Barrier, Packet
 from relevo.mirror.parted import Parted
-from relevo.mirror.reattach import Reattach
+from relevo.mirror.shell_backing import Calls, ShellBacking
 from relevo.mirror.shell_device import ShellDevice
-from relevo.mirror.shell_disk import ShellDisk
 from relevo.mirror.shell_errands import ShellErrands
 from relevo.mirror.shell_link import ShellLink
 from relevo.mirror.sockets import Stream
@@ -53,7 +47,8 @@ from relevo.mirror.verify_clock import VerifyClock
 RECEIVE_POOL_MIN_BYTES = 32 << 20
 """Memory is handed out in arenas, and a few may be kept by their last piece: a smaller pool could stall the peer."""
 PAGE_BYTES = 4096
-ATTACH_RETRY_MS = 2000
+START_QUIET_MS = 5000
+"""Requests wait so long for the first look at the disk; one that hangs does not hold up answers any longer."""
 RANDOM_NUMBERS = 8
 EX_SOFTWARE = 70
 _STOPPED = object()
@@ -75,16 +70,12 @@ class Worker:
 
     def __init__(self, site: MirrorSite, paths: Paths, keeper: KeeperClient) -> None:
         self._mirror = site.mirror
-        self._disk_path = site.disk
-        self._meta_place = site.meta
-        self._disk_note = paths.state / f"mirror-{site.mirror.name}.disk"
         name = site.mirror.name
         self._loop = Loop(after=self._after, spin_us=site.mirror.spin_us)
         self._epochs = EpochStore(self._loop, paths.state / f"mirror-{name}.epoch", self._done)
         self._stale = EpochStore(self._loop, paths.state / f"mirror-{name}.stale", self._done)
         self._loop.on_alarm(lambda: self.step(ev.Tick(self._loop.now_ms)))
         self._core: Mirror | None = None
-        self._disk: ShellDisk | None = None
         self._problem = ""
         self._events: deque[ev.Event] = deque()
         self._stepping = False
@@ -124,74 +115,41 @@ class Worker:
             lambda: self._loop.now_ms,
             lambda: self._status()["connection"] != diskless.STATUS["connection"],
         )
-        self._effects = self._effect_table()
-        self._when_idle: list[ev.Token] = []
-        self._given_up: list[ShellDisk] = []
-        self._reattach = Reattach(
+        self._backing = ShellBacking(
             self._loop,
-            self._read_disk,
-            self._use_disk,
-            lambda token, error: token[0].refuse(error),
-            lambda: self._disk is not None,
-            lambda: len(self._given_up),
+            site,
+            paths.state / f"mirror-{name}.disk",
+            (self._epochs, self._stale),
+            Calls(
+                began=self._disk_began,
+                ended=self._disk_ended,
+                failed=self._disk_unusable,
+                done=self._done,
+                disk_done=self._disk_done,
+                status=self._core_status,
+            ),
         )
+        self._effects = self._effect_table()
 
     def run(self) -> None:
         """Until told to stop."""
         self._catch_signals()
-        self._attach()
+        if self._resume is None:
+            self._control.hold()  # what is said before the disk was looked at would not be worth much
+            self._loop.call_in(START_QUIET_MS, self._control.go_on)
+        self._backing.begin()
         self._verify.configure(self._mirror.verify)
         self._loop.run()
         self._control.close()
         self._link.close()
-        if self._disk is not None:
-            self._disk.close()
+        self._backing.close()
 
     # ---- the disk ----------------------------------------------------------------------------------------------
 
-    def _attach(self) -> None:
-        """Use the backing disk for the first time; when that fails, say why and try again."""
-        if self._core is not None:  # somebody has asked for it meanwhile
-            return
-        try:
-            self._open_disk(None)
-        except (RelevoError, OSError) as error:
-            problem = str(error) if isinstance(error, RelevoError) else f"{self._disk_path} cannot be read ({error})."
-            if self._problem != problem:
-                _log.error("disk_unusable", problem=problem)
-                self._changed()
-            if self._resume is not None:
-                raise SystemExit(CANNOT_RESUME) from None
-            self._problem = problem
-            self._loop.call_in(ATTACH_RETRY_MS, self._attach)
-
-    def _open_disk(self, token: ev.Token | None) -> None:
-        """Open the backing disk, read its meta-data, and give it to the core.
-
-        Raises:
-            RelevoError, OSError: it cannot be used.
-        """
-        self._use_disk(self._read_disk(), token)
-
-    def _read_disk(self) -> OpenCopy:
-        self._epochs.read()  # without it no disk is of use: said before one is opened
-        return open_copy(self._disk_path, self._meta_place, self._disk_note)
-
-    def _use_disk(self, copy: OpenCopy, token: ev.Token | None) -> None:
-        """Give an open disk to the core; it is closed when that cannot be.
-
-        Raises:
-            RelevoError, OSError: it cannot be used.
-        """
-        loop, content = self._loop, copy.content
-        with contextlib.ExitStack() as otherwise:
-            otherwise.callback(copy.close)
-            epoch, stale = self._epochs.read(), self._stale.read()
-            disk = ShellDisk(loop, copy, self._disk_done)
-            otherwise.pop_all()
+    def _disk_began(self, copy: OpenCopy, token: ev.Token, epoch: int, stale: int) -> None:
+        """A disk is in use: the core gets what it says."""
+        content = copy.content
         self._problem = ""
-        self._disk = disk
-        self._watch_disk(disk)
         self._device.block_bytes = copy.data.block_bytes
         self._errands.data_bytes = content.layout.data_bytes
         if self._core is None:
@@ -200,7 +158,7 @@ class Worker:
         self._effects = self._effect_table()
         self.step(
             ev.Attach(
-                loop.now_ms,
+                self._loop.now_ms,
                 _meta_state(content.superblock),
                 content.layout.data_bytes,
                 content.bitmap,
@@ -213,96 +171,43 @@ class Worker:
                 stale=stale,
             )
         )
+        self._disk_tried()
+
+    def _disk_unusable(self, token: ev.Token, error: Exception) -> None:
+        """Who has asked is told; until there was one it is said in the status, and tried again."""
+        if token is not None:
+            token[0].refuse(error)
+        if self._core is not None:
+            return
+        if self._problem != str(error):
+            _log.error("disk_unusable", problem=str(error))
+        if self._resume is not None:
+            raise SystemExit(CANNOT_RESUME)
+        self._problem = str(error)
+        self._backing.retry()
+        self._disk_tried()
+
+    def _disk_tried(self) -> None:
+        if self._resume is None:
+            self._control.go_on()
         self._changed()
 
-    def _watch_disk(self, disk: ShellDisk) -> None:
-        """disk-timeout: give the disk up when it does not answer; it is closed when it has."""
-        timeout_ms = self._mirror.options.disk_timeout_ms
-
-        def failed() -> None:
-            _log.error("disk_does_not_answer", disk=str(self._disk_path), disk_timeout_ms=timeout_ms)
-            disk.abandon()
-
-        if timeout_ms:
-            disk.watch(timeout_ms, failed)
-
-    def _attach_again(self, token: ev.Token) -> None:
-        """Use a disk again, or another one in the place of one that has failed.
-
-        Raises:
-            AlreadySet: there is one in use.
-            CommandInProgress: one is being attached.
-            DiskDoesNotAnswer: the one that was to be attached before hangs.
-            RelevoError, OSError: it cannot be used.
-        """
-        if self._core is None:
-            self._open_disk(token)
-            return
-        status = self._core.status()
-        if status["disk"] != diskless.STATUS["disk"]:
-            raise errors.AlreadySet("There is a disk in use already.", "Let go of it first: relevo mirror detach NAME.")
-        if self._disk is not None and not self._when_idle:
-            raise errors.CommandInProgress("A disk is being attached.")
-        self._reattach.begin(token)
+    def _disk_ended(self) -> None:
+        self._effects = self._effect_table()
 
     def _detach_now(self, core: Mirror, event: ev.Event) -> None:
         """Without waiting for the disk: what is under way on it has failed. A Primary must be able to do without it."""
-        disk = self._disk
+        disk = self._backing.disk
         if disk is not None and core.status()["role"] == "Secondary":
             disk.abandon()
         self.step(event)
         if disk is not None and core.status()["disk"] == diskless.STATUS["disk"]:
             disk.abandon()
 
-    def _close_disk(self, effect: ev.CloseDisk) -> None:
-        if self._disk is None:  # two commands at a time: the other one has closed it
-            self._done(effect.token, 0)
-        else:
-            self._when_idle.append(effect.token)
-
-    def _measure_disk(self, effect: ev.MeasureDisk) -> None:
-        disk = self._disk
-        assert disk is not None
-        before = disk.meta.layout
-
-        def measured(token: ev.Token, number: int, data_bytes: int) -> None:
-            if disk.meta.layout != before:
-                self._errands.data_bytes = data_bytes
-                note = DiskNote(disk.meta.device_uuid, disk.meta.layout.disk_bytes)
-                threading.Thread(
-                    target=_write_note, args=(note, self._disk_note), daemon=True
-                ).start()  # fsync takes long
-            self.step(ev.DiskMeasured(self._loop.now_ms, token, number, data_bytes))
-
-        disk.meta.measure(effect, measured)
-
-    def _close_when_idle(self, disk: ShellDisk) -> None:
-        """The end of a round in which nothing more is under way on a disk that is to be closed.
-
-        One that does not answer is left behind, and closed when it has answered: another one may take its place.
-        """
-        if disk.busy:
-            if not disk.abandoned:
-                return
-            self._given_up.append(disk)
-        else:
-            disk.close()
-        tokens, self._when_idle = self._when_idle, []
-        self._disk = None
-        self._effects = self._effect_table()
-        self._loop.call_in(0, _give_memory_back)
-        for token in tokens:
-            self._done(token, 0)
-
-    def _look_at_given_up(self) -> None:
-        """The end of a round: close what has answered at last; whoever waits for that goes on."""
-        for disk in tuple(self._given_up):
-            disk.submit()
-            if not disk.busy:
-                self._given_up.remove(disk)
-                disk.close()
-                _log.info("disk_answered_at_last", disk=str(self._disk_path))
-        self._reattach.go_on()
+    def _measured(self, token: ev.Token, number: int, data_bytes: int) -> None:
+        if self._backing.disk is not None:
+            self._errands.data_bytes = self._backing.disk.meta.layout.data_bytes
+        self.step(ev.DiskMeasured(self._loop.now_ms, token, number, data_bytes))
 
     def _no_disk(self, effect: Any) -> None:
         self._done(effect.token, errno.ENODEV)
@@ -362,12 +267,11 @@ class Worker:
         """The end of a round: send, submit, tell."""
         self._link.resume()
         self._link.flush()
-        if self._disk is not None:
-            self._disk.submit()
-            if self._when_idle:
-                self._close_when_idle(self._disk)
-        if self._given_up or self._reattach.waiting:
-            self._look_at_given_up()
+        backing = self._backing
+        if backing.disk is not None:
+            backing.disk.submit()
+        if backing.pending:
+            backing.look()
         if self._status_changed:
             self._status_changed = False
             status = self._core_status()
@@ -392,7 +296,7 @@ class Worker:
             ev.StatusChanged: lambda _effect: self._changed(),
             ev.CommandDone: self._command_done,
             ev.NeedRandom: lambda effect: self.step(ev.Random(self._loop.now_ms, _random(effect.count))),
-            ev.CloseDisk: self._close_disk,
+            ev.CloseDisk: self._backing.close_when_idle,
             ev.PersistEpoch: self._epochs.persist,
             ev.PersistStale: lambda effect: self._stale.persist(ev.PersistEpoch(effect.token, effect.generation)),
             ev.RunHandler: self._errands.run_handler,
@@ -402,23 +306,22 @@ class Worker:
             ev.Stopped: lambda _effect: self._loop.stop(),
             ev.Log: lambda effect: getattr(_log, effect.level)(effect.event, **effect.fields),
         }
-        if self._disk is None:
-            table |= dict.fromkeys(diskless.DISK_EFFECTS, self._no_disk)
-        else:
-            table |= {
-                ev.DiskRead: self._disk.read,
-                ev.DiskReadThin: self._disk.read_thin,
-                ev.DiskDigest: self._disk.digest,
-                ev.DiskWrite: self._disk.write,
-                ev.DiskDiscard: self._disk.discard,
-                ev.DiskWriteSame: self._disk.write_same,
-                ev.DiskFlush: self._disk.flush,
-                ev.WriteSuperblock: self._disk.meta.write_superblock,
-                ev.WriteActivityLog: self._disk.meta.write_activity_log,
-                ev.WriteBitmap: self._disk.meta.write_bitmap,
-                ev.MeasureDisk: self._measure_disk,
-            }
-        return table
+        disk = self._backing.disk
+        if disk is None:
+            return table | dict.fromkeys(diskless.DISK_EFFECTS, self._no_disk)
+        return table | {
+            ev.DiskRead: disk.read,
+            ev.DiskReadThin: disk.read_thin,
+            ev.DiskDigest: disk.digest,
+            ev.DiskWrite: disk.write,
+            ev.DiskDiscard: disk.discard,
+            ev.DiskWriteSame: disk.write_same,
+            ev.DiskFlush: disk.flush,
+            ev.WriteSuperblock: disk.meta.write_superblock,
+            ev.WriteActivityLog: disk.meta.write_activity_log,
+            ev.WriteBitmap: disk.meta.write_bitmap,
+            ev.MeasureDisk: lambda effect: self._backing.measure(effect, self._measured),
+        }
 
     def _resumed(self, effect: ev.Resumed) -> None:
         """The core has taken over (or not): have the kernel hand over what the dead process has left."""
@@ -482,7 +385,7 @@ class Worker:
             self._adjuster.begin(client)
             return
         if name == "attach":
-            self._attach_again((client, name))
+            self._backing.attach((client, name))
             return
         event = requested.command(name, arguments, self._loop.now_ms, (client, name))
         if self._core is None:
@@ -490,6 +393,8 @@ class Worker:
                 client.answer({})
                 self._loop.stop()
                 return
+            if not self._problem:
+                raise errors.NotAttached
             raise NotAttached(f"The mirror's disk cannot be used: {self._problem}")
         if name == "detach" and arguments.get("force"):
             self._detach_now(self._core, event)
@@ -521,6 +426,7 @@ class Worker:
     def _configured(self, site: MirrorSite) -> None:
         """Another configuration holds from now on."""
         self._mirror = site.mirror
+        self._backing.timeout_ms = site.mirror.options.disk_timeout_ms
         self._loop.spin(site.mirror.spin_us)
         self._errands.configure(site)
         self._verify.configure(site.mirror.verify)
@@ -559,18 +465,6 @@ class Worker:
             self._loop.stop()
         else:
             self.step(ev.Demote(self._loop.now_ms, self._stop_token))
-
-
-def _write_note(note: DiskNote, path: pathlib.Path) -> None:
-    try:
-        note.write(path)
-    except OSError as error:
-        _log.warning("note_not_written", path=str(path), error=error.strerror)
-
-
-def _give_memory_back() -> None:
-    """A closed disk refers to itself: without this its pools would stay, locked in memory, for who knows how long."""
-    gc.collect()
 
 
 def _meta_state(superblock: Superblock) -> ev.MetaState:
