@@ -177,11 +177,12 @@ def test_both_links_cut_is_a_split_brain_that_keeps_everything_until_it_is_resol
 def recovered(lab: Lab, said: str, copy: str, name: str) -> bytes:
     """A file out of the saved copy, by the commands that `resolve` told people to give."""
     commands = [line.split("#")[0].replace("COPY", copy).strip() for line in said.splitlines() if line.startswith("  ")]
-    recipe = [line for line in commands if line.startswith(("cp ", "relevo mirror saved extract", "mount "))]
+    (make,) = [line for line in commands if line.startswith("relevo mirror saved image")]
+    made = lab.run("nodo1", ["sh", "-c", f"cd /srv && {make}"], check=True, capture=True).stdout.decode()
+    (mount,) = [line.partition(": ")[2] for line in made.splitlines() if line.startswith("Look into it: ")]
     # a lab's machine has no nodes of loop devices but those of its mirrors
     nodes = "for n in $(seq 0 255); do mknod /dev/loop$n b 7 $n; done"
-    quietly = [f"{line} > /dev/null" for line in recipe]
-    script = ["set -e", nodes, 'cd "$(mktemp -d)"', *quietly, f"cat /mnt/{name}", "umount /mnt"]
+    script = ["set -e", nodes, "cd /srv", mount, f"cat /mnt/{name}", "umount /mnt", "rm old.img"]
     return lab.run("nodo1", ["sh", "-c", "\n".join(script)], check=True, capture=True).stdout
 
 

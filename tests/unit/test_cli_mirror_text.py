@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 import drbd_conf_files as files
+from relevo.base.control import ControlServer, Message
+from relevo.base.paths import Paths
+from relevo.cli.context import Context
 from relevo.cli.mirror import _sentence
 from relevo.cli.mirror_resolve import cost, way_back
+from relevo.cli.mirror_saved import StillFilled, must_be_whole
 from relevo.mirror import diskless
 
 FOUND: dict[str, Any] = {
@@ -62,11 +69,9 @@ def test_what_a_resolution_costs_names_the_loser_the_amount_and_the_place() -> N
     assert "apart since 2026-11-26T07:00:00Z" in said
     assert "on nodo2 below /var/lib/relevo/saved/r0" in said
     assert "not heard" in cost({**told, "changed_bytes": {"nodo1": 4096, "nodo2": None}}, "/x")
-    recipe = way_back("r0", "nodo2", "/dev/sdb1", "ext4")
+    recipe = way_back("r0", "nodo2")
     assert "relevo mirror saved list r0" in recipe
-    assert "cp --sparse=always /dev/sdb1 old.img" in recipe
-    assert "relevo mirror saved extract r0 COPY old.img --onto" in recipe
-    assert "mount -t ext4" in recipe, "by itself mount sees drbd's meta-data, and refuses"
+    assert "relevo mirror saved image r0 COPY old.img" in recipe
 
 
 def test_the_last_verify_and_the_next_one_are_told() -> None:
@@ -114,3 +119,26 @@ def test_what_stands_still_has_a_next_step() -> None:
     assert "relevo mirror connect r0 begins that again" in _sentence({**up, "connection": "StandAlone"})
     assert "relevo mirror attach r0" in _sentence({**up, "disk": "Diskless"})
     assert "begins that again" not in _sentence({**PARTED, "connection": "StandAlone"}), "that needs a decision"
+
+
+@pytest.mark.parametrize("disk", ["Inconsistent", "UpToDate", "Outdated"])
+def test_a_disk_that_a_resync_fills_is_no_base_for_an_image(tmp_path: pathlib.Path, disk: str) -> None:
+    context = Context(Paths(tmp_path, tmp_path, tmp_path / "run"), "nodo1")
+
+    async def status(_: Message) -> Message:
+        return {"disk": disk}
+
+    async def story() -> None:
+        await asyncio.to_thread(must_be_whole, context, "r0")  # it is down: nobody writes to the disk
+        server = ControlServer(context.paths.socket("mirror-r0"), {"status": status})
+        await server.start()
+        try:
+            await asyncio.to_thread(must_be_whole, context, "r0")
+        finally:
+            await server.stop()
+
+    if disk == "Inconsistent":
+        with pytest.raises(StillFilled, match="a resync fills it"):
+            asyncio.run(story())
+    else:
+        asyncio.run(story())

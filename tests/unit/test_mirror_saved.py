@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from relevo.mirror import saved, saver
+from relevo.mirror import saved, saved_image, saver
 
 DISK_BYTES = 1 << 20
 RANGES = ((4096, 8192), (65536, 4096), (DISK_BYTES - 512, 512))
@@ -186,3 +186,70 @@ def test_where_nothing_was_ever_kept_nothing_has_to_go(tmp_path: pathlib.Path) -
     store = tmp_path / "saved" / "r0"
     assert saver.main(["forget", str(store), "resync"]) == 0
     assert not store.exists()
+
+
+def test_an_image_is_the_base_with_the_saved_blocks_over_it(disk: pathlib.Path) -> None:
+    """As large as the device, whatever lies behind the data on the base; holes where the base has zeroes."""
+    before = disk.read_bytes()
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    base = bytearray(random.Random(2).randbytes(DISK_BYTES))
+    base[256 << 10 : 768 << 10] = bytes(512 << 10)
+    disk.write_bytes(bytes(base) + b"meta-data")
+    image = disk.with_name("image")
+    assert saved_image.write_image(kept(disk)[0], image, disk) == 12800
+    for offset, length in RANGES:
+        base[offset : offset + length] = before[offset : offset + length]
+    assert image.read_bytes() == bytes(base)
+    assert image.stat().st_blocks * 512 <= DISK_BYTES - (448 << 10)
+    assert (disk.read_bytes()[DISK_BYTES:], image.stat().st_mode & 0o777) == (b"meta-data", 0o600)
+
+
+def test_a_base_with_holes_is_read_as_it_is(disk: pathlib.Path) -> None:
+    saver.save(order(disk), saved.pack_ranges(RANGES[:1]))
+    saved_blocks = disk.read_bytes()[4096:12288]
+    base = disk.with_name("base")
+    with base.open("wb") as file:
+        file.truncate(DISK_BYTES)
+        file.seek(DISK_BYTES // 2)
+        file.write(b"in the middle")
+    image = disk.with_name("image")
+    saved_image.write_image(kept(disk)[0], image, base)
+    expected = bytearray(base.read_bytes())
+    expected[4096:12288] = saved_blocks
+    assert image.read_bytes() == bytes(expected)
+
+
+def test_of_a_whole_copy_the_image_needs_no_base(disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved, "share_blocks", lambda source, target: os.sendfile(target, source, 0, DISK_BYTES))
+    before = disk.read_bytes()
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    disk.write_bytes(bytes(DISK_BYTES))
+    (copy,) = kept(disk)
+    with pytest.raises(saved_image.BaseUnusable, match="is whole"):
+        saved_image.write_image(copy, disk.with_name("image"), disk)
+    saved_image.write_image(copy, disk.with_name("image"), None)
+    assert disk.with_name("image").read_bytes() == before
+
+
+def test_an_image_that_cannot_be_made_leaves_nothing(disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    (copy,) = kept(disk)
+    image, small = disk.with_name("image"), disk.with_name("small")
+    small.write_bytes(bytes(4096))
+    for base, words in ((None, "only"), (small, "the device of the copy"), (disk.with_name("none"), "cannot be read")):
+        with pytest.raises(saved_image.BaseUnusable, match=words):
+            saved_image.write_image(copy, image, base)
+    with pytest.raises(saved.TargetThere):
+        saved_image.write_image(copy, small, disk)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(saved, "write_all", full)
+    with pytest.raises(saved_image.NoRoom, match="no room"):
+        saved_image.write_image(copy, image, disk)
+    assert not image.exists()
+    (copy.folder / saved.BLOCKS).write_bytes(b"damaged")
+    with pytest.raises(saved.SavedCopyUnusable):
+        saved_image.write_image(copy, image, disk)
+    assert not image.exists()

@@ -63,11 +63,7 @@ def resolve(
             raise NotAsked("Nothing was done: there is no terminal to ask at.", "Add --yes.")
         typer.confirm(f"Give up the changes of {told['loser']}?", abort=True)
     typer.echo(call(socket, "resolve", mirror=name, keep=keep)["what"])
-    from relevo.agents.volume import fstype_of
-
-    config = context.config()
-    disk = config.nodes[told["loser"]].disks[name]
-    typer.echo(way_back(name, told["loser"], str(disk), fstype_of(config, name)))
+    typer.echo(way_back(name, told["loser"]))
 
 
 def cost(told: dict[str, Any], where: str) -> str:
@@ -96,23 +92,18 @@ def _amount(changed_bytes: int | None) -> str:
     return f"{format_bytes(changed_bytes)} in {blocks} changed block{'' if blocks == 1 else 's'} of 4 KiB"
 
 
-def way_back(name: str, loser: str, disk: str, fstype: str) -> str:
+def way_back(name: str, loser: str) -> str:
     """How to get one file of what was given up.
 
     Args:
         name: the mirror.
         loser: the node that gave up its changes.
-        disk: its backing disk.
-        fstype: the file system, which mount has to be told: it finds the mirror's meta-data first.
     """
     return "\n".join(
         (
             f"To get a file of {loser}'s back, on {loser}, in a folder with room for the whole disk:",
             f"  relevo mirror saved list {name}  # as soon as it shows the copy; its name is COPY below",
-            f"  cp --sparse=always {disk} old.img  # only if the list says `changed blocks`",
-            f"  relevo mirror saved extract {name} COPY old.img --onto  # without cp: without --onto",
-            *(["  e2fsck -fy old.img  # the disk was in use while it was copied"] if fstype.startswith("ext") else []),
-            f"  mount -t {fstype} -o loop old.img /mnt  # and take the file from below /mnt",
+            f"  relevo mirror saved image {name} COPY old.img  # checks it, and says how to mount it",
             "What both servers changed in the same file can be mixed in it: look before you use it.",
         )
     )

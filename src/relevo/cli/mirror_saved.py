@@ -8,8 +8,10 @@ from typing import Annotated
 import msgspec
 import typer
 
+from relevo.base.control import DaemonUnreachable, call
+from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
-from relevo.cli.context import of, print_json
+from relevo.cli.context import Context, of, print_json
 from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
 from relevo.config.site import find_site
@@ -17,6 +19,12 @@ from relevo.config.site import find_site
 app = typer.Typer(
     no_args_is_help=True, help="What was kept of this node's copy before it was overwritten (after a split brain)."
 )
+
+
+class StillFilled(RelevoError):
+    """A disk that a resync is filling is no base for an image."""
+
+
 Name = Annotated[str, typer.Argument(help="Name of the mirror, such as r0.")]
 Copy = Annotated[str, typer.Argument(help="Name of the saved copy, as `list` shows it.")]
 
@@ -66,6 +74,56 @@ def extract(
     find_site(context.paths, context.node, name)
     written = saved.extract(saved.find(context.paths.state, name, copy), target, onto=onto)
     typer.echo(f"{format_bytes(written)} written to {target}.")
+
+
+@app.command("image")
+def image(
+    ctx: typer.Context,
+    name: Name,
+    copy: Copy,
+    target: Annotated[pathlib.Path, typer.Argument(help="A new file, in a folder with room for the whole device.")],
+    *,
+    base: Annotated[
+        pathlib.Path | None,
+        typer.Option("--base", help="For changed blocks: what they are laid over; this node's disk unless named."),
+    ] = None,
+) -> None:
+    """Write a saved copy to a whole image, check the file system in it, and say how to look into it."""
+    from relevo.cli import image_check
+    from relevo.mirror import saved, saved_image
+
+    context = of(ctx)
+    site = find_site(context.paths, context.node, name)
+    found = saved.find(context.paths.state, name, copy)
+    blocks = found.index.kind == "blocks"
+    if blocks and base is None:
+        must_be_whole(context, name)
+        base = site.disk
+    written = saved_image.write_image(found, target, base)
+    over = f" over {base} as it is now" if blocks else ""
+    typer.echo(f"{target}: {format_bytes(written)} of what was saved{over}.")
+    fstype, sentence = image_check.check(target)
+    typer.echo(sentence)
+    typer.echo(image_check.how_to_look(target, fstype))
+    if blocks:
+        typer.echo("What both servers changed in the same file can be mixed in it: look before you use it.")
+
+
+def must_be_whole(context: Context, name: str) -> None:
+    """The disk here is a base only when no resync is filling it.
+
+    Raises:
+        StillFilled: one is.
+    """
+    try:
+        state = call(context.paths.socket(f"mirror-{name}"), "status")
+    except DaemonUnreachable:
+        return  # nobody writes to it
+    if state["disk"] == "Inconsistent":
+        raise StillFilled(
+            f"The copy of {name} here is Inconsistent: a resync fills it.",
+            f"Wait for its end (relevo mirror wait-sync {name}), or name another base: --base DISK.",
+        )
 
 
 @app.command("remove")

@@ -158,20 +158,24 @@ def extract(saved: Saved, target: pathlib.Path, *, onto: bool) -> int:
         if onto:
             raise TargetThere(f"{target} is not there.", "Leave out --onto to make a new file.")
         raise TargetThere(f"{target} exists.", "Name a new file, or say --onto to write over it.")
-    pieces = _check(saved)
+    pieces = checked_pieces(saved)
     fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC | (0 if onto else os.O_CREAT | os.O_EXCL), 0o600)
     try:
         if not onto:
             os.ftruncate(fd, saved.index.data_bytes)
-        written = sum(_write(fd, offset, data) for offset, data in pieces)
+        written = sum(write_all(fd, offset, data) for offset, data in pieces)
         os.fsync(fd)
     finally:
         os.close(fd)
     return written
 
 
-def _check(saved: Saved) -> Iterator[tuple[int, bytes]]:
-    """Compare the checksums, then give the content piece by piece."""
+def checked_pieces(saved: Saved) -> Iterator[tuple[int, bytes]]:
+    """Compare the checksums, then give the content piece by piece: (offset, bytes).
+
+    Raises:
+        SavedCopyUnusable: it is damaged.
+    """
     if saved.index.kind != "blocks":
         path = image_path(saved)
         if not (path.is_file() or path.is_block_device()) or _size(path) < saved.index.data_bytes:
@@ -203,7 +207,8 @@ def _pieces(path: pathlib.Path, ranges: list[tuple[int, int]]) -> Iterator[tuple
                 at += len(data)
 
 
-def _write(fd: int, offset: int, data: bytes) -> int:
+def write_all(fd: int, offset: int, data: bytes | memoryview) -> int:
+    """Write all of it, in as many calls as that takes; how much it was."""
     view = memoryview(data)
     while view:
         count = os.pwrite(fd, view, offset)
