@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from relevo.config import model as config_model
+from relevo.config.fencing import FenceDevice
 from relevo.config.ping import Ping
 
 LINKS = ("users", "cross")
@@ -49,7 +50,7 @@ def configuration(
                 name=name,
                 addresses={link: IPv4Address(f"10.{index}.0.{number}") for index, link in enumerate(LINKS)},
                 disks={"r0": Path("/dev/null")},
-                fencing=(config_model.FenceDevice(agent="sim"),) if fencing else (),
+                fencing=(FenceDevice(agent="sim"),) if fencing else (),
             )
             for number, name in enumerate(NODES, 1)
         },

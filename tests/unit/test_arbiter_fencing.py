@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from relevo.arbiter.events import AllowAlone, Fence, Observed, Persist, Persisted
-from relevo.config.model import Config, FenceDevice, Witness
+from relevo.config.fencing import FenceDevice
+from relevo.config.model import Config, Witness
 from relevo.manager.model import MirrorFacts, NodeView, Permission
 from unit.cluster_samples import configuration
 from unit.test_arbiter_rules import CUT, Bench, mirror, peer

@@ -18,9 +18,9 @@ from relevo.config.model import (
     HeartbeatTimings,
     MirrorResource,
     SmbResource,
-    Window,
     Witness,
 )
+from relevo.config.window import Window
 from relevo.lab.scene import Options, configuration, new_secrets
 
 RIGHT = """\

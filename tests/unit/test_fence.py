@@ -10,7 +10,8 @@ import pytest
 
 from relevo.agents import fence
 from relevo.agents.base import AgentFailed
-from relevo.config.model import Config, FenceDevice
+from relevo.config.fencing import FenceDevice
+from relevo.config.model import Config
 from relevo.manager.model import Alive, NodeFacts, NodeView
 from relevo.node.fencer import Fencer
 from relevo.node.history import History

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from relevo.config.model import Window
+from relevo.config.window import Window
 from relevo.manager.model import (
     RECORD_FORMAT,
     UNUSABLE,

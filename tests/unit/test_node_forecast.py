@@ -9,7 +9,8 @@ import pytest
 
 from relevo.arbiter.ballot import Vote
 from relevo.arbiter.register import Entry
-from relevo.config.model import Config, FenceDevice, Witness
+from relevo.config.fencing import FenceDevice
+from relevo.config.model import Config, Witness
 from relevo.manager import record as records
 from relevo.manager.model import (
     RECORD_FORMAT,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from relevo.agents.base import AgentFailed
 from relevo.agents.tools import run_tool
-from relevo.config.model import FenceDevice
+from relevo.config.fencing import FenceDevice
 
 
 async def fence(node: str, devices: Sequence[FenceDevice]) -> str:

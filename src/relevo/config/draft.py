@@ -10,14 +10,13 @@ from relevo.base.units import format_duration_ms
 from relevo.config.alerts import AlertsPolicy, AlertTarget, read_alerts
 from relevo.config.draft_mirror import MAX_PORT, DrbdSource, read_mirror
 from relevo.config.draft_shares import with_shares
+from relevo.config.fencing import FenceDevice, Fencing
 from relevo.config.locate import KeyPath
 from relevo.config.meta_disk import INTERNAL, MetaDisk, MetaDiskWrong, parse_meta_disk
 from relevo.config.model import (
     PROGRAM_OPERATION,
     SYSTEMD_OPERATION,
     AddressResource,
-    FenceDevice,
-    Fencing,
     FilesResource,
     FilesTls,
     FilesystemResource,
@@ -33,13 +32,13 @@ from relevo.config.model import (
     Service,
     Side,
     SystemdResource,
-    Window,
     Witness,
 )
 from relevo.config.names import HOST_REMEDY, NO_HOST, is_host, is_name
 from relevo.config.ping import Ping, read_ping
 from relevo.config.table import Source, Table, nearest
 from relevo.config.watchdog import WatchdogDevice, read_watchdog
+from relevo.config.window import Window
 
 PROFILES_MS = {"normal": (500, 3000), "fast": (200, 1200)}
 """Name -> keepalive and deadtime, both in milliseconds."""

@@ -10,10 +10,12 @@ import msgspec
 
 from relevo.config.alerts import AlertsPolicy, AlertTarget
 from relevo.config.drbd_options import OWN_DEFAULTS, DrbdOptions
+from relevo.config.fencing import FenceDevice, Fencing
 from relevo.config.meta_disk import INTERNAL, MetaDisk
 from relevo.config.ping import Ping
 from relevo.config.verify_schedule import NEVER, VerifySchedule
 from relevo.config.watchdog import WatchdogDevice
+from relevo.config.window import Window
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,37 +40,6 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     unicast: bool = True
     multicast: IPv4Address | None = None
     multicast_ttl: int = 1
-
-
-class FenceDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to switch a node off: a program of the fence-agents package, or one that speaks as they do.
-
-    Attributes:
-        agent: `fence_ipmilan`, or the path of a program.
-        parameters: what it is given on its standard input, besides `action`; secrets included.
-        level: devices of a level all have to succeed; when one fails the next level is tried.
-        action: what confirms that the node does not write any more: `reboot` or `off`.
-        timeout_ms: how long it may take.
-    """
-
-    agent: str
-    parameters: dict[str, str] = {}
-    level: int = 1
-    action: Literal["reboot", "off"] = "reboot"
-    timeout_ms: int = 60_000
-
-
-class Fencing(msgspec.Struct, frozen=True, kw_only=True):
-    """When nodes are fenced.
-
-    Attributes:
-        delay_ms: a node that wants to take over waits so long first: of two that have lost each other the active one
-            fences first, and both are not switched off.
-        retry_ms: pause after a fencing that failed.
-    """
-
-    delay_ms: int = 2000
-    retry_ms: int = 15_000
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -434,28 +405,6 @@ Resource = (
     | LsbResource
     | SystemdResource
 )
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of each day, in local time; one that ends before it begins goes through midnight.
-
-    Attributes:
-        begin, end: minutes of the day, 0 to 1439; the end is not part of it.
-    """
-
-    begin: int
-    end: int
-
-    def contains(self, minute: int) -> bool:
-        """Whether a minute of the day is in it."""
-        if self.begin <= self.end:
-            return self.begin <= minute < self.end
-        return minute >= self.begin or minute < self.end
-
-    @property
-    def text(self) -> str:
-        """As it is written in relevo.toml."""
-        return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in (self.begin, self.end))
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -213,7 +213,7 @@ class Administration:
 
         def stable() -> None:
             if s.link and s.link_number == number:
-                self._link.announce_first_generation()
+                self._link.said.first_generation()
             self._done(command)
 
         self._durable.superblock(stable)

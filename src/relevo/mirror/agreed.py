@@ -257,7 +257,7 @@ class AgreedChanges:
 
         def stable() -> None:
             if s.link and s.link_number == number and s.conn is Connection.CONNECTED:
-                self._link.announce_first_generation()
+                self._link.said.first_generation()
                 self._link.compare_again()
 
         self._durable.superblock(stable)

@@ -290,7 +290,7 @@ class Commands:
                 self._link.drop("this copy was forced to be UpToDate: the copies have to be compared again")
             else:
                 if created:
-                    self._link.announce_first_generation()
+                    self._link.said.first_generation()
                 s.out.append(e.SendData(p.StateWord(s.state_word())))
         s.changed()
 

@@ -64,7 +64,7 @@ class Mirror:
             *(self._admit, self._disk_failed, self._agreed.repair),
         )
         self._growth = self._link.growth = Growth(
-            *(s, self._durable, self._resync, self._link.send_sizes, self._link.drop)
+            *(s, self._durable, self._resync, self._link.said.sizes, self._link.drop)
         )
         self._congestion = Congestion(s, self._durable, self._local, self._resync, self._link)
         self._link.alive.verify_since = self._verify.waiting_since_ms

@@ -14,19 +14,20 @@ import msgspec
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
 from relevo.mirror import size_option
-from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement, told
-from relevo.mirror.bitmap import BLOCK_BYTES, Bitmap, bits_for
+from relevo.mirror.agreement import DRY_RUN_FLAG, disagreement
+from relevo.mirror.bitmap import Bitmap, bits_for
 from relevo.mirror.durable import Durable
 from relevo.mirror.fencing import Fencing
 from relevo.mirror.growth import Growth
 from relevo.mirror.handshake import Copy, Direction, decide
+from relevo.mirror.introduction import Introduction
 from relevo.mirror.leave import LeaveTaking
 from relevo.mirror.local_io import Gate, LocalIo
 from relevo.mirror.meeting import BOTH_PRIMARY, Meeting
 from relevo.mirror.parameters import sync_disagreement
 from relevo.mirror.peer_io import PeerIo
 from relevo.mirror.resync import Resync
-from relevo.mirror.state import SECTOR_BYTES, SOURCE, STEADY, TARGET, Shared, Timer
+from relevo.mirror.state import SOURCE, STEADY, TARGET, Shared, Timer
 from relevo.mirror.states import Connection, Disk, Role, State
 from relevo.mirror.uuids import JUST_CREATED, PRIMARY_BIT, Generations, Side
 from relevo.mirror.verify import Verify
@@ -41,7 +42,6 @@ PEER_TOO_SMALL = (
 )
 OTHER_DATA = "The peer's copy is not the one that this Primary without a whole disk has used."
 _EARLY_LIMIT = 64
-_LIMITS = p.QueueLimits(BLOCK_BYTES, BLOCK_BYTES, 0, BLOCK_BYTES, 0, 1, 1, 0)
 
 
 class Link:
@@ -55,6 +55,7 @@ class Link:
         self._local = local
         self._peer_io = peer_io
         self._resync = resync
+        self.said = Introduction(shared, local, resync)
         self.growth: Growth
         self.verify: Verify
         """Set once by the core."""
@@ -110,55 +111,10 @@ class Link:
         return self._durable.idle and not self._peer_io.in_flight and not self.changing
 
     def _begin(self) -> None:
-        s = self._s
-        options = s.settings.options
-        s.out.append(e.SendData(self._told()))
-        s.out.append(e.SendData(self._resync.pace.limits.said(options.verify_alg, options.csums_alg)))
-        self.send_sizes(s.size_sectors, 0)
-        if s.disk > Disk.FAILED:
-            s.out.append(e.SendData(self._uuids(0)))
-        s.out.append(e.SendData(p.StateWord(s.state_word())))
+        self.said.begin()
         early, self._early = self._early or [], None
         for packet, buffer in early:
             self.late_packet(packet, buffer)
-
-    def _told(self) -> p.Protocol:
-        s = self._s
-        return told(s.settings.options, discard=s.discard_my_data, dry_run=s.dry_run)
-
-    def send_sizes(self, current_sectors: int, flags: int) -> None:
-        """Tell the peer the sizes of this side's disk and of the device."""
-        s = self._s
-        own = s.disk_sectors if s.disk > Disk.FAILED else 0
-        user = s.settings.options.size_bytes // SECTOR_BYTES
-        limits = _LIMITS if s.features & p.Feature.WSAME else None
-        s.out.append(e.SendData(p.Sizes(own, user, current_sectors, p.MAX_PAYLOAD_BYTES, 0, flags, limits)))
-
-    def _uuids(self, flags: int) -> p.Uuids:
-        s, u = self._s, self._s.uuids
-        s.told_bits = s.bitmap.count
-        if s.discard_my_data:
-            flags |= p.UuidFlag.DISCARD_MY_DATA
-        if self._crashed_primary:
-            flags |= p.UuidFlag.CRASHED_PRIMARY
-        if Disk.INCONSISTENT is (s.found_disk if s.disk is Disk.NEGOTIATING else s.disk):
-            flags |= p.UuidFlag.INCONSISTENT
-        return p.Uuids(u.current, u.bitmap, u.history0, u.history1, s.bitmap.count, int(flags))
-
-    @property
-    def _crashed_primary(self) -> bool:
-        """Crashed, or suspended: either way this copy may hold writes of its generation that the peer has not."""
-        return self._s.crashed_primary or self._local.gate in {Gate.ASKING, Gate.EXPIRED}
-
-    def tell_generations(self) -> None:
-        """The generations have changed while connected, and with them perhaps what the disk is worth."""
-        self._s.out.append(e.SendData(self._uuids(0)))
-        self._s.out.append(e.SendData(p.StateWord(self._s.state_word())))
-
-    def announce_first_generation(self) -> None:
-        """Two equal, just created copies come into use: the peer takes over the first generation."""
-        self._s.out.append(e.SendData(self._uuids(int(p.UuidFlag.SKIP_INITIAL_SYNC))))
-        self._s.peer_uuids = self._s.uuids.copy()
 
     @property
     def begun(self) -> bool:
@@ -180,7 +136,7 @@ class Link:
         """Settings that have to agree. When they do not it is tried again: the other server may be adjusted next."""
         self._expect_parameters()
         self._peer_dry_run = bool(packet.conn_flags & DRY_RUN_FLAG)
-        wrong = disagreement(self._told(), packet)
+        wrong = disagreement(self.said.settings, packet)
         if wrong:
             self.turn_away(wrong)
         self._protocol_seen = True
@@ -346,17 +302,16 @@ class Link:
         s = self._s
         self._offered = True
         self._generations_fresh = False
-        self.send_sizes(self._s.size_sectors, 0)
-        s.out.append(e.SendData(self._uuids(0)))
-        s.out.append(e.SendData(p.StateWord(s.state_word())))
+        self.said.sizes(s.size_sectors, 0)
+        self.said.news()
         s.set_timer(Timer.HANDSHAKE, s.settings.timeout_ms)
 
     def _answer_offer(self, peer: State) -> None:
         """The peer has attached a disk: say what is here, and decide as at the beginning."""
         s = self._s
         if s.disk > Disk.FAILED:
-            s.out.append(e.SendData(self._uuids(0)))
-        s.out.append(e.SendData(p.StateWord(s.state_word())))
+            self.said.generations()
+        self.said.state()
         if s.disk > Disk.FAILED:
             inconsistent = self._uuid_flags & p.UuidFlag.INCONSISTENT
             self._compare(msgspec.structs.replace(peer, disk=Disk.INCONSISTENT if inconsistent else Disk.CONSISTENT))
@@ -365,7 +320,7 @@ class Link:
         s = self._s
         if peer.disk <= Disk.FAILED:
             s.disk = s.found_disk
-            s.out.append(e.SendData(p.StateWord(s.state_word())))
+            self.said.state()
         elif self._generations_fresh:
             self._compare(peer)
         else:
@@ -393,7 +348,7 @@ class Link:
         """The blocks that are marked here go to the peer: it learns that this copy is the one that counts."""
         s = self._s
         s.live_start = True
-        s.out.append(e.SendData(self._uuids(int(p.UuidFlag.CRASHED_PRIMARY))))
+        self.said.generations(int(p.UuidFlag.CRASHED_PRIMARY))
         self._resync.start_source(full=False)
 
     def _compare(self, peer: State) -> None:
@@ -408,7 +363,7 @@ class Link:
         if s.disk is Disk.NEGOTIATING:
             s.disk = s.found_disk
         me = Copy(
-            Side(s.uuids, s.role is Role.PRIMARY and not depends, self._crashed_primary),
+            Side(s.uuids, s.role is Role.PRIMARY and not depends, self.said.crashed_primary),
             s.disk,
             s.discard_my_data,
             s.told_bits,

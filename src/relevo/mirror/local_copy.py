@@ -320,7 +320,7 @@ class LocalCopy:
         s.full_sync = True  # on the disk, until the marks are there
         number = s.link_number
         s.log("warning", "only_copy", current=f"{s.uuids.current:016x}")
-        self._durable.superblock(lambda: self._link.tell_generations() if s.link_number == number else None)
+        self._durable.superblock(lambda: self._link.said.news() if s.link_number == number else None)
 
     def link_lost(self) -> None:
         """The Primary that was served is gone: write the marks down. A disk that was being compared is what it was."""

@@ -13,20 +13,19 @@ from collections.abc import Callable
 
 from relevo.mirror import events as e
 from relevo.mirror import packets as p
-from relevo.mirror.activity_log import EXTENT_SHIFT, ActivityLog
+from relevo.mirror.activity_log import ActivityLog
 from relevo.mirror.agreement import ANSWER_FLAGS, WRITE_ACK
 from relevo.mirror.bitmap import BLOCK_BYTES
 from relevo.mirror.completion import CompletionGate, Gate
+from relevo.mirror.discards import Discards
 from relevo.mirror.durable import Durable
 from relevo.mirror.epochs import SentEpoch, TransferLog
 from relevo.mirror.ranges import Ranged, RangeOrder
 from relevo.mirror.remote_reads import RemoteReads
-from relevo.mirror.requests import Discard, Flush, Reading, Write
+from relevo.mirror.requests import Flush, Reading, Write
 from relevo.mirror.state import SECTOR_BYTES, TARGET, Shared, Timer
 from relevo.mirror.states import Connection, Disk, Role
 
-DISCARD_WINDOW = 64
-"""Pieces of one discard in flight at a time."""
 _RW_SYNC = int(p.DataFlag.RW_SYNC)
 _DISCARD = int(p.DataFlag.DISCARD)
 _ZEROES = int(p.DataFlag.ZEROES)
@@ -52,6 +51,7 @@ class LocalIo(CompletionGate):
         self._disk_failed = disk_failed
         self._ranges = ranges
         self._forward = forward
+        self._discards = Discards(shared, self, self._enter)
         self._log = TransferLog()
         self._unanswered: dict[int, Write] = {}
         self._block_id = 0
@@ -111,36 +111,10 @@ class LocalIo(CompletionGate):
         if self.failing or not self._fits(event.offset, event.length):
             self._s.out.append(e.CompleteRequest(event.token, errnos.EIO))
             return
-        if self._cannot_discard:
+        if self._discards.impossible:
             self._s.out.append(e.CompleteRequest(event.token, errnos.EOPNOTSUPP))
             return
-        self._more_pieces(Discard(event.token, event.offset, event.offset + event.length, unmap=event.unmap))
-
-    @property
-    def _cannot_discard(self) -> bool:
-        """The peer has to discard as well, and knows no packet for it."""
-        return self._s.replicating and not self._s.features & (p.Feature.TRIM | p.Feature.WZEROES)
-
-    def _more_pieces(self, discard: Discard) -> None:
-        discard.pieces += 1  # this loop: a piece may be done at once, and must not be the last one
-        while discard.offset < discard.end and discard.pieces <= DISCARD_WINDOW and not discard.errno:
-            boundary = ((discard.offset >> EXTENT_SHIFT) + 1) << EXTENT_SHIFT
-            offset, end = discard.offset, min(discard.end, boundary)
-            discard.offset = end
-            discard.pieces += 1
-            piece = Write(self, None, offset, end - offset, None)
-            piece.discard = discard
-            self._enter(piece)
-        self._piece_done(discard, 0)
-
-    def _piece_done(self, discard: Discard, errno: int) -> None:
-        discard.pieces -= 1
-        discard.errno = discard.errno or errno
-        if discard.errno or discard.offset == discard.end:
-            if not discard.pieces:
-                self._s.out.append(e.CompleteRequest(discard.token, discard.errno))
-        elif discard.pieces < DISCARD_WINDOW:
-            self._more_pieces(discard)
+        self._discards.begin(event)
 
     def flush(self, event: e.AppFlush) -> None:
         """The application flushes. The first one after completed writes were lost with both disks says so."""
@@ -201,7 +175,7 @@ class LocalIo(CompletionGate):
         if self.detached:
             self._submit_to_peer(write)
             return
-        if write.discard is not None and self._cannot_discard:  # another peer came while it waited
+        if write.discard is not None and self._discards.impossible:  # another peer came while it waited
             write.errno = errnos.EOPNOTSUPP
             self._finish(write)
             return
@@ -229,7 +203,7 @@ class LocalIo(CompletionGate):
         s = self._s
         if self.silent or s.disk is Disk.NEGOTIATING:
             s.when(lambda: not self.silent and s.disk is not Disk.NEGOTIATING, lambda: self.admit(write))
-        elif not self.reads.possible or (write.discard is not None and self._cannot_discard):
+        elif not self.reads.possible or (write.discard is not None and self._discards.impossible):
             write.errno = errnos.EOPNOTSUPP if self.reads.possible else errnos.EIO
             self._finish(write)
         else:
@@ -349,7 +323,7 @@ class LocalIo(CompletionGate):
         if discard is None:
             self._s.out.append(e.CompleteRequest(item.token, errno))
             return
-        self._piece_done(discard, errno)
+        self._discards.piece_done(discard, errno)
 
     # ------------------------------------------------------------ epochs and flushes
 
