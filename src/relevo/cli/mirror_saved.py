@@ -11,6 +11,7 @@ import typer
 from relevo.base.control import DaemonUnreachable, call
 from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
+from relevo.cli import saved_diff
 from relevo.cli.context import Context, of, print_json
 from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
@@ -144,3 +145,6 @@ def remove(
         typer.confirm(f"Delete what was saved of {name} ({copy})?", abort=True)
     saved.remove(found)
     typer.echo(f"{copy} is deleted.")
+
+
+app.command("diff")(saved_diff.diff)
