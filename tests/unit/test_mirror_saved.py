@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -9,7 +10,13 @@ import random
 
 import pytest
 
+import drbd_conf_files as files
+from relevo.base.paths import Paths
+from relevo.cli.context import Context
+from relevo.cli.mirror_saved import OwnDisk, refuse_own_disk
+from relevo.device.backing import open_backing
 from relevo.mirror import saved, saved_image, saver
+from relevo.mirror.create import DiskInUse
 
 DISK_BYTES = 1 << 20
 RANGES = ((4096, 8192), (65536, 4096), (DISK_BYTES - 512, 512))
@@ -76,6 +83,26 @@ def test_onto_an_image_only_the_changed_blocks_are_written(disk: pathlib.Path) -
     for offset, length in RANGES:
         expected[offset : offset + length] = before[offset : offset + length]
     assert disk.read_bytes() == bytes(expected)
+
+
+def test_a_disk_that_a_mirror_uses_is_not_written_past_it(disk: pathlib.Path) -> None:
+    saver.save(order(disk), saved.pack_ranges(RANGES))
+    disk.write_bytes(random.Random(2).randbytes(DISK_BYTES))
+    before = disk.read_bytes()
+    with contextlib.closing(open_backing(disk)), pytest.raises(DiskInUse, match="in use"):
+        saved.extract(kept(disk)[0], disk, onto=True)
+    assert disk.read_bytes() == before
+
+
+def test_a_mirrors_own_disk_is_no_target_even_when_it_is_down(disk: pathlib.Path) -> None:
+    here = disk.parent
+    conf = here / "drbd.conf"
+    conf.write_text(files.resource().replace("/dev/sda6", str(disk)))
+    context = Context(Paths(here / "etc", here / "state", here / "run", conf), "nodo1")
+    refuse_own_disk(context, here / "old.img")
+    (here / "same").symlink_to(disk)
+    with pytest.raises(OwnDisk, match="the disk of mirror r0"):
+        refuse_own_disk(context, here / "same")
 
 
 def test_a_target_that_is_there_is_not_written_over(disk: pathlib.Path) -> None:

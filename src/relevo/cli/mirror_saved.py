@@ -15,11 +15,15 @@ from relevo.cli import saved_diff
 from relevo.cli.context import Context, of, print_json
 from relevo.cli.local_time import localised
 from relevo.cli.mirror_names import OptionalName, chosen
-from relevo.config.site import find_site
+from relevo.config.site import find_site, sites_here
 
 app = typer.Typer(
     no_args_is_help=True, help="What was kept of this node's copy before it was overwritten (after a split brain)."
 )
+
+
+class OwnDisk(RelevoError):
+    """A saved copy is not written past a mirror to its disk."""
 
 
 class StillFilled(RelevoError):
@@ -73,8 +77,24 @@ def extract(
 
     context = of(ctx)
     find_site(context.paths, context.node, name)
-    written = saved.extract(saved.find(context.paths.state, name, copy), target, onto=onto)
+    found = saved.find(context.paths.state, name, copy)
+    refuse_own_disk(context, target)
+    written = saved.extract(found, target, onto=onto)
     typer.echo(f"{format_bytes(written)} written to {target}.")
+
+
+def refuse_own_disk(context: Context, target: pathlib.Path) -> None:
+    """What is written there past the mirror differs from the other side's copy, and nobody would know.
+
+    Raises:
+        OwnDisk: it is one, whether or not it is in use.
+    """
+    for site in sites_here(context.paths, context.node):
+        if target.exists() and site.disk.exists() and target.samefile(site.disk):
+            raise OwnDisk(
+                f"{target} is the disk of mirror {site.mirror.name}: the other side would not learn what is written to it.",
+                f"Make an image, and copy files out of it: relevo mirror saved image {site.mirror.name} COPY FILE.",
+            )
 
 
 @app.command("image")

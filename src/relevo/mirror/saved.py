@@ -19,6 +19,7 @@ import msgspec
 
 from relevo.base.errors import NOT_JSON, RelevoError
 from relevo.mirror import lvm
+from relevo.mirror.create import open_disk
 
 FORMAT = 1
 INDEX = "index.json"
@@ -152,6 +153,7 @@ def extract(saved: Saved, target: pathlib.Path, *, onto: bool) -> int:
     Raises:
         SavedCopyUnusable: it is damaged; nothing has been written.
         TargetThere: `target` exists, or with `onto` does not.
+        DiskInUse: a mirror or a mount has it: what is written past them would differ from the other side's copy.
         OSError: the target cannot be written.
     """
     if target.exists() is not onto:
@@ -159,7 +161,10 @@ def extract(saved: Saved, target: pathlib.Path, *, onto: bool) -> int:
             raise TargetThere(f"{target} is not there.", "Leave out --onto to make a new file.")
         raise TargetThere(f"{target} exists.", "Name a new file, or say --onto to write over it.")
     pieces = checked_pieces(saved)
-    fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC | (0 if onto else os.O_CREAT | os.O_EXCL), 0o600)
+    if onto:
+        fd, _ = open_disk(target, os.O_WRONLY, alone=True)
+    else:
+        fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         if not onto:
             os.ftruncate(fd, saved.index.data_bytes)
