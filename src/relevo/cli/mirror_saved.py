@@ -91,9 +91,10 @@ def refuse_own_disk(context: Context, target: pathlib.Path) -> None:
     """
     for site in sites_here(context.paths, context.node):
         if target.exists() and site.disk.exists() and target.samefile(site.disk):
+            mirror = site.mirror.name
             raise OwnDisk(
-                f"{target} is the disk of mirror {site.mirror.name}: the other side would not learn what is written to it.",
-                f"Make an image, and copy files out of it: relevo mirror saved image {site.mirror.name} COPY FILE.",
+                f"{target} is the disk of mirror {mirror}: the other side would not learn what is written to it.",
+                f"Make an image, and copy files out of it: relevo mirror saved image {mirror} COPY FILE.",
             )
 
 
