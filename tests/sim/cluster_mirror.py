@@ -7,14 +7,18 @@ mirror's process. The decisions at the handshake are DRBD's, reduced to what the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import random
+from collections.abc import Iterator
 
 from relevo.agents.base import AgentFailed
 from relevo.base.control import Refused
 from relevo.manager.model import MirrorFacts
 
 LIVE = {"Connected", "SyncSource", "SyncTarget"}
+ANSWER_S = 0.1
+"""After a cut that nobody has noticed an answer comes so much later."""
 
 
 @dataclasses.dataclass
@@ -46,6 +50,7 @@ class Replica:
         self.expired = False
         self.frozen = False
         self.links = 0
+        self._changing = False
         self.changed = asyncio.Event()
 
     @property
@@ -81,13 +86,30 @@ class Replica:
         self.changed = asyncio.Event()
         self.pair.notify(self.node)
 
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """A change of the role is refused while another one is under way."""
+        if self._changing:
+            raise Refused("CommandInProgress", "the mirror is just changing its role")
+        self._changing = True
+        try:
+            yield
+        finally:
+            self._changing = False
+
     async def primary(self, epoch: int, *, force: bool, linked: bool) -> None:
+        with self._one_at_a_time():
+            await self._primary(epoch, force=force, linked=linked)
+
+    async def _primary(self, epoch: int, *, force: bool, linked: bool) -> None:
         await asyncio.sleep(self.pair.random.uniform(0.005, 0.03))
         self._still_here()
         if epoch < self.disk.epoch:
             raise Refused("AlreadyDenied", "a higher epoch was seen")
         while self.live and not self.pair.reachable():
-            await self.changed.wait()  # a cluster-wide change waits for the answer, or for the end of the connection
+            await asyncio.sleep(
+                ANSWER_S
+            )  # a cluster-wide change waits for the answer, or for the end of the connection
             self._still_here()
         if self.live and self.peer is not None:
             if self.peer.role == "Primary":
@@ -111,6 +133,10 @@ class Replica:
             raise AgentFailed("the mirror's process has ended")
 
     async def secondary(self) -> None:
+        with self._one_at_a_time():
+            await self._secondary()
+
+    async def _secondary(self) -> None:
         await asyncio.sleep(self.pair.random.uniform(0.005, 0.03))
         self._still_here()
         self.role = "Secondary"
