@@ -81,7 +81,9 @@ def test_nobody_is_left_out_under_a_lower_epoch(register: Register) -> None:
 
 def test_a_leader_is_left_out_only_when_its_lease_is_over(register: Register) -> None:
     assert register.do("nodo1", Hold(service="web", lease_ms=LEASE_MS), 1000).ok
+    waits = register.do("nodo2", swap(1, "nodo2"), 1000)
     early = register.do("nodo2", swap(1, "nodo2"), 1000 + LEASE_MS - 1)
+    assert early.why == waits.why, "a sentence that counts down would be an event in the history each time"
     assert (early.ok, early.leader, early.left_ms) == (False, "nodo1", 1)
     assert register.do("nodo2", swap(1, "nodo2"), 1000 + LEASE_MS).ok
     assert not register.do("nodo1", Hold(service="web", lease_ms=LEASE_MS), 1000 + LEASE_MS + 1).ok

@@ -153,7 +153,7 @@ class Register:
                 leader = self.book.leaders.get(service)
                 left_ms = self.left_ms(service, now_ms)
                 if left_ms and leader is not None and leader.node not in asked.in_sync:
-                    why = f"{leader.node} leads {service} for {left_ms} ms more."
+                    why = f"{leader.node} still leads {service}; its lease ends soon."
                     return Answer(ok=False, entry=entry, leader=leader.node, left_ms=left_ms, why=why)
         if why:
             return Answer(ok=False, entry=entry, why=why)
@@ -190,7 +190,7 @@ class Register:
         leader = self.book.leaders.get(asked.service)
         left_ms = self.left_ms(asked.service, now_ms)
         if leader is not None and leader.node != node and left_ms:
-            why = f"{leader.node} leads {asked.service} for {left_ms} ms more."
+            why = f"{leader.node} still leads {asked.service}; its lease ends soon."
             return Answer(ok=False, leader=leader.node, left_ms=left_ms, why=why)
         if leader is None and len(self.book.leaders) >= MAX_ENTRIES:
             return Answer(ok=False, why=f"The witness keeps {MAX_ENTRIES} services of a cluster at most.")

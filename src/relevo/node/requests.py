@@ -22,7 +22,7 @@ from relevo.node.orders import named
 from relevo.node.publisher import Publisher
 
 LEAVE_LIMIT_S = 30.0
-"""How long an orderly leave may take until it goes without having handed over."""
+"""How long the services may take to stop here and to run elsewhere; then the leave is given up, and said."""
 TELL_LIMIT_S = 5.0
 """How long a goodbye waits until the others were told what they go by when this server is gone."""
 REPETITION_KEEPALIVES = 1.5
