@@ -43,11 +43,7 @@ class SimAgent(Agent):
             replica = self._node.replica
             if replica is None:
                 raise AgentFailed("the mirror does not answer")
-            # the mirror's own process goes on when whoever asked it is killed
-            promotion = self._node.world.asked(
-                replica.primary(context.epoch, force=context.force, linked=context.linked)
-            )
-            await asyncio.shield(promotion)
+            await replica.primary(context.epoch, force=context.force, linked=context.linked)
             await self._node.thawed()
         if self._needed() or self._node.world.flaky():
             raise AgentFailed(self._needed() or "it failed by chance")

@@ -17,8 +17,6 @@ from relevo.base.control import Refused
 from relevo.manager.model import MirrorFacts
 
 LIVE = {"Connected", "SyncSource", "SyncTarget"}
-ANSWER_S = 0.1
-"""After a cut that nobody has noticed an answer comes so much later."""
 
 
 @dataclasses.dataclass
@@ -107,9 +105,7 @@ class Replica:
         if epoch < self.disk.epoch:
             raise Refused("AlreadyDenied", "a higher epoch was seen")
         while self.live and not self.pair.reachable():
-            await asyncio.sleep(
-                ANSWER_S
-            )  # a cluster-wide change waits for the answer, or for the end of the connection
+            await self.changed.wait()  # a cluster-wide change waits for the answer, or for the end of the connection
             self._still_here()
         if self.live and self.peer is not None:
             if self.peer.role == "Primary":

@@ -76,7 +76,6 @@ class World:
         self._loss = loss
         self.witness = SimWitness(self) if witness else None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._requests: set[asyncio.Task[Any]] = set()
         self.acked: dict[int, Acked] = {}
         self.contact_since_ms: int | None = None
         self.told_until_ms = 0  # what was so before this moment, both nodes have been able to tell each other
@@ -97,18 +96,6 @@ class World:
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task
-
-    def asked(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A request to another process: what becomes of it is for whoever asked, if that one still lives."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._requests.add(task)
-        task.add_done_callback(self._answered)
-        return task
-
-    def _answered(self, task: asyncio.Task[Any]) -> None:
-        self._requests.discard(task)
-        if not task.cancelled() and isinstance(task.exception(), Violation):
-            self._finished(task)
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
