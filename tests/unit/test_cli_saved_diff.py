@@ -7,8 +7,11 @@ import pathlib
 
 import pytest
 
-from relevo.cli.saved_diff import NotMountable, _fstype, lines
+import drbd_conf_files as files
+from relevo.base.paths import Paths
+from relevo.cli.saved_diff import NotMountable, _fstype, lines, refuse_disk
 from relevo.cli.trees import Where, differences
+from relevo.config.site import find_site
 
 THEN_NS = 1_700_000_000_000_000_000
 
@@ -74,6 +77,17 @@ def test_content_decides_where_the_times_differ_and_where_it_is_asked_for(
     _write(left / "a/two", b"A/two")
     assert _found(trees) == [], "size and time are the same"
     assert _found(trees, content=True) == [("a/two", Where.DIFFERENT)]
+
+
+def test_the_mirrors_own_disk_is_not_looked_into_nor_advised_to_be_mended(tmp_path: pathlib.Path) -> None:
+    disk, conf = tmp_path / "disk", tmp_path / "drbd.conf"
+    disk.touch()
+    conf.write_text(files.resource().replace("/dev/sda6", str(disk)))
+    site = find_site(Paths(tmp_path / "etc", tmp_path, tmp_path, conf), "nodo1", "r0")
+    refuse_disk(site, tmp_path / "image")
+    with pytest.raises(NotMountable) as caught:
+        refuse_disk(site, disk)
+    assert "e2fsck -fy now.img" in caught.value.remedy
 
 
 def test_an_image_without_a_file_system_is_refused(tmp_path: pathlib.Path) -> None:

@@ -127,6 +127,9 @@ def image(
     fstype, sentence = image_check.check(target)
     typer.echo(sentence)
     typer.echo(image_check.how_to_look(target, fstype))
+    typer.echo(
+        f"Which files it has otherwise than the volume, where that is mounted: relevo mirror saved diff {name} {target}"
+    )
     if blocks:
         typer.echo("What both servers changed in the same file can be mixed in it: look before you use it.")
 

@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -21,7 +22,7 @@ from relevo.base.errors import RelevoError
 from relevo.base.units import format_bytes
 from relevo.cli.context import Context, of, print_json
 from relevo.cli.trees import Difference, Entry, Where, differences
-from relevo.config.model import FilesystemResource
+from relevo.config.model import FilesystemResource, MirrorSite
 from relevo.config.site import configured_by_drbd, find_site
 from relevo.device.loop import attach
 
@@ -50,16 +51,27 @@ def diff(
 ) -> None:
     """Say which files differ between a saved copy's image and the volume as it is now; both are only read."""
     context = of(ctx)
-    find_site(context.paths, context.node, name)
+    site = find_site(context.paths, context.node, name)
     if against is None:
         against = _volume(context, name)
-    with _looked_into(image) as left, _looked_into(against) as right:
+    for place in (image, against):
+        refuse_disk(site, place)
+    with _looked_into(image, context.paths.run) as left, _looked_into(against, context.paths.run) as right:
         found = list(differences(left, right, content=content))
     if as_json:
         print_json({"differences": msgspec.to_builtins(found)})
         return
     for line in lines(found):
         typer.echo(line)
+
+
+def refuse_disk(site: MirrorSite, place: pathlib.Path) -> None:
+    """The mirror's own disk is never looked into, and never mended: a copy of it is. Raises NotMountable."""
+    if place.exists() and site.disk.exists() and place.samefile(site.disk):
+        raise NotMountable(
+            f"{place} is the disk of mirror {site.mirror.name}.",
+            f"Compare with a copy: cp --sparse=always {shlex.quote(str(place))} now.img; e2fsck -fy now.img.",
+        )
 
 
 def _volume(context: Context, name: str) -> pathlib.Path:
@@ -78,8 +90,12 @@ def _volume(context: Context, name: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _looked_into(place: pathlib.Path) -> Iterator[pathlib.Path]:
+def _looked_into(place: pathlib.Path, run: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder as it is; an image read-only, mounted until the end.
+
+    Args:
+        place: the one or the other.
+        run: where the mount point is made, and the device's node if /dev has none: /tmp may allow no devices.
 
     Raises:
         NotMountable: it is no image of a file system that was closed in order.
@@ -88,11 +104,13 @@ def _looked_into(place: pathlib.Path) -> Iterator[pathlib.Path]:
         yield place
         return
     fstype = _fstype(place)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="relevo-look-"))
-    point = folder / "files"
+    run.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="look-", dir=run))
+    point, devices = folder / "files", folder / "devices"
     point.mkdir()
+    devices.mkdir()
     try:
-        with _device(place, folder / "device") as device:
+        with _device(place, devices / "device") as device:
             options = "ro,nosuid,nodev,noexec" + (",nouuid,norecovery" if fstype == "xfs" else "")
             _run("mount", "-t", fstype, "-o", options, str(device), str(point))
             try:
@@ -100,8 +118,8 @@ def _looked_into(place: pathlib.Path) -> Iterator[pathlib.Path]:
             finally:
                 _run("umount", str(point))
     finally:
-        point.rmdir()
-        (folder / "loop-control").unlink(missing_ok=True)
+        point.rmdir()  # not with what is in it: that would be the image's, were it still mounted
+        shutil.rmtree(devices)
         folder.rmdir()
 
 
