@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from relevo.agents import outputs
 from relevo.agents.aside import aside
 from relevo.agents.base import AgentFailed, Health, State
 from relevo.agents.tools import Finished, run_tool
@@ -33,6 +34,25 @@ def test_status_and_output() -> None:
 
 def test_much_output_does_not_block_it() -> None:
     assert len(run("head", "-c", "3000000", "/dev/zero").output) == 1 << 20
+
+
+def test_what_a_tool_leaves_running_fills_no_memory_with_what_it_says(tmp_path: pathlib.Path) -> None:
+    """An init script that starts its program without redirecting what that prints."""
+    program = f"(echo $BASHPID > {tmp_path}/pid; while :; do printf %04096d 0; done) &"
+    assert run("bash", "-c", f"echo started; {program}").output.startswith(b"started")
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        pass
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        output = pathlib.Path(f"/proc/{pid}/fd/1")
+        while output.stat().st_size < 1 << 20:
+            pass
+        assert outputs.trim(1 << 19) >= 1
+        assert output.stat().st_size < 1 << 20
+        while output.stat().st_size < 1 << 16:
+            pass  # it goes on writing, from the beginning
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_not_installed() -> None:

@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 
+from relevo.agents import outputs
 from relevo.agents.base import AgentFailed
 from relevo.agents.ledger import LEDGER
 
@@ -56,7 +57,7 @@ async def run_tool(
     program = shutil.which(argv[0], path=ENVIRONMENT["PATH"])
     if program is None:
         raise AgentFailed(f"The program {argv[0]} is not installed.", "Install it.")
-    output = os.memfd_create("output", os.MFD_CLOEXEC)
+    output = outputs.create()
     reading = os.memfd_create("input", os.MFD_CLOEXEC)
     try:
         os.pwrite(reading, given, 0)

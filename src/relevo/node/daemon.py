@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import structlog
 
+from relevo.agents import outputs
 from relevo.agents.base import Agent
 from relevo.agents.build import build
 from relevo.agents.ledger import LEDGER, Ledger
@@ -182,6 +183,7 @@ class Daemon:
                 tasks.create_task(self._executor.run())
                 tasks.create_task(self._alerts.run())
                 tasks.create_task(self._certificates.run())
+                tasks.create_task(outputs.keep_small())
                 tasks.create_task(self._rounds())
         except asyncio.CancelledError:
             orderly = True
