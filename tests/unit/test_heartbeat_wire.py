@@ -43,13 +43,24 @@ def test_recorded_traffic_is_read_verified_and_written_back_byte_for_byte(path: 
     assert types["NS_ackmsg"] > 5
 
 
+def classic_text(message: wire.Message) -> bytes:
+    """The fields before `auth` as the classic form writes them: what its signature (and the inner one) covers."""
+    lines = []
+    for name, value in message.fields:
+        if name == "auth":
+            break
+        text = base64.b64encode(value) if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+        lines.append(b"%b%b=%b\n" % (b"(1)" if isinstance(value, bytes) else b"", name.encode("ascii"), text))
+    return b"".join(lines)
+
+
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.name)
 def test_the_inner_signature_covers_the_classic_text(path: pathlib.Path) -> None:
     checked = 0
     for datagram in set(datagrams(path)):
         message = wire.decode(datagram, KEYS)
         number, given_signature = message.required("auth").split(" ")
-        assert wire.signature(KEYS[int(number)], wire.classic_text(message)) == given_signature
+        assert wire.signature(KEYS[int(number)], classic_text(message)) == given_signature
         checked += 1
     assert checked > 50
 
@@ -57,7 +68,7 @@ def test_the_inner_signature_covers_the_classic_text(path: pathlib.Path) -> None
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.name)
 def test_recorded_messages_are_understood_in_the_classic_form(path: pathlib.Path) -> None:
     message = wire.decode(next(datagrams(path)), KEYS)
-    datagram = b">>>\n" + wire.classic_text(message) + f"auth={message.required('auth')}\n".encode() + b"<<<\n\0"
+    datagram = b">>>\n" + classic_text(message) + f"auth={message.required('auth')}\n".encode() + b"<<<\n\0"
     assert wire.decode(datagram, KEYS).fields == message.fields[:-1]
     with pytest.raises(wire.BadSignature):
         wire.decode(datagram.replace(b"src=nodo", b"src=otro"), KEYS)

@@ -27,7 +27,6 @@ MAX_NAME_BYTES = 64
 MAX_NUMBER_DIGITS = 16
 """Numbers are hexadecimal and at most 64 bits wide."""
 MAX_LENGTH_DIGITS = 5
-MAX_KEY_DIGITS = 5
 
 _START = b"###\n"
 _END = b"%%%\n"
@@ -330,14 +329,3 @@ def _classic_field(line: bytes) -> tuple[str, Value]:
         return _name(label.removeprefix(_BINARY)), base64.b64decode(value, validate=True)
     except binascii.Error as error:
         raise Malformed("A binary field is not base64.") from error
-
-
-def classic_text(message: Message) -> bytes:
-    """The fields before `auth` as the classic form writes them: what its signature (and the inner one) covers."""
-    lines = []
-    for name, value in message.fields:
-        if name == "auth":
-            break
-        text = base64.b64encode(value) if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
-        lines.append(b"%b%b=%b\n" % (_BINARY if isinstance(value, bytes) else b"", name.encode("ascii"), text))
-    return b"".join(lines)
