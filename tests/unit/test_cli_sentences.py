@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from relevo.cli.drbdadm import _PANELS
+
 NOWHERE = "{tmp}/nope"
 
 
@@ -39,6 +41,14 @@ def test_a_place_that_is_not_there(tmp_path: pathlib.Path, words: list[str], sta
     assert len(done.stderr.splitlines()) <= 2, "a sentence, and for check the count"
     for part in said:
         assert part.replace("{tmp}", tmp) in done.stderr
+
+
+def test_every_verb_of_the_mirror_has_its_part_of_the_help() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relevo", "mirror", "--help"], capture_output=True, text=True, check=True
+    )
+    panels = [line.strip("╭─╮ ") for line in done.stdout.splitlines() if line.startswith("╭")]
+    assert panels[1:] == list(_PANELS), "and none is left over"
 
 
 def test_the_help_keeps_the_daemons_apart_from_the_orders() -> None:

@@ -11,7 +11,7 @@ import typer
 from relevo.base.control import DaemonUnreachable, Refused
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
-from relevo.cli.drbdadm.outcome import Action, Exit, MaybeNames, Names, Usage, ask, is_shim, over
+from relevo.cli.drbdadm.outcome import Action, Exit, MaybeNames, Names, Usage, ask, is_shim, note, over
 from relevo.cli.node_runs import NodeDecides, node_runs
 from relevo.config.model import MirrorSite
 from relevo.mirror.packets import SECTOR_BYTES
@@ -31,6 +31,7 @@ HARMLESS = frozenset({"attach", "verify-stop"})
 _SIZE = re.compile(r"(\d{1,20})([sSkKmMgGtT]?)", re.ASCII)
 _UNITS_BYTES = {"": 512, "s": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 STANDALONE = CONNECTION_NAMES[Connection.STANDALONE]
+WAITING = CONNECTION_NAMES[Connection.WF_CONNECTION]
 
 
 class AlreadySet(RelevoError):
@@ -139,12 +140,13 @@ def connect(
         raise typer.Exit(Exit.USAGE)
 
     def action(site: MirrorSite) -> None:
-        if ask(context, site, "status")["connection"] != STANDALONE:
+        connection = ask(context, site, "status")["connection"]
+        waiting = connection == WAITING and discard_my_data and not is_shim(ctx)
+        if connection != STANDALONE and not waiting:
             raise AlreadySet("This side looks for its peer already, or has it.", "To begin anew: disconnect first.")
         ask(context, site, "discard" if discard_my_data else "connect")
-        if discard_my_data and not is_shim(ctx):
-            name = site.mirror.name
-            typer.echo(f"relevo: {name}: What is given up is saved first: relevo mirror saved list {name}", err=True)
+        if discard_my_data:
+            note(ctx, site, f"What is given up is saved first: relevo mirror saved list {site.mirror.name}")
 
     over(ctx, names, action)
 
@@ -248,7 +250,13 @@ def verify(
     """Compare both copies while they are in use; what differs is marked, told and counted."""
     given = (("start_sector", start), ("stop_sector", stop))
     bounds = {key: drbd_size(text) // SECTOR_BYTES for key, text in given if text}
-    over(ctx, names, _asks(ctx, "verify", repair=repair, **bounds))
+    context = of(ctx)
+
+    def action(site: MirrorSite) -> None:
+        ask(context, site, "verify", repair=repair, **bounds)
+        note(ctx, site, f"It has begun; how far it is, and what differs: relevo mirror status {site.mirror.name}")
+
+    over(ctx, names, action)
 
 
 def resume_io(ctx: typer.Context, names: Names) -> None:

@@ -12,7 +12,7 @@ from relevo.base.control import DaemonUnreachable, Message, watch
 from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.change import STANDALONE
-from relevo.cli.drbdadm.outcome import Exit, MaybeNames, Names, ask, is_shim, over
+from relevo.cli.drbdadm.outcome import Exit, MaybeNames, Names, ask, is_shim, note, over
 from relevo.cli.drbdadm.process import end_started, start_detached
 from relevo.cli.drbdadm.show import CONNECTED_STATES
 from relevo.cli.node_runs import node_runs
@@ -85,11 +85,17 @@ def down(ctx: typer.Context, names: Names) -> None:
     Where the node daemon decides, only the peer is left: the mirror stays alone until `up`.
     """
     context = of(ctx)
-    over(ctx, names, lambda site: take_down(context, site))
+
+    def action(site: MirrorSite) -> None:
+        if not take_down(context, site):
+            name = site.mirror.name
+            note(ctx, site, f"Only the peer was left, for a node daemon decides here. Again: relevo mirror up {name}")
+
+    over(ctx, names, action)
 
 
-def take_down(context: Context, site: MirrorSite) -> None:
-    """The mirror's process is gone, in order; where the node daemon decides, only its peer is left.
+def take_down(context: Context, site: MirrorSite) -> bool:
+    """The mirror's process is gone, in order; False: the node daemon decides, and only its peer was left.
 
     Raises:
         RelevoError: its device is in use, or it does not end.
@@ -97,14 +103,15 @@ def take_down(context: Context, site: MirrorSite) -> None:
     try:
         status = ask(context, site, "status")
     except DaemonUnreachable:
-        return  # it is down
+        return True  # it is down
     if node_runs(context):
         ask(context, site, "disconnect")
-        return
+        return False
     if status["role"] == "Primary":
         ask(context, site, "secondary")
     ask(context, site, "down")
     end_started(context, site.mirror.name)
+    return True
 
 
 def adjust(ctx: typer.Context, names: MaybeNames = None) -> None:

@@ -107,6 +107,12 @@ def is_shim(ctx: typer.Context) -> bool:
     return False
 
 
+def note(ctx: typer.Context, site: MirrorSite, sentence: str) -> None:
+    """Tell a person how to go on, on standard error; scripts that called drbdadm are told nothing."""
+    if not is_shim(ctx):
+        typer.echo(f"relevo: {site.mirror.name}: {sentence}", err=True)
+
+
 def over(ctx: typer.Context, names: list[str] | None, action: Action) -> None:
     """Carry out a verb for each mirror that is meant, and end the process with drbdadm's code.
 
