@@ -20,10 +20,12 @@ from relevo.manager.executor import Executor
 from relevo.manager.model import (
     UNUSABLE,
     Alive,
+    Decision,
     Failure,
     MirrorFacts,
     NodeFacts,
     NodeView,
+    Plan,
     Record,
     ServiceFacts,
     ServiceState,
@@ -528,3 +530,20 @@ def test_a_service_on_two_servers_at_once_is_an_alarm() -> None:
     }
     assert _outages({"web": words}) == ["Service web runs on nodo1 and nodo2 at once. It runs twice; nodo1 keeps it."]
     assert _outages({"web": {**words, "states": {"nodo1": "started", "nodo2": "stopping"}}}) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "blocked", "awaited"),
+    [(None, False, True), (None, True, False), ("nodo2", False, False)],
+    ids=["the other one is about to say", "nobody will have it", "it is decided"],
+)
+def test_who_leaves_waits_until_it_is_decided_who_takes_over(
+    etc: pathlib.Path, target: str | None, *, blocked: bool, awaited: bool
+) -> None:
+    brain, config = _brain(etc), load(etc / "relevo.toml")
+    requests = _requests(brain, config, Paths(etc, etc / "state", etc / "run"))
+    brain.plan = Plan(decisions={"web": Decision(service="web", target=target, reason="", blocked=blocked)})
+    assert requests._is_awaited(["web"]) is awaited
+    assert not requests._is_awaited([]), "it did not run here"
+    brain.record = Record(maintenance=("web",))
+    assert not requests._is_awaited(["web"])

@@ -23,6 +23,8 @@ from relevo.node.publisher import Publisher
 
 LEAVE_LIMIT_S = 30.0
 """How long the services may take to stop here and to run elsewhere; then the leave is given up, and said."""
+DECIDE_LIMIT_S = 10.0
+"""How long a server on which everything has stopped waits until it is decided who takes over."""
 TELL_LIMIT_S = 5.0
 """How long a goodbye waits until the others were told what they go by when this server is gone."""
 REPETITION_KEEPALIVES = 1.5
@@ -252,10 +254,15 @@ class Requests:
 
     async def _leave(self, _request: Message) -> Message:
         """Hand over, mark this copy as no longer current where another goes on, say goodbye."""
+        ran = [name for name, told in self._executor.facts().items() if told.state is not ServiceState.STOPPED]
         self._brain.leaving = True
         self._changed()
         try:
             async with asyncio.timeout(LEAVE_LIMIT_S), self._told:
+                await self._told.wait_for(self._is_free)
+                with contextlib.suppress(TimeoutError):  # then nobody takes over: it goes
+                    async with asyncio.timeout(DECIDE_LIMIT_S):
+                        await self._told.wait_for(lambda: not self._is_awaited(ran))
                 await self._told.wait_for(self._is_free)
         except TimeoutError:
             self._brain.leaving = False
@@ -319,6 +326,17 @@ class Requests:
         free = {None, self._me, original}
         waited = [name for name, found in self._brain.plan.decisions.items() if found.target not in free]
         return all(self._runs_elsewhere(name) for name in waited)
+
+    def _is_awaited(self, services: list[str]) -> bool:
+        """Whether another node is about to have a say in one of these; it has just heard that it stopped here.
+
+        Who left in between would part from a Secondary, which only the heartbeats tell that this copy is Outdated.
+        """
+        if self._brain.original is not None:  # it starts at our goodbye
+            return False
+        plan, record = self._brain.plan, self._brain.record
+        found = [plan.decisions.get(name) for name in services if not record.maintains(name)]
+        return any(one is not None and one.target is None and not one.blocked for one in found)
 
     def _runs_elsewhere(self, service: str) -> bool:
         for name, view in self._brain.nodes.items():
