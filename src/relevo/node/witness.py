@@ -13,14 +13,19 @@ from collections.abc import Callable
 import structlog
 
 from relevo.arbiter.ballot import Question
-from relevo.arbiter.desk import BadDatagram, Reply, Request, decode_reply, encode_request
+from relevo.arbiter.desk import MAX_NODES, BadDatagram, Reply, Request, decode_reply, encode_request
 from relevo.arbiter.events import Event, WitnessAnswered, WitnessSilent
+from relevo.base.errors import RelevoError
 from relevo.config.model import Witness
 
 REPEATS = 4
 """A question is sent this often within its time, evenly spread."""
 NONCE_BYTES = 8
 _log = structlog.get_logger()
+
+
+class NoRoom(RelevoError):
+    """The witness knows too many servers of this cluster."""
 
 
 class _Line(asyncio.DatagramProtocol):
@@ -100,6 +105,9 @@ class WitnessFeed:
         except TimeoutError:
             self._note(line.problem or "it does not answer")
             return None
+        except NoRoom as error:
+            self._note(error.what)
+            return None
         except OSError as error:  # a name that cannot be resolved, no route
             self._note(error.strerror or str(error))
             return None
@@ -117,7 +125,11 @@ class WitnessFeed:
         self.trouble = sentence
 
     async def _asked(self, transport: asyncio.DatagramTransport, line: _Line, question: Question) -> Reply:
-        """The reply to a question that was carried out."""
+        """The reply to a question that was carried out.
+
+        Raises:
+            NoRoom: the witness will not carry out anything of this node.
+        """
         while True:
             request = Request(
                 cluster=self._cluster,
@@ -128,10 +140,12 @@ class WitnessFeed:
                 operations=question.operations,
             )
             reply = await self._reply(transport, line, request)
-            carried_out = bool(reply.answers)
+            refused = not reply.answers and reply.session == request.session and reply.number < request.number
             self._session, self._last = reply.session, reply.number
-            if carried_out:
+            if reply.answers:
                 return reply
+            if refused:  # neither session nor number was wrong: asking again at once would only flood it
+                raise NoRoom(f"it remembers {MAX_NODES} servers of a cluster, and {self._me} is one more")
 
     async def _reply(self, transport: asyncio.DatagramTransport, line: _Line, request: Request) -> Reply:
         datagram = encode_request(request, self._settings.key)
