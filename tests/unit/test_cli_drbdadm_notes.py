@@ -10,6 +10,7 @@ import pytest
 
 import drbd_conf_files as files
 from relevo.base.control import ControlServer, Message
+from relevo.mirror import diskless
 
 
 async def _said(tmp_path: pathlib.Path, connection: str, *words: str, node: bool = False) -> tuple[int, str, list[str]]:
@@ -43,6 +44,38 @@ async def _said(tmp_path: pathlib.Path, connection: str, *words: str, node: bool
         await server.stop()
     assert process.returncode is not None
     return process.returncode, errors.decode(), asked
+
+
+def test_a_mistake_in_the_configuration_does_not_hide_what_runs_from_who_watches_it(tmp_path: pathlib.Path) -> None:
+    """As with /proc/drbd, which knows of no configuration."""
+
+    async def story() -> tuple[bytes, bytes]:
+        async def status(_request: Message) -> Message:
+            up = {"connection": "Connected", "role": "Primary", "peer_role": "Secondary", "disk": "UpToDate"}
+            return {**diskless.STATUS, **up, "peer_disk": "UpToDate", "minor": 3, "protocol": "A"}
+
+        server = ControlServer(tmp_path / "mirror-r0.sock", {"status": status}, {})
+        await server.start()
+        (tmp_path / "drbd.conf").write_text(files.resource().replace("resource", "ressource"))
+        places = ["--etc", str(tmp_path), "--run", str(tmp_path), "--drbd-conf", str(tmp_path / "drbd.conf")]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "relevo",
+            *places,
+            "mirror",
+            "proc",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        told = await process.communicate()
+        await server.stop()
+        assert process.returncode == 0
+        return told
+
+    shown, errors = asyncio.run(story())
+    assert b" 3: cs:Connected ro:Primary/Secondary ds:UpToDate/UpToDate A r-----" in shown
+    assert b"drbd.conf:1:1:" in errors
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_a_missing_disk_is_told_to_watchers_and_tried_again(rig: Rig) -> None:
     assert rig.ask("primary", epoch=1)["error"] == "NotAttached"
     rig.attach()
     assert rig.ask("status")["problem"] == ""
+    assert (rig.ask("status")["minor"], rig.ask("status")["protocol"]) == (0, "C"), "for who has no configuration"
 
 
 def test_a_disk_that_cannot_be_read_is_no_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ class Worker:
 
     def __init__(self, site: MirrorSite, paths: Paths, keeper: KeeperClient) -> None:
         self._mirror = site.mirror
+        self._minor = site.minor or 0
         name = site.mirror.name
         self._loop = Loop(after=self._after, spin_us=site.mirror.spin_us)
         self._epochs = EpochStore(self._loop, paths.state / f"mirror-{name}.epoch", self._done)
@@ -447,6 +448,7 @@ class Worker:
         own: Message = {"device": self._device.path, "problem": errors.named(str(problem), self._mirror.name)}
         own |= {"last_handler": self._errands.last_handler, "saved_copy": self._errands.saved}
         own["verify_schedule"] = self._verify.fields()
+        own |= {"minor": self._minor, "protocol": self._mirror.options.protocol}
         return {"name": self._mirror.name, **fields, **own}
 
     # ---- signals -----------------------------------------------------------------------------------------------

@@ -6,14 +6,17 @@ explained in the manual of drbd 8.4, "/proc/drbd".
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import typer
 
 from relevo import __version__
-from relevo.base.control import DaemonUnreachable, Message
+from relevo.base.control import DaemonUnreachable, Message, call
+from relevo.base.errors import RelevoError
 from relevo.cli.context import Context, of
 from relevo.cli.drbdadm.outcome import ask
+from relevo.config.errors import ConfigErrors
 from relevo.config.model import MirrorSite
 from relevo.config.site import sites_here
 
@@ -42,8 +45,24 @@ def register(app: typer.Typer) -> None:
 def proc(ctx: typer.Context) -> None:
     """Print what `cat /proc/drbd` prints, for every mirror of this node."""
     context = of(ctx)
-    found = [(site, _status(context, site)) for site in sites_here(context.paths, context.node)]
+    try:
+        sites = sites_here(context.paths, context.node)
+    except ConfigErrors as error:  # what runs goes on, and whoever watches it wants to see that
+        typer.echo(f"relevo: {error}", err=True)
+        typer.echo(proc_text(_running(context)), nl=False)
+        return
+    found = [(site, _status(context, site)) for site in sites]
     typer.echo(proc_text((site.minor or 0, site.mirror.options.protocol, status) for site, status in found), nl=False)
+
+
+def _running(context: Context) -> list[tuple[int, str, Message]]:
+    """Minor, protocol and status of each mirror whose process answers, whatever the configuration says."""
+    found = []
+    for socket in context.paths.run.glob("mirror-*.sock"):
+        with contextlib.suppress(RelevoError):
+            status = call(socket, "status")
+            found.append((int(status.get("minor", 0)), str(status.get("protocol", "C")), status))
+    return sorted(found, key=lambda one: one[0])
 
 
 def _status(context: Context, site: MirrorSite) -> Message | None:
