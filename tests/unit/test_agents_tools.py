@@ -47,10 +47,14 @@ def test_what_a_tool_leaves_running_fills_no_memory_with_what_it_says(tmp_path: 
         output = pathlib.Path(f"/proc/{pid}/fd/1")
         while output.stat().st_size < 1 << 20:
             pass
+        os.kill(pid, signal.SIGSTOP)
+        while pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            pass
         assert outputs.trim(1 << 19) >= 1
-        assert output.stat().st_size < 1 << 20
-        while output.stat().st_size < 1 << 16:
-            pass  # it goes on writing, from the beginning
+        assert output.stat().st_size == 0
+        os.kill(pid, signal.SIGCONT)
+        while not output.stat().st_size:
+            pass  # it goes on, and noticed nothing
     finally:
         os.kill(pid, signal.SIGKILL)
 
