@@ -9,7 +9,7 @@ import pytest
 from relevo.node.mirror_alarms import mirror_alarms
 
 BOTH = {"connection": "Connected", "disk": "UpToDate", "out_of_sync_bytes": 0, "split_brain": False}
-QUIET: dict[str, Any] = {**BOTH, "io_suspended": False, "role": "Secondary"}
+QUIET: dict[str, Any] = {**BOTH, "io_suspended": False, "role": "Secondary", "problem": ""}
 ACTIVE = {**QUIET, "role": "Primary"}
 
 
@@ -53,6 +53,18 @@ def test_a_server_that_is_away_is_named_and_a_split_brain_has_its_own_alarm() ->
     parted = {"connection": "StandAlone", "split_brain": True}
     assert alarms(parted, {**parted, "disk": "Outdated"})[0].endswith("The next failure stops the service.")
     assert alarms(parted, parted) == []
+
+
+def test_a_link_between_the_mirrors_alone_that_is_cut_is_told_with_the_way_to_look_at_it() -> None:
+    cut = {"connection": "WFConnection"}
+    (said,) = alarms(cut, {**cut, "disk": "Outdated"})
+    assert said.endswith(
+        "nodo1 and nodo2 look for each other in vain: is the link between their mirrors cut? "
+        "To see which: relevo check --links"
+    )
+    secret = {**cut, "problem": "The peer answered our challenge wrongly."}
+    assert "in vain" not in alarms(secret, {**cut, "disk": "Outdated"})[0], "that has an alarm of its own"
+    assert "in vain" not in alarms(cut, None, "nodo2")[0]
 
 
 def test_copies_that_differ_are_an_alarm_with_both_ways_to_mend_them() -> None:

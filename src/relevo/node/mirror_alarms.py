@@ -47,6 +47,13 @@ def _why(name: str, sides: Message, silent: frozenset[str]) -> Iterator[str]:
     """What keeps the other copy from being current, and the command that mends it, where one does."""
     for node in sorted(silent):
         yield f"{node} is not there."
+    if len(sides) == COPIES and all(
+        side["connection"] == "WFConnection" and not side["problem"] for side in sides.values()
+    ):
+        yield (
+            f"{' and '.join(sides)} look for each other in vain: is the link between their mirrors cut? "
+            "To see which: relevo check --links"
+        )
     for node, side in sides.items():
         if side["split_brain"]:
             return  # an alarm of its own says what to do
