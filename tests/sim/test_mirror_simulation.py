@@ -103,6 +103,11 @@ def test_a_primary_that_leaves_a_slow_peer_loses_nothing_that_a_flush_covered() 
         run(Plan(seed, protocol="A", on_congestion="disconnect"))
 
 
+def test_a_new_copy_promoted_while_it_is_a_source_is_not_taken_for_new_after_a_power_cut_of_both() -> None:
+    """It stayed in the generation of new copies, and two of those are equal by definition: the copies differed."""
+    run(Plan(3174))
+
+
 def test_a_seed_always_gives_the_same_run() -> None:
     first, second = (run(Plan(7, trace=True)) for _ in range(2))
     assert [line[:40] for line in first.lines] == [line[:40] for line in second.lines]

@@ -167,6 +167,31 @@ def test_new_copies_get_their_first_generation_together() -> None:
     assert peer.one(e.WriteSuperblock).meta.current == told.current & ~1
 
 
+def test_a_new_copy_that_is_a_source_leaves_that_generation_when_it_comes_into_use() -> None:
+    """Two new copies that lose their power are taken for equal: no data may ever be of that generation."""
+    bench = Bench().attach(current=JUST_CREATED)
+    bench.meet(uuids=(JUST_CREATED, 0, 0, 0))
+    bench.meta_done()
+    bench.give(e.Invalidate(bench.now, bench.token(), peer=True))
+    bench.packet(p.StateChangeReply(1))
+    bench.meta_done()
+    assert bench.status["connection"] == "SyncSource"
+    bench.peer_state(Role.SECONDARY, Disk.INCONSISTENT, Connection.SYNC_TARGET)
+    bench.take(e.CommandDone)
+    _promote(bench)
+    bench.packet(p.StateChangeReply(1))
+    superblock = bench.one(e.WriteSuperblock)
+    assert superblock.meta.current & ~1 not in {0, JUST_CREATED}
+    bench.done(superblock)
+    assert "compared again" in bench.one(e.DropConnection).reason, "the target would end in the generation of before"
+    bench.done(bench.one(e.DeviceUp))
+    assert _error(bench) is None
+    bench.sent()
+    bench.meet(disk=Disk.INCONSISTENT, uuids=(JUST_CREATED, 0, 0, 0))
+    bench.meta_done()
+    assert bench.status["connection"] == "WFBitMapS"
+
+
 def test_a_new_copy_is_not_promoted_alone() -> None:
     bench = Bench().attach(current=JUST_CREATED)
     bench.meet(uuids=(JUST_CREATED, 0, 0, 0))

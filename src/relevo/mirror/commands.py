@@ -266,18 +266,20 @@ class Commands:
         s.size_agreed = True
         self._local.begin()
         alone = not s.link or s.peer_disk <= Disk.FAILED or (forced and s.steady)
-        if created and not alone and s.peer_disk is Disk.UP_TO_DATE:
+        equal = s.steady and s.peer_disk is Disk.UP_TO_DATE
+        again = forced or (created and not alone and not equal)  # two of JUST_CREATED are taken for equal for ever
+        if created and not alone and equal:
             s.uuids.first_current(s.take_random(), primary=True)
-        elif (alone and s.uuids.peer_may_have_current) or forced:
+        elif (alone and s.uuids.peer_may_have_current) or again:
             s.uuids.new_current(s.take_random(), primary=True)
         else:
             s.uuids.mark_primary(primary=True)
             created = False
         if alone:
             s.peer_outdated = True
-        self._durable.superblock(lambda: self._primary_stable(command, created=created, forced=forced))
+        self._durable.superblock(lambda: self._primary_stable(command, created=created, again=again))
 
-    def _primary_stable(self, command: e.Promote, *, created: bool, forced: bool) -> None:
+    def _primary_stable(self, command: e.Promote, *, created: bool, again: bool) -> None:
         s = self._s
         self._link.changing = False
         if s.disk <= Disk.FAILED:
@@ -286,8 +288,8 @@ class Commands:
             self._give_up(command, errors.NoDisk(s.problem))
             return
         if s.link and s.conn >= Connection.CONNECTED:
-            if forced:
-                self._link.drop("this copy was forced to be UpToDate: the copies have to be compared again")
+            if again:
+                self._link.drop("this copy begins a new generation: the copies have to be compared again")
             else:
                 if created:
                     self._link.said.first_generation()
