@@ -300,6 +300,15 @@ def test_in_a_split_brain_nothing_moves() -> None:
     assert "relevo mirror resolve r0 --keep NODE --dry-run" in result.alarms[0]
 
 
+def test_a_split_brain_that_a_person_has_decided_about_is_an_alarm_until_it_is_over() -> None:
+    """Whatever its mirrors say meanwhile: between two attempts they say nothing of it."""
+    record = msgspec.structs.replace(Record(), kept={"r0": "nodo1"})
+    parted = msgspec.structs.replace(SETTLED, connection="StandAlone", split_brain=True)
+    for mirror in (SETTLED, parted):
+        (alarm,) = seen("nodo2", Side(mirror=mirror), running(mirror=mirror), record=record).alarms
+        assert "it is being resolved. What nodo1 changed stays" in alarm
+
+
 def test_what_a_mirror_says_of_a_split_brain_is_told_once_and_what_it_adds_is_told() -> None:
     split = msgspec.structs.replace(SETTLED, connection="StandAlone", split_brain=True)
     plain = msgspec.structs.replace(split, problem="Both servers went on alone and changed their copies (split brain).")

@@ -31,7 +31,7 @@ from relevo.manager.model import (
     ServiceState,
 )
 from relevo.node import views
-from relevo.node.brain import Brain, NotStored
+from relevo.node.brain import DISCARD_AGAIN_MS, Brain, NotStored
 from relevo.node.config_file import ConfigFile
 from relevo.node.daemon import Daemon, Failures, now_ms
 from relevo.node.fencer import Fencer
@@ -290,7 +290,7 @@ def test_only_a_split_brain_can_be_resolved(etc: pathlib.Path, *, split: bool) -
 @pytest.mark.parametrize(
     ("mirror", "state", "asked"),
     [
-        ({"connection": "StandAlone", "split_brain": True}, "stopped", 2),
+        ({"connection": "StandAlone", "split_brain": True}, "stopped", 2),  # the second time after a pause
         ({"connection": "WFConnection", "links": 3}, "stopped", 1),
         ({"connection": "WFConnection", "links": 3, "role": "Primary"}, "stopped", 0),
         ({"connection": "WFConnection", "links": 3}, "stopping", 0),
@@ -314,7 +314,7 @@ def test_the_side_that_a_person_gives_up_discards_also_where_only_the_other_one_
         await server.start()
         brain = _brain(etc)
         brain.change_record(Record(counter=1, node="nodo2", kept={"r0": "nodo2"}))
-        for moment_ms in (1000, 2000):  # the same link twice
+        for moment_ms in (1000, 2000, 1000 + DISCARD_AGAIN_MS):  # the same link each time
             await brain.think(moment_ms, None, {"r0": mirror}, {"web": ServiceFacts(state=ServiceState(state))})
             await asyncio.gather(*brain._duties._under_way.values())
         await server.stop()

@@ -427,12 +427,20 @@ def _alarms(snapshot: Snapshot, record: Record) -> tuple[str, ...]:
                 split.setdefault(mirror, []).append(name)
             if state is not None and state.problem and not (state.split_brain and _ONLY_THAT in state.problem):
                 alarms.append(f"The mirror {mirror} on {name}: {state.problem}")
-    alarms.extend(_split(mirror, nodes) for mirror, nodes in split.items())
+    alarms.extend(_split(mirror, nodes) for mirror, nodes in split.items() if mirror not in record.kept)
+    alarms.extend(_being_resolved(mirror, keeper) for mirror, keeper in sorted(record.kept.items()))
     return tuple(alarms)
 
 
 _ONLY_THAT = "(split brain)."
 """How a mirror's sentence ends that says no more than that."""
+
+
+def _being_resolved(mirror: str, keeper: str) -> str:
+    return (
+        f"Split brain of mirror {mirror}: it is being resolved. What {keeper} changed stays; the other side gives its "
+        "changes up when they are kept."
+    )
 
 
 def _split(mirror: str, nodes: list[str]) -> str:

@@ -135,7 +135,8 @@ class TargetGuard:
 
 def _not_kept(errno: int) -> str:
     why = {
-        errnos.ENOSPC: "there is no room for them (relevo mirror saved list shows what is kept already)",
+        errnos.ENOSPC: "there is no room for them in the folder of saved copies (/var/lib/relevo/saved; "
+        "relevo mirror saved list NAME shows what is kept already, and could go)",
         errnos.EBUSY: "another copy is being kept",
     }.get(errno, f"error {errno}, see the log")
     return f"This side's changes are not given up, because they could not be kept: {why}."

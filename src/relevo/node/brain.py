@@ -81,6 +81,9 @@ PAIR = 2
 MAX_PASSES = 4
 """Arbiter and plan are asked alternately until neither has news: at most this often in one round."""
 
+DISCARD_AGAIN_MS = 10_000
+"""A mirror that did not give up its copy, for want of room perhaps, is told to again after so long."""
+
 
 class NothingKnown(RelevoError):
     """A question about the cluster before the first round."""
@@ -154,8 +157,8 @@ class Brain:
         self._peers = Peers(config, me)
         self._mirrors: dict[str, MirrorFacts | None] = {}
         self._alarmed: tuple[str, ...] = ()
-        self._discarded: dict[str, int] = {}
-        """Mirror -> during which of its links it was last told to give up its copy."""
+        self._discarded: dict[str, tuple[int, int]] = {}
+        """Mirror -> during which of its links, and when, it was last told to give up its copy."""
         self.nodes: dict[str, NodeView] = {}
         self.plan = Plan()
         self.record = _stored_record(store)
@@ -241,7 +244,7 @@ class Brain:
                 break
         for node, because in self.plan.fence.items():
             self._fencer.begin(node, because=because)
-        self._resolve(services)
+        self._resolve(services, now_ms)
         if not self.leaving:
             links.look_again(self._duties, self._mirrors, heartbeat)
         self._tell()
@@ -452,8 +455,9 @@ class Brain:
         self._obeyed.append(event)
         self._changed()
 
-    def _resolve(self, services: dict[str, ServiceFacts]) -> None:
+    def _resolve(self, services: dict[str, ServiceFacts], now_ms: int) -> None:
         """What a person decided about a split brain: one side keeps its changes, the other gives its up."""
+        self._discarded = {name: last for name, last in self._discarded.items() if name in self.record.kept}
         for name, keeper in self.record.kept.items():
             mirror = self._mirrors.get(name)
             if mirror is None:
@@ -462,15 +466,20 @@ class Brain:
                 self._try_to_keep(with_kept(self.record, name, None, by=self._me, epoch=self.highest_epoch()))
             elif keeper == self._me and mirror.connection == "StandAlone":
                 self._duties.begin(f"mirror-{name}", "keep")
-            elif keeper != self._me and self._may_discard(name, mirror, services):
-                self._discarded[name] = mirror.links
+            elif keeper != self._me and self._may_discard(name, mirror, services, now_ms):
+                self._discarded[name] = mirror.links, now_ms
                 self._duties.begin(f"mirror-{name}", "discard")
 
-    def _may_discard(self, name: str, mirror: MirrorFacts, services: dict[str, ServiceFacts]) -> bool:
-        """Nothing here uses the copy that is given up. One that waits for its peer is asked once a link: where a policy
-        chose the Primary to be overwritten, only that side is StandAlone, and this one knows of no split brain."""
-        waits = mirror.connection == "WFConnection" and self._discarded.get(name) != mirror.links
-        if mirror.role == PRIMARY or not (mirror.connection == "StandAlone" or waits):
+    def _may_discard(self, name: str, mirror: MirrorFacts, services: dict[str, ServiceFacts], now_ms: int) -> bool:
+        """Nothing here uses the copy that is given up, and it was not refused just now (no room for what is kept).
+
+        One that waits for its peer is asked once a link: where a policy chose the Primary to be overwritten, only that
+        side is StandAlone, and this one knows of no split brain.
+        """
+        links, at_ms = self._discarded.get(name, (-1, now_ms - DISCARD_AGAIN_MS))
+        alone = mirror.connection == "StandAlone" and now_ms - at_ms >= DISCARD_AGAIN_MS
+        waits = mirror.connection == "WFConnection" and links != mirror.links
+        if mirror.role == PRIMARY or not (alone or waits):
             return False
         return all(told.state is ServiceState.STOPPED for told in services.values())
 
