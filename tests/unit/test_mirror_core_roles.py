@@ -350,7 +350,7 @@ def test_outdate_is_stable_before_it_is_answered() -> None:
 
 
 def test_a_connected_copy_is_not_outdated_by_order() -> None:
-    """As drbd (SS_CONNECTED_OUTDATES): the peer replicates to it, so it is current."""
+    """SS_CONNECTED_OUTDATES: the peer replicates to it, so it is current."""
     for role in (Role.SECONDARY, Role.PRIMARY):
         bench = Bench().attach()
         bench.meet(role=role)

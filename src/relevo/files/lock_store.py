@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import secrets
 import time
 
 import msgspec
@@ -48,7 +47,7 @@ def _write(volume: Volume, lock: Lock) -> None:
     assert _ID.fullmatch(name), "a token of ours"
     fields = {field.name: getattr(lock, field.name) for field in dataclasses.fields(lock) if field.name != "token"}
     fields["names"] = [os.fsencode(part).hex() for part in lock.names]
-    replace_whole(volume, FOLDER, name, msgspec.json.encode(_Record(**fields)) + b"\n", mark=secrets.token_hex(8))
+    replace_whole(volume, FOLDER, name, msgspec.json.encode(_Record(**fields)) + b"\n")
 
 
 def _read(volume: Volume, name: str) -> Lock | None:
@@ -102,16 +101,10 @@ def take(volume: Volume, lock: Lock, condition: Condition = no_condition) -> Non
 
 
 def refresh(volume: Volume, lock: Lock) -> None:
-    """A lock holds longer, durably.
-
-    Raises:
-        FilesError: 412, it has ended while this was written down.
-    """
+    """A lock holds longer, durably."""
     guard.require(Verb.WRITE, lock.names)
     _write(volume, lock)
-    if not volume.locks.renew(lock):
-        volume.erase_locks([lock.token])  # it lay there again
-        raise FilesError(412, "lock_unknown")
+    volume.locks.put(lock)
 
 
 def release(volume: Volume, lock: Lock) -> None:
@@ -123,12 +116,8 @@ def release(volume: Volume, lock: Lock) -> None:
     who = guard.current()
     if lock.creator != acting() and not (who is not None and who.admin):
         raise FilesError(403, "lock_others")
-    volume.locks.drop(lock.token)  # first: whoever refreshes it at this moment sees that it is over, and cleans up
-    try:
-        volume.erase_locks([lock.token])
-    except BaseException:
-        volume.locks.put(lock)
-        raise
+    volume.erase_locks([lock.token])
+    volume.locks.drop(lock.token)
     _log.info("unlocked", path="/".join(lock.names))
 
 

@@ -1,7 +1,7 @@
 """Marking this copy as no longer current: by order, and because its node leaves the cluster.
 
-A connected copy is current, whatever anybody says: as drbd does, an order is refused (SS_CONNECTED_OUTDATES). Who wants
-to go without being missed parts from the peer first.
+A connected copy is current, whatever anybody says: an order is refused (SS_CONNECTED_OUTDATES; the kernel's 8.4.11 says
+yes, and leaves the copy UpToDate). Who wants to go without being missed parts from the peer first.
 """
 
 from __future__ import annotations
