@@ -323,6 +323,50 @@ def test_locks_are_shared_refreshed_and_survive(tmp_path: pathlib.Path) -> None:
     served(tmp_path, story)
 
 
+@pytest.mark.parametrize("end", ["UNLOCK", "DELETE"])
+def test_a_lock_that_ends_while_it_is_refreshed_does_not_come_back(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    async def story(it: Bench) -> None:
+        token = await lock(it, "x")
+        begun, go_on, write = threading.Event(), threading.Event(), lock_store._write
+
+        def slowly(*args: Any) -> None:
+            begun.set()
+            assert go_on.wait(20)
+            write(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lock_store, "_write", slowly)
+            refresh = asyncio.create_task(ask(it, "LOCK", "x", If=f"({token})"))
+            await asyncio.to_thread(begun.wait, 20)
+            assert (await ask(it, end, "x", Lock_Token=token, If=f"({token})")).status == 204
+            go_on.set()
+            assert (await refresh).status == 412
+        assert names_in(it.service.volume.work("locks")) == []
+        assert (await ask(it, "PUT", "x", b"1")).status in {201, 204}
+
+    served(tmp_path, story)
+
+
+def test_a_lock_is_refreshed_twice_at_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(it: Bench) -> None:
+        token = await lock(it, "x")
+        together, before = threading.Barrier(2), it.service.volume.commits.before
+
+        def both(fd: int) -> None:
+            together.wait(20)  # both have begun to write
+            before(fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(it.service.volume.commits, "before", both)
+            told = await asyncio.gather(*(ask(it, "LOCK", "x", If=f"({token})") for _ in range(2)))
+            assert [one.status for one in told] == [200, 200]
+        assert len(names_in(it.service.volume.work("locks"))) == 1
+
+    served(tmp_path, story)
+
+
 def test_a_lock_on_nothing_any_more_does_not_come_back(tmp_path: pathlib.Path) -> None:
     """Power failed between the deletion and the end of the lock; and what lies there is no lock at all."""
 

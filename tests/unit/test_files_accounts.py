@@ -8,6 +8,7 @@ import functools
 import os
 import pathlib
 import urllib.parse
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import Any
@@ -25,7 +26,7 @@ from relevo.base.paths import Paths
 from relevo.config.model import Config, FilesResource
 from relevo.files import bin as rubbish
 from relevo.files import daemon, guard, limits
-from relevo.files.accounts import audit, forward, passwords, remote
+from relevo.files.accounts import audit, forward, passwords, remote, throttle
 from relevo.files.accounts.access import Kind, Verb, Who
 from relevo.files.client import ServerRefused, connection, get_file, put_file
 from relevo.files.daemon import control, listen
@@ -218,6 +219,21 @@ def test_basic_costs_one_argon2_and_guesses_are_throttled(tmp_path: pathlib.Path
         assert await status(it, "GET", "docs/plan.txt", "ana") == 200  # verified a moment ago
         for field in ("Basic !", "Basic bm9jb2xvbg==", "Bearer x", "basic " + "x" * 5000):
             assert await status(it, "GET", "open/", headers={"Authorization": field}) in {400, 401}
+
+    served(tmp_path, story)
+
+
+def test_guesses_that_come_at_once_are_throttled_like_others(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        many = 4 * throttle.ADDRESS_TRIES
+        for name in ("leo", "nobody"):
+            before = it.service.accounts.verifier.computed
+            it.service.accounts.throttle = throttle.Throttle()
+            guesses = [status(it, "GET", "docs/", headers=basic(name, f"guess{n}")) for n in range(many)]
+            told = Counter(await asyncio.gather(*guesses))
+            assert told.keys() == {401, 429}
+            assert told[401] < throttle.ADDRESS_TRIES + passwords.THREADS
+            assert it.service.accounts.verifier.computed - before == told[401]
 
     served(tmp_path, story)
 

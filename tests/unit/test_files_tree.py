@@ -197,6 +197,21 @@ def test_one_copy_only_is_told_or_refused(tmp_path: pathlib.Path) -> None:
     served(tmp_path, story, when_degraded="refuse")
 
 
+def test_no_form_chooses_what_is_the_services_own(tmp_path: pathlib.Path) -> None:
+    async def story(it: Bench) -> None:
+        make_tree(it.root)
+        (it.root / ".relevo/tls/own.pem").write_bytes(b"a secret key")
+        for action in ("zip", "ask", "delete", "rename", "move", "copy"):
+            for own in (".relevo", "%2Erelevo", "lost+found", "dav"):
+                given = [("item", "a"), ("item", own), ("what", "copy"), ("to", "b"), ("name", "c")]
+                async with it.http.post(it.url + f"?action={action}", data=given, headers=JSON) as answer:
+                    body = await answer.read()
+                    assert (answer.status, b"a secret key" in body) == (403, False), (action, own)
+        assert (it.root / "a/x").exists()  # nothing was begun
+
+    served(tmp_path, story)
+
+
 def test_a_folder_as_a_zip_file(tmp_path: pathlib.Path) -> None:
     async def story(it: Bench) -> None:
         make_tree(it.root)

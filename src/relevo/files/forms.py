@@ -18,7 +18,7 @@ from relevo.files.http import COMMON_HEADERS, Call, empty, form_body, go_on
 from relevo.files.pages import views
 from relevo.files.service import Service
 from relevo.files.store import check_room, receive
-from relevo.files.urls import HIDDEN_AT_ROOT, check_new, name_in_form, parse_path, relative_path, shown, url_of
+from relevo.files.urls import check_new, name_in_form, parse_path, relative_path, shown, url_of
 
 _PART_BYTES = 256 << 10
 
@@ -36,7 +36,7 @@ async def post(service: Service, call: Call) -> web.StreamResponse:
     if action in {"share", "unshare"}:
         return await sharing.post(service, call, action)
     given = await fields(call)
-    values, items = dict(given), _items(given)
+    values, items = dict(given), _items(call, given)
     match action:
         case "folder":
             name = name_in_form(values.get("name", ""))
@@ -87,14 +87,20 @@ async def fields(call: Call) -> list[tuple[str, str]]:
         raise FilesError(400, "form") from error
 
 
-def _items(given: list[tuple[str, str]]) -> list[str]:
-    """The names that a form chose in a folder; each is one segment as its address has it."""
+def _items(call: Call, given: list[tuple[str, str]]) -> list[str]:
+    """The names that a form chose in a folder; each is one segment as its address has it.
+
+    Raises:
+        FilesError: 400, it is none; 403, it is the service's own: the address of the form alone does not show that.
+    """
     items = []
     for field, value in given:
         if field == "item":
             place = parse_path("/" + value)
             if len(place.names) != 1:
                 raise FilesError(400, "bad_name")
+            if not call.place.names and place.reserved:
+                raise FilesError(403, "reserved")
             items.append(place.names[0])
     return items
 
@@ -123,8 +129,6 @@ async def _delete(service: Service, call: Call, items: list[str], *, for_good: b
     chosen = [(*names, item) for item in items] or [names]
 
     async def remove(one: tuple[str, ...]) -> int:
-        if one and one[0] in HIDDEN_AT_ROOT:
-            raise FilesError(403, "reserved")
         return await (changes.remove(service, one, recursive=True) if for_good else changes.discard(service, one))
 
     copies = await _each([functools.partial(remove, one) for one in chosen])
@@ -152,11 +156,8 @@ async def _relocate(
     replace = tree.Replace.FILE if conflict == "replace" else tree.Replace.NOTHING
 
     async def relocate(item: str, target: tuple[str, ...]) -> int:
-        source = (*names, item)
-        if source[0] in HIDDEN_AT_ROOT:
-            raise FilesError(403, "reserved")
         free = await _free_name(service, target) if conflict == "both" else target
-        return await change(service, source, free, replace=replace)
+        return await change(service, (*names, item), free, replace=replace)
 
     copies = await _each([functools.partial(relocate, *pair) for pair in zip(items, targets, strict=True)])
     return done(call, _here(call), "copied" if action == "copy" else "moved", copies, *map(shown, items))

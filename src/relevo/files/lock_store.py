@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import secrets
 import time
 
 import msgspec
@@ -47,7 +48,7 @@ def _write(volume: Volume, lock: Lock) -> None:
     assert _ID.fullmatch(name), "a token of ours"
     fields = {field.name: getattr(lock, field.name) for field in dataclasses.fields(lock) if field.name != "token"}
     fields["names"] = [os.fsencode(part).hex() for part in lock.names]
-    replace_whole(volume, FOLDER, name, msgspec.json.encode(_Record(**fields)) + b"\n")
+    replace_whole(volume, FOLDER, name, msgspec.json.encode(_Record(**fields)) + b"\n", mark=secrets.token_hex(8))
 
 
 def _read(volume: Volume, name: str) -> Lock | None:
@@ -101,10 +102,16 @@ def take(volume: Volume, lock: Lock, condition: Condition = no_condition) -> Non
 
 
 def refresh(volume: Volume, lock: Lock) -> None:
-    """A lock holds longer, durably."""
+    """A lock holds longer, durably.
+
+    Raises:
+        FilesError: 412, it has ended while this was written down.
+    """
     guard.require(Verb.WRITE, lock.names)
     _write(volume, lock)
-    volume.locks.put(lock)
+    if not volume.locks.renew(lock):
+        volume.erase_locks([lock.token])  # it lay there again
+        raise FilesError(412, "lock_unknown")
 
 
 def release(volume: Volume, lock: Lock) -> None:
@@ -116,8 +123,12 @@ def release(volume: Volume, lock: Lock) -> None:
     who = guard.current()
     if lock.creator != acting() and not (who is not None and who.admin):
         raise FilesError(403, "lock_others")
-    volume.erase_locks([lock.token])
-    volume.locks.drop(lock.token)
+    volume.locks.drop(lock.token)  # first: whoever refreshes it at this moment sees that it is over, and cleans up
+    try:
+        volume.erase_locks([lock.token])
+    except BaseException:
+        volume.locks.put(lock)
+        raise
     _log.info("unlocked", path="/".join(lock.names))
 
 

@@ -102,9 +102,17 @@ class Locks:
         self._at: dict[Path, set[str]] = {}
 
     def put(self, lock: Lock) -> None:
-        """Take in a lock that was read from the volume, or refreshed."""
+        """Take in a lock that is written down on the volume."""
         with self._mutex:
             self._keep(lock)
+
+    def renew(self, lock: Lock) -> bool:
+        """A lock holds longer, unless it is over by now; whether it does."""
+        with self._mutex:
+            held = lock.token in self._locks
+            if held:
+                self._keep(lock)
+            return held
 
     def add(self, lock: Lock) -> None:
         """Take a new lock.

@@ -13,22 +13,32 @@ from relevo.files.volume import Volume
 MODE = 0o600
 
 
-def replace_whole(volume: Volume, area: str, name: str, data: bytes) -> None:
+def replace_whole(volume: Volume, area: str, name: str, data: bytes, *, mark: str = "new") -> None:
     """Give a file of a work folder another content, durably.
+
+    Args:
+        volume: the open one.
+        area: the work folder.
+        name: of the file.
+        data: its new content.
+        mark: ending of the file beside it; one of their own for each of those who may do this at the same time.
 
     Raises:
         OSError: as the system calls do; the old content is then still in place.
     """
-    folder = volume.work(area)
+    folder, beside = volume.work(area), f"{name}.{mark}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(f"{name}.new", flags, MODE, dir_fd=folder)
+    fd = os.open(beside, flags, MODE, dir_fd=folder)
     try:
         os.fchmod(fd, MODE)  # a leftover of a power cut may have another one
         write_all(fd, [data])
         volume.commits.before(fd)
+    except BaseException:
+        os.unlink(beside, dir_fd=folder)
+        raise
     finally:
         os.close(fd)
-    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
+    os.rename(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
     volume.commits.sync(folder)
 
 

@@ -60,33 +60,30 @@ async def log_in(keeper: Keeper, request: web.BaseRequest, name: str, password: 
         FilesError: 429, too many were wrong.
     """
     user = keeper.policy.user(name)
-    hashed = user.password if user is not None else ""
-    if user is not None and keeper.verifier.knows(name, password, hashed):
-        return True
-    address = request.remote or ""
-    require_patience(keeper, address, name)
-    if await keeper.verifier.verify(name, password, hashed) and keeper.policy.user(name) is not None:
-        keeper.throttle.succeeded(address, name)
-        return True
-    keeper.throttle.failed(address, name, time.monotonic())
-    return False
+    right = await opens(keeper, request, name, user.password if user is not None else "", password)
+    return right and keeper.policy.user(name) is not None
 
 
 async def opens(keeper: Keeper, request: web.BaseRequest, name: str, hashed: str, password: str) -> bool:
-    """Whether a password is the one of a link (`name`: its label); wrong ones are counted as those of users are.
+    """Whether a password is that of a hash; wrong ones are counted for a user's name, or for the label of a link.
 
     Raises:
         FilesError: 429, too many were wrong; 503.
     """
     if keeper.verifier.knows(name, password, hashed):
         return True
-    address = request.remote or ""
+    address, throttle = request.remote or "", keeper.throttle
+
+    def tell(right: bool) -> None:
+        if right:
+            throttle.succeeded(address, name)
+        else:
+            throttle.failed(address, name, time.monotonic())
+
     require_patience(keeper, address, name)
-    if await keeper.verifier.verify(name, password, hashed):
-        keeper.throttle.succeeded(address, name)
-        return True
-    keeper.throttle.failed(address, name, time.monotonic())
-    return False
+    return await keeper.verifier.verify(
+        name, password, hashed, admit=lambda: require_patience(keeper, address, name), tell=tell
+    )
 
 
 def require_patience(keeper: Keeper, address: str, name: str) -> None:

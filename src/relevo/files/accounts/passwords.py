@@ -8,6 +8,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 import argon2
 
@@ -73,7 +74,8 @@ class Verifier:
         self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "argon2")
         self._secret = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, float] = OrderedDict()
-        self._running: dict[bytes, asyncio.Future[bool]] = {}
+        self._running: dict[bytes, asyncio.Task[bool]] = {}
+        self._turns = asyncio.Semaphore(THREADS)
         self.computed = 0
 
     async def hash_of(self, password: str) -> str:
@@ -87,11 +89,27 @@ class Verifier:
         until = self._known.get(self._mark(name, password, hashed))
         return until is not None and until > time.monotonic()
 
-    async def verify(self, name: str, password: str, hashed: str) -> bool:
+    async def verify(
+        self,
+        name: str,
+        password: str,
+        hashed: str,
+        *,
+        admit: Callable[[], object] = lambda: None,
+        tell: Callable[[bool], object] = lambda _: None,
+    ) -> bool:
         """Whether a password is right; the same question at the same time is computed once.
 
+        Args:
+            name: whose; with the next two it is the question.
+            password: the one to be verified.
+            hashed: what it is compared with.
+            admit: asked when a thread is free for it, and may refuse: whoever sends many guesses at once finds their
+                tries used up by the first of them.
+            tell: told the outcome before the thread takes another question.
+
         Raises:
-            FilesError: 503, too many wait.
+            FilesError: 503, too many wait; what `admit` raises.
         """
         if self.knows(name, password, hashed):
             return True
@@ -99,18 +117,30 @@ class Verifier:
         running = self._running.get(mark)
         if running is None:
             self._bounded()
-            loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._threads, matches, password, hashed)
-            self.computed += 1
+            running = asyncio.create_task(self._compute(mark, password, hashed, admit, tell))
             self._running[mark] = running
-            running.add_done_callback(lambda _: self._running.pop(mark, None))
-        right = await asyncio.shield(running)
+            running.add_done_callback(lambda task: self._ended(mark, task))
+        return await asyncio.shield(running)
+
+    async def _compute(
+        self, mark: bytes, password: str, hashed: str, admit: Callable[[], object], tell: Callable[[bool], object]
+    ) -> bool:
+        async with self._turns:
+            admit()
+            self.computed += 1
+            right = await asyncio.get_running_loop().run_in_executor(self._threads, matches, password, hashed)
+            tell(right)
         if right:
             self._known[mark] = time.monotonic() + REMEMBERED_S
             self._known.move_to_end(mark)
             while len(self._known) > REMEMBERED_MAX:
                 self._known.popitem(last=False)
         return right
+
+    def _ended(self, mark: bytes, task: asyncio.Task[bool]) -> None:
+        del self._running[mark]
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; perhaps everybody has gone away
 
     def forget(self) -> None:
         """Verify everything anew: the accounts have changed hands."""
