@@ -30,11 +30,12 @@ from relevo.config.model import (
     Service,
 )
 from relevo.files import limits
+from relevo.files.accounts import audit
 from relevo.files.claims import Claims
 from relevo.files.daemon import NoSuchResource, control, find, mountpoint_of
 from relevo.files.errors import FilesError
 from relevo.files.pool import Pool
-from relevo.files.service import CannotOpen, StillBusy
+from relevo.files.service import CannotOpen, State, StillBusy
 from relevo.files.service import Service as FileService
 
 
@@ -211,6 +212,45 @@ def test_close_says_when_it_cannot(tmp_path: pathlib.Path, monkeypatch: pytest.M
             await stuck
             assert (await acall(tmp_path / "files-files.sock", "close"))["state"] == "closed"
             await orders.stop()
+
+    asyncio.run(main())
+
+
+def test_close_says_so_too_when_it_is_the_audit_log_that_hangs(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(it: Bench) -> None:
+        with hanging() as hang, monkeypatch.context() as patch:
+            patch.setattr(limits, "CLOSE_S", 0.2)
+            patch.setattr(audit, "append", lambda *_: hang())
+            it.service.audit.note("ana", "PUT")
+            closing = asyncio.create_task(it.service.close())
+            done, _ = await asyncio.wait({closing}, timeout=20)
+            assert done, "it says nothing"
+            with pytest.raises(StillBusy, match="1 operations hang"):
+                await closing
+        await it.service.close()
+        assert it.service.status()["state"] == "closed"
+
+    served(tmp_path, story)
+
+
+def test_no_note_is_lost_when_the_volume_is_closed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their batch waits for a thread when the order comes."""
+    monkeypatch.setattr(audit, "BATCH_S", 0.0)
+
+    async def main() -> None:
+        async with bench(tmp_path, pool=Pool(workers=1)) as it:
+            with hanging() as hang:
+                it.service.later(hang)
+                await until(lambda: it.service.status()["operations"])
+                queued = it.service._pool._outstanding
+                it.service.audit.note("ana", "PUT")
+                await until(lambda: it.service._pool._outstanding > queued)
+                closing = asyncio.create_task(it.service.close())
+                await until(lambda: it.service.state is State.CLOSING)
+            await closing
+            assert '"who":"ana"' in (it.root / ".relevo/audit/audit.log").read_text()
 
     asyncio.run(main())
 

@@ -253,7 +253,7 @@ def test_who_may_make_one_and_how_the_page_does(tmp_path: pathlib.Path) -> None:
             made = re.search(r'value="(http://[^"]+/\.relevo/link/[^"]+)"', await answer.text())
         assert made
         assert (await get(it, made[1]))[2] == b"plan"
-        await it.service.seen.stop()
+        await it.service.seen.stop(20)
         saved = accounts_store.load_seen(it.service.volume)
         (link_id,) = it.service.accounts.policy.accounts.links  # type: ignore[union-attr]
         assert saved.links[link_id].fetched == 1

@@ -50,12 +50,13 @@ class Clients:
         if self.addresses:
             self._task = asyncio.create_task(self._keep(save))
 
-    async def stop(self) -> None:
-        """The volume is about to be closed."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async def stop(self, limit_s: float) -> None:
+        """The volume is about to be closed; a list that is being saved is waited for within the limit."""
+        if self._task is not None:
+            self._task.cancel()
+            ended, _ = await asyncio.wait({self._task}, timeout=limit_s)
+            if ended:
+                self._task = None
 
     async def _keep(self, save: Callable[[bytes], Awaitable[object]]) -> None:
         saved: set[Connection] = set()

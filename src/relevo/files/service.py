@@ -212,10 +212,10 @@ class Service:
                 task.cancel()
         ending = {task for task in (self._cleaner, self._counter, *self._finishing.values()) if task is not None}
         if ending:
-            await asyncio.wait(ending, timeout=limits.CLOSE_S)
-        await self.seen.stop()
-        await self.clients.stop()
-        await self.audit.stop()
+            await asyncio.wait(ending, timeout=left_s())
+        await self.seen.stop(left_s())
+        await self.clients.stop(left_s())
+        await self.audit.stop(left_s())
         ended = await self.traffic.settled(left_s()) and await self._pool.drained(left_s())
         if not ended:
             raise StillBusy(

@@ -19,6 +19,7 @@ import structlog
 
 from relevo.base.durable import sync_fd
 from relevo.base.errors import NOT_JSON, RelevoError
+from relevo.files.accounts.notes import Notes
 from relevo.files.entries import write_all
 from relevo.files.http import Call
 from relevo.files.volume import Volume
@@ -121,27 +122,19 @@ class Audit:
     def __init__(self) -> None:
         self._lines: list[bytes] = []
         self._lost = 0
-        self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._write: Callable[[list[bytes]], Awaitable[object]] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._notes = Notes("audit_not_written", BATCH_S, again=False)
 
     def start(self, write: Callable[[list[bytes]], Awaitable[object]]) -> None:
         """The volume is open; `write` appends lines to it."""
         self._write = write
-        self._task = asyncio.create_task(self._run())
+        self._notes.start(self.flush)
 
-    async def stop(self) -> None:
-        """The volume is about to be closed: write what is left."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
-        with contextlib.suppress(RelevoError):
-            await self.flush()
-        self._write = None
+    async def stop(self, limit_s: float) -> None:
+        """The volume is about to be closed: write what is left, within the limit."""
+        if await self._notes.stop(limit_s):
+            self._write = None
 
     def note(self, who: str, what: str, call: Call | None = None, **more: Any) -> None:
         """Remember something; it is written soon."""
@@ -153,7 +146,7 @@ class Audit:
         moment = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         origin = {} if call is None else {"from": call.request.remote or ""}
         self._lines.append(msgspec.json.encode({"at": moment, "who": who, "what": what, **origin, **more}) + b"\n")
-        self._wake.set()
+        self._notes.noted()
 
     async def durably(self, who: str, what: str, call: Call | None = None, **more: Any) -> None:
         """Note something that is already stored; on stable storage when this returns, if the volume takes it."""
@@ -171,18 +164,8 @@ class Audit:
         """
         async with self._writing:
             lines, self._lines = self._lines, []
-            self._wake.clear()
             if self._lost:
                 lines.append(msgspec.json.encode({"what": "lost", "count": self._lost}) + b"\n")
                 self._lost = 0
             if lines and self._write is not None:
                 await self._write(lines)
-
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            await asyncio.sleep(BATCH_S)
-            try:
-                await self.flush()
-            except RelevoError as error:
-                _log.error("audit_not_written", why=str(error))

@@ -6,16 +6,14 @@ after a change (`.relevo/accounts/seen.json`), so a power cut may take the last 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
-import structlog
 
 from relevo.base.errors import RelevoError
 from relevo.files.accounts.model import Accounts
+from relevo.files.accounts.notes import Notes
 from relevo.files.accounts.tokens import Session
 
 SAVE_S = 5.0
@@ -25,7 +23,6 @@ REFRESH_S = 60.0
 SESSIONS_MAX = 20_000
 """Sessions that are shown; those that were used longest ago are forgotten first. They hold all the same."""
 AGENT_MAX = 200
-_log = structlog.get_logger()
 
 
 class LinkUse(msgspec.Struct):
@@ -60,26 +57,23 @@ class Seen:
     def __init__(self) -> None:
         self.saved = Saved()
         self._write: Callable[[Saved], Awaitable[object]] | None = None
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._changed = False
+        self._notes = Notes("seen_not_saved", SAVE_S, again=True)
 
     def start(self, saved: Saved, write: Callable[[Saved], Awaitable[object]]) -> None:
         """The volume is open: go on from what was saved; `write` saves it again."""
         self.saved, self._write = saved, write
-        self._changed.clear()
-        self._task = asyncio.create_task(self._run())
+        self._changed = False
+        self._notes.start(self._save)
 
-    async def stop(self) -> None:
-        """The volume is about to be closed: save what is new."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
-        with contextlib.suppress(RelevoError):
-            await self._save()
-        self._write = None
+    async def stop(self, limit_s: float) -> None:
+        """The volume is about to be closed: save what is new, within the limit."""
+        if await self._notes.stop(limit_s):
+            self._write = None
+
+    def _note(self) -> None:
+        self._changed = True
+        self._notes.noted()
 
     def link(self, link_id: str, *, opened: int = 0, fetched: int = 0, stored: int = 0) -> None:
         """A link was used."""
@@ -88,7 +82,7 @@ class Seen:
         use.fetched += fetched
         use.stored += stored
         use.last_s = int(time.time())
-        self._changed.set()
+        self._note()
 
     def session(self, session: Session, address: str, agent: str) -> None:
         """A session was used."""
@@ -100,7 +94,7 @@ class Seen:
         known[session.id] = SeenSession(session.user, session.ends_s, now_s, address, agent[:AGENT_MAX])
         while len(known) > SESSIONS_MAX:
             del known[next(iter(known))]
-        self._changed.set()
+        self._note()
 
     def forget(self, accounts: Accounts, user: str = "") -> None:
         """Drop what is over: links that are gone, sessions that have ended, and those of a user whose epoch changed."""
@@ -111,20 +105,13 @@ class Seen:
             known = accounts.users.get(one.user)
             if one.ends_s <= now_s or key in accounts.revoked or one.user == user or known is None or not known.enabled:
                 del sessions[key]
-        self._changed.set()
+        self._note()
 
     async def _save(self) -> None:
-        if self._changed.is_set() and self._write is not None:
-            self._changed.clear()
-            await self._write(self.saved)
-
-    async def _run(self) -> None:
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(SAVE_S)
+        if self._changed and self._write is not None:
+            self._changed = False
             try:
-                await self._save()
-            except RelevoError as error:
-                _log.warning("seen_not_saved", why=str(error))
-                await asyncio.sleep(SAVE_S)
-                self._changed.set()
+                await self._write(self.saved)
+            except RelevoError:
+                self._changed = True
+                raise
