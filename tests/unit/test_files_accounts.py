@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import functools
 import os
 import pathlib
@@ -26,13 +27,14 @@ from relevo.base.paths import Paths
 from relevo.config.model import Config, FilesResource
 from relevo.files import bin as rubbish
 from relevo.files import daemon, guard, limits
-from relevo.files.accounts import audit, forward, passwords, remote, throttle
+from relevo.files.accounts import audit, forward, passwords, remote, store, throttle
 from relevo.files.accounts.access import Kind, Verb, Who
 from relevo.files.client import ServerRefused, connection, get_file, put_file
 from relevo.files.daemon import control, listen
 from relevo.files.entries import Entry
 from relevo.files.errors import FilesError
 from relevo.files.service import CannotOpen, Service
+from relevo.files.volume import Volume
 
 FORM = {"Sec-Fetch-Site": "same-origin"}
 HTML = {"Accept": "text/html"}
@@ -325,6 +327,24 @@ def test_quotas_of_users_and_shares(tmp_path: pathlib.Path) -> None:
         await until(lambda: it.service.quotas.shown()["used"]["users"]["ana"] == 1000)
         shares = it.service.quotas.shown()["used"]["shares"]
         assert (shares["docs"], shares["secret"]) == (1004, 3)
+
+    served(tmp_path, story)
+
+
+def test_quotas_are_counted_also_when_the_last_count_cannot_be_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(it: Bench) -> None:
+        def unreadable(_: Volume) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        await order(it, "user-set", name="ana", quota_bytes=1000)
+        await until(lambda: it.service.quotas.counted)
+        await it.service.close()
+        monkeypatch.setattr(store, "load_usage", unreadable)
+        it.service.quotas.counted = False
+        await it.service.open()
+        await until(lambda: it.service.quotas.counted)
 
     served(tmp_path, story)
 

@@ -37,6 +37,7 @@ from relevo.files.errors import FilesError
 from relevo.files.pool import Pool
 from relevo.files.service import CannotOpen, State, StillBusy
 from relevo.files.service import Service as FileService
+from relevo.files.volume import Volume
 
 
 def served(folder: pathlib.Path, story: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
@@ -80,6 +81,36 @@ def test_it_does_not_open_what_is_not_there(tmp_path: pathlib.Path) -> None:
         it.root.mkdir()
         await it.service.open()
         await it.service.open()  # again is fine
+        assert it.service.status()["state"] == "open"
+
+    served(tmp_path, story, opened=False)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_an_open_that_breaks_off_leaves_nothing_on_the_volume(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool
+) -> None:
+    async def story(it: Bench) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def breaks_off(_: Volume) -> None:
+            begun.set()
+            assert go_on.wait(20)
+            raise ValueError("nobody thought of this")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(it.service.clients, "load", breaks_off)
+            opening = asyncio.create_task(it.service.open())
+            await asyncio.to_thread(begun.wait, 20)
+            if cancelled:
+                opening.cancel()
+            go_on.set()
+            await asyncio.wait({opening})
+            error = None if opening.cancelled() else opening.exception()
+            assert (opening.cancelled(), isinstance(error, ValueError)) == (cancelled, not cancelled)
+        assert it.service.status()["state"] == "closed"
+        assert Volume(it.root).open_descriptors() == []
+        await it.service.open()
         assert it.service.status()["state"] == "open"
 
     served(tmp_path, story, opened=False)

@@ -29,7 +29,7 @@ from relevo.files.accounts.access import LINK_LABEL, Kind, Verb, Who, decide
 from relevo.files.accounts.keeper import Change, Keeper
 from relevo.files.accounts.model import Accounts
 from relevo.files.accounts.quota import RECOUNT_S, STALE_S, Quotas, Usage
-from relevo.files.accounts.seen import Seen
+from relevo.files.accounts.seen import Saved, Seen
 from relevo.files.claims import Claims
 from relevo.files.clients import Clients
 from relevo.files.entries import Entry, digest_slice
@@ -131,22 +131,21 @@ class Service:
             if self.state is not State.CLOSED:
                 await self._close()
             self.state = State.OPENING
-            volume = Volume(self.resource.root, self._mountpoint)
+            self._volume = volume = Volume(self.resource.root, self._mountpoint)
             try:
-                leftovers = await self._pool.run(volume.open)
-                await self._pool.run(self.accounts.load, volume)
-                seen = await self._pool.run(usage_store.load_seen, volume)
-                await self._pool.run(lock_store.load, volume)
-                await self._pool.run(self.clients.load, volume)
-            except RelevoError as error:
+                leftovers, seen = await self._load(volume)
+            except (
+                BaseException
+            ) as error:  # whoever gives the order may go away too: nothing of ours stays on the volume
                 await self._pool.run(volume.close)
-                self.state = State.CLOSED
+                self._volume, self.state = None, State.CLOSED
+                if not isinstance(error, RelevoError):
+                    raise
                 raise CannotOpen(
                     f"The volume at {self.resource.root} cannot be opened ({error.what})",
                     error.remedy or "Is its file system mounted there, and writable?",
                 ) from error
-            await self._certify(volume)
-            self._volume, self.problem = volume, ""
+            self.problem = ""
             self.state = State.OPEN
             self._cleaner = asyncio.create_task(self._keep_clean(volume, leftovers))
             loop = asyncio.get_running_loop()
@@ -157,6 +156,16 @@ class Service:
             self.clients.start(lambda saved: self.run(usage_store.save_clients, volume, saved))
             self._tell_followers()
             _log.info("volume_opened", root=str(self.resource.root))
+
+    async def _load(self, volume: Volume) -> tuple[list[tuple[str, str]], Saved]:
+        """Take what lies on the volume; what an earlier run left there, and what was seen."""
+        leftovers = await self._pool.run(volume.open)
+        await self._pool.run(self.accounts.load, volume)
+        seen = await self._pool.run(usage_store.load_seen, volume)
+        await self._pool.run(lock_store.load, volume)
+        await self._pool.run(self.clients.load, volume)
+        await self._certify(volume)
+        return leftovers, seen
 
     async def _certify(self, volume: Volume) -> None:
         """See to the certificate that lies on the volume, where none is given; without one plain HTTP goes on."""
@@ -396,7 +405,9 @@ class Service:
 
     async def _keep_count(self, volume: Volume) -> None:
         """Count what is used while anybody has a quota: now, when it is stale, and from time to time."""
-        saved = await self.run(usage_store.load_usage, volume)
+        saved = None
+        with contextlib.suppress(FilesError):  # it only shortens the time until there is a count
+            saved = await self.run(usage_store.load_usage, volume)
         while True:
             if self.quotas.wanted:
                 with contextlib.suppress(FilesError):
