@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -104,6 +106,41 @@ def test_a_body_that_trickles_is_given_up(tmp_path: pathlib.Path, monkeypatch: p
         assert not (it.root / "1").exists()
 
     served(tmp_path, story)
+
+
+@pytest.mark.parametrize("path", ["?zip=1", "many/?format=json", "dav/many/"])
+def test_who_takes_nothing_of_an_answer_is_given_up(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_SEND_S", 0.2)
+    method = "PROPFIND" if path.startswith("dav") else "GET"
+    head = f"{method} /{path} HTTP/1.1\r\nHost: x\r\nDepth: 1\r\n\r\n".encode()
+
+    async def story(it: Bench) -> None:
+        (it.root / "many").mkdir()
+        for number in range(6000):
+            (it.root / "many" / f"{number:04d}{'x' * 200}").touch()
+        (it.root / "large").write_bytes(bytes(16 << 20))
+        served, there = it.service.traffic.served, it.service.traffic.server
+        assert there is not None
+        client = socket.socket()
+        with contextlib.closing(client):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)  # noqa: FBT003
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", it.port))
+            for one in await until_some(lambda: list(there.connections)):
+                one.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            await asyncio.get_running_loop().sock_sendall(client, head)
+            await until(lambda: it.service.traffic.served > served)
+            await until(lambda: not it.service.traffic.active and not there.connections)
+        assert await is_served(it)
+
+    served(tmp_path, story)
+
+
+async def until_some(look: Callable[[], list[Any]]) -> list[Any]:
+    await until(look)
+    return look()
 
 
 def test_a_header_that_never_ends_is_given_up(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

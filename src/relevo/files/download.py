@@ -22,7 +22,7 @@ from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call, empty, is_secure
 from relevo.files.kinds import content_type
 from relevo.files.service import Service
-from relevo.files.traffic import reset
+from relevo.files.traffic import deliver, reset
 from relevo.files.urls import shown
 from relevo.files.volume import Handle
 
@@ -132,14 +132,11 @@ async def _write_body(
             piece = await service.run(os.pread, handle.fd, min(count, limits.CHUNK_BYTES), offset)
             if not piece:
                 raise ConnectionResetError("the file was cut while it was being sent")
-            async with asyncio.timeout(limits.IDLE_SEND_S):
-                await response.write(piece)
+            await deliver(request, response, piece)
             offset, count = offset + len(piece), count - len(piece)
         whole = True
     except FilesError as error:  # as above
         raise ConnectionResetError("the volume failed while a file was being sent") from error
-    except TimeoutError as error:
-        raise ConnectionResetError("the client takes nothing") from error
     finally:
         if not whole:
             reset(request.transport)

@@ -16,6 +16,7 @@ from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.order import natural_key
 from relevo.files.pages import views
 from relevo.files.service import Service
+from relevo.files.traffic import deliver
 from relevo.files.urls import quote, shown
 from relevo.files.volume import Volume
 
@@ -52,15 +53,22 @@ def as_json(place_url: str, entries: list[Entry]) -> bytes:
     return msgspec.json.encode({"path": place_url, "entries": listed})
 
 
-async def answer(service: Service, call: Call) -> web.Response:
-    """Answer GET or HEAD of a folder."""
+async def answer(service: Service, call: Call) -> web.StreamResponse:
+    """Answer GET or HEAD of a folder; a long answer is sent here, where a client that takes nothing is given up."""
     by = call.query.get("sort", "name")
     by = by if by in SORTS else "name"
     descending = call.query.get("order") == "desc"
     if call.wants_json:
         body = await service.run(_as_json, service.volume, call, by, descending=descending)
         headers = {**COMMON_HEADERS, "Vary": "Accept", "Cache-Control": "no-cache", "Content-Type": "application/json"}
-        return web.Response(status=200, headers=headers, body=body)
+        if len(body) <= limits.CHUNK_BYTES or call.request.method == "HEAD":
+            return web.Response(status=200, headers=headers, body=body)
+        response = web.StreamResponse(status=200, headers=headers)
+        response.content_length = len(body)
+        await response.prepare(call.request)
+        await deliver(call.request, response, body)
+        await response.write_eof()
+        return response
     return await service.run(_as_page, service, call, by, descending=descending)
 
 

@@ -14,6 +14,7 @@ from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.pages import render, views
 from relevo.files.service import Service
 from relevo.files.texts import text
+from relevo.files.traffic import deliver
 
 _BATCH = 20_000
 
@@ -47,9 +48,9 @@ async def answer(service: Service, call: Call) -> web.StreamResponse:
     await response.prepare(call.request)
     if call.request.method == "HEAD":
         return response
-    await response.write(head.encode())
+    await deliver(call.request, response, head.encode())
     told = await _search(service, call, response, wanted)
-    await response.write(tail.replace("<!--told-->", told).encode())
+    await deliver(call.request, response, tail.replace("<!--told-->", told).encode())
     await response.write_eof()
     return response
 
@@ -67,7 +68,7 @@ async def _search(service: Service, call: Call, response: web.StreamResponse, wa
         number += len(hits)
         rows = [views.found_row(call.place.names, way, entry, language, call.query) for way, entry in hits]
         if rows:
-            await response.write(render.fragment("found.html", language, rows=rows).encode())
+            await deliver(call.request, response, render.fragment("found.html", language, rows=rows).encode())
     if not ended:
         return text(language, "search_stopped", n=number)
     return text(language, "search_one" if number == 1 else "search_many", n=number)

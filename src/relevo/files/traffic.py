@@ -29,6 +29,22 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
         transport.abort()
 
 
+async def deliver(request: web.BaseRequest, response: web.StreamResponse, data: bytes) -> None:
+    """Send a part of an answer, piece by piece.
+
+    Raises:
+        ConnectionResetError: the client takes nothing. The connection is reset: to close it would wait for them too.
+    """
+    whole = memoryview(data)
+    for first in range(0, len(data), limits.CHUNK_BYTES):
+        try:
+            async with asyncio.timeout(limits.IDLE_SEND_S):
+                await response.write(whole[first : first + limits.CHUNK_BYTES])
+        except TimeoutError as error:
+            reset(request.transport)
+            raise ConnectionResetError("the client takes nothing") from error
+
+
 class Server(web.Server):
     """aiohttp's protocol factory, with a bound on connections.
 

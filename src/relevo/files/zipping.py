@@ -22,7 +22,7 @@ from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.service import Service
 from relevo.files.texts import text
-from relevo.files.traffic import reset
+from relevo.files.traffic import deliver, reset
 from relevo.files.urls import shown
 from relevo.files.volume import Volume
 
@@ -80,7 +80,7 @@ async def send(service: Service, call: Call, top: tuple[str, ...], names: list[s
     try:
         while (piece := await service.run(next, pieces, None)) is not None:
             if piece:
-                await response.write(piece)
+                await deliver(call.request, response, piece)
         await response.write_eof()
         whole = True
     except FilesError as error:  # the head is sent: the only honest thing left is to break off

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
@@ -16,7 +15,7 @@ from relevo.files.errors import FilesError
 from relevo.files.http import COMMON_HEADERS, Call
 from relevo.files.properties import Properties
 from relevo.files.service import Service
-from relevo.files.traffic import reset
+from relevo.files.traffic import deliver, reset
 from relevo.files.urls import Place
 from relevo.files.volume import Volume
 
@@ -58,24 +57,18 @@ async def propfind(service: Service, call: Call) -> web.StreamResponse:
     response = web.StreamResponse(status=207, headers=_HEADERS)
     await response.prepare(call.request)
     try:
-        await _send(response, markup.MULTISTATUS + head)
+        await deliver(call.request, response, markup.MULTISTATUS + head)
         for first in range(0, len(entries), limits.DAV_SLICE):
             some = entries[first : first + limits.DAV_SLICE]
-            await _send(response, await service.run(live.describe_all, volume, names, some, wanted, room))
-        await _send(response, markup.MULTISTATUS_END)
+            await deliver(
+                call.request, response, await service.run(live.describe_all, volume, names, some, wanted, room)
+            )
+        await deliver(call.request, response, markup.MULTISTATUS_END)
     except FilesError as error:  # the head is sent: the only honest thing left is to break off
         reset(call.request.transport)
         raise ConnectionResetError("the volume failed while a folder was being described") from error
     await response.write_eof()
     return response
-
-
-async def _send(response: web.StreamResponse, piece: bytes) -> None:
-    try:
-        async with asyncio.timeout(limits.IDLE_SEND_S):
-            await response.write(piece)
-    except TimeoutError as error:
-        raise ConnectionResetError("the client takes nothing") from error
 
 
 def _one(
