@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import pathlib
+import threading
 import zipfile
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from files_bench import Bench, bench, until
 from relevo.files import bin as rubbish
 from relevo.files import limits, order, previews, tree
-from relevo.files.entries import names_in
+from relevo.files.entries import Entry, names_in
 from relevo.files.errors import FilesError
 from relevo.files.volume import Volume
 
@@ -195,6 +196,39 @@ def test_one_copy_only_is_told_or_refused(tmp_path: pathlib.Path) -> None:
         assert (it.root / "a").is_dir()
 
     served(tmp_path, story, when_degraded="refuse")
+
+
+def test_each_copy_is_told_itself_what_the_disk_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells each descriptor once, and only of what happened since it was opened (errseq_t)."""
+
+    async def story(it: Bench) -> None:
+        make_tree(it.root)
+        begin, sync, together = tree._begin_folder, tree._sync_all, threading.Barrier(2)
+        at_begin: list[set[int]] = []
+        asked: list[int] = []
+
+        def begins(volume: Volume, source: tuple[str, ...], way: tuple[str, ...]) -> list[Entry]:
+            if len(way) == 1:
+                at_begin.append(set(volume.open_descriptors()))
+            return begin(volume, source, way)
+
+        def syncs(fd: int) -> None:
+            asked.append(fd)
+            together.wait(20)  # both have their own at the same moment
+            sync(fd)
+
+        monkeypatch.setattr(tree, "_begin_folder", begins)
+        monkeypatch.setattr(tree, "_sync_all", syncs)
+        copies = [post(it, "?action=copy", ("item", "a"), ("to", to)) for to in ("b", "b/c")]
+        (it.root / "b/c").mkdir()
+        assert [told[0] for told in await asyncio.gather(*copies)] == [201, 201]
+        assert len(set(asked)) == len(asked) == len(at_begin) == 2
+        assert set(asked) <= at_begin[1]
+        assert it.service.volume.work("tmp") not in asked
+
+    served(tmp_path, story)
 
 
 def test_no_form_chooses_what_is_the_services_own(tmp_path: pathlib.Path) -> None:

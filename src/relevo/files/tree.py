@@ -191,8 +191,7 @@ async def copy(
         if not entry.is_folder:
             await _copy_file(service, source, (name,))
         elif deep:
-            size_bytes = await _copy_folders(service, source, name, target)
-            await service.run(_sync_all, volume.work("tmp"))
+            size_bytes = await _copy_whole(service, source, name, target)
         else:
             await service.run(_copy_folder_alone, volume, source, name)
         copied = dataclasses.replace(entry, size_bytes=size_bytes)
@@ -211,6 +210,21 @@ def _look(volume: Volume, source: tuple[str, ...], target: tuple[str, ...], repl
     _check_present(present, entry, replace)
     volume.locks.require(target, member=present is None, tree=True)
     return entry
+
+
+async def _copy_whole(service: Service, source: tuple[str, ...], name: str, target: tuple[str, ...]) -> int:
+    """Copy a folder below the work area, durably; how many bytes its files have.
+
+    syncfs tells each descriptor once that something could not be written since it was opened. So each copy has its
+    own, opened before the first byte: by a common one another copy would be told, and this one acknowledged.
+    """
+    witness = await service.run(service.volume.open_work, "tmp")
+    try:
+        size_bytes = await _copy_folders(service, source, name, target)
+        await service.run(_sync_all, witness.fd)
+    finally:
+        service.later(witness.close)
+    return size_bytes
 
 
 async def _copy_folders(service: Service, source: tuple[str, ...], name: str, target: tuple[str, ...]) -> int:

@@ -320,6 +320,11 @@ class Volume:
         """The descriptor of a folder of the work area: `tmp`, `uploads`, `trash`, `bin`, `locks`, …"""
         return self._work[area]
 
+    def open_work(self, area: str) -> Handle:
+        """A folder of the work area by a descriptor of its own."""
+        fd = os.open(".", FOLDER, dir_fd=self._work[area])
+        return self._keep(fd, Entry(area, True, 0, 0, 0))  # noqa: FBT003
+
     def uploads_folder(self) -> int:
         """The descriptor of the folder of resumable uploads."""
         return self._work["uploads"]
