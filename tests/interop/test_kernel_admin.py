@@ -9,6 +9,8 @@ import pytest
 from kernel_pair import BLOCK, Pair
 from test_roles import kernel_writes, write
 
+from relevo.base.control import Refused
+
 PairMaker = Callable[..., Pair]
 
 
@@ -82,4 +84,36 @@ def test_settings_changed_while_connected(make_pair: PairMaker) -> None:
     pair.kernel.run("drbdadm adjust r0")
     pair.kernel.run("drbdadm primary r0")
     kernel_writes(pair, 0, 64)
+    pair.compare_whole()
+
+
+def test_a_connected_copy_is_outdated_by_neither(make_pair: PairMaker) -> None:
+    """The kernel says yes and does nothing; ours says no, for who asks would rely on it."""
+    pair = make_pair()
+    pair.start_in_sync()
+    assert pair.kernel.call("drbdadm outdate r0")[0] == 0
+    assert pair.kernel.drbd().in_sync
+    with pytest.raises(Refused) as refused:
+        pair.ours.call("outdate")
+    assert refused.value.error == "ConnectedOutdates"
+    assert pair.ours.status()["disk"] == "UpToDate"
+    pair.compare_whole()
+
+
+@pytest.mark.parametrize("role", ["Primary", "Secondary"])
+def test_ours_leaves_the_cluster_and_comes_back(make_pair: PairMaker, role: str) -> None:
+    pair = make_pair()
+    pair.start_in_sync()
+    if role == "Primary":
+        pair.kernel.run("drbdadm primary r0")
+    pair.ours.call("leave")
+    assert (pair.ours.status()["disk"], pair.ours.status()["connection"]) == ("Outdated", "StandAlone")
+    found = pair.kernel.wait_for("cs:WFConnection")
+    assert (found.disk, found.peer_disk) == ("UpToDate", "Outdated" if role == "Primary" else "DUnknown")
+    if role == "Secondary":
+        pair.kernel.run("drbdadm primary r0")
+    kernel_writes(pair, 0, 64)
+    pair.ours.call("connect")
+    pair.wait_in_sync()
+    assert not pair.ours.status()["left"]
     pair.compare_whole()
