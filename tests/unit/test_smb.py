@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import struct
 from typing import Any
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from relevo.agents import nfs_conf, nfs_probe, smb_conf, smb_probe
 from relevo.agents.base import AgentFailed
+from relevo.agents.framed import exchange
 from relevo.agents.smb_conf import Drive, Drives, DriveUser, Settings
 from relevo.config.model import NfsExport
 from relevo.files.accounts import changes, network, nt, orders, store
@@ -191,3 +193,34 @@ def test_a_server_that_speaks_smb_is_told_from_one_that_does_not(wrong: dict[str
     for bad in (answer(**wrong), b"\xfeSMB"):
         with pytest.raises(AgentFailed):
             smb_probe.dialect_of(bad)
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (b"\x80\0\0\x02ok and more", b"ok"),
+        (b"\0\0\0\x09much more", b"much"),  # no more than is wanted
+        (b"\0\0\0\x03ok", "The NFS server on port [0-9]+ does not answer"),  # it hangs up in the middle
+        (b"", "The NFS server on port [0-9]+ does not answer"),
+    ],
+)
+def test_one_request_one_answer(said: bytes, outcome: bytes | str) -> None:
+    async def story() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert await reader.readexactly(8) == b"\0\0\0\x04ping"
+            writer.write(said)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            asked = exchange("NFS", port, b"\0\0\0\x04ping", 20.0, 4, "127.0.0.1")
+            if isinstance(outcome, bytes):
+                assert await asked == outcome
+            else:
+                with pytest.raises(AgentFailed, match=outcome):
+                    await asked
+        with pytest.raises(AgentFailed, match=r"SMB server on port [0-9]+ does not answer"):
+            await exchange("SMB", port, b"", 20.0, 4, "127.0.0.1")
+
+    asyncio.run(story())

@@ -5,11 +5,11 @@ Source: RFC 5531 (RPC: record marking, call, reply), RFC 7530 15.1 (NULL).
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import struct
 
 from relevo.agents.base import AgentFailed
+from relevo.agents.framed import exchange
 
 NFS_PROGRAM, NFS_VERSION, NULL = 100_003, 4, 0
 ANSWER_MAX_BYTES = 1 << 12
@@ -48,15 +48,4 @@ async def null_call(port: int, limit_s: float, host: str = "127.0.0.1") -> None:
         AgentFailed: nobody answers as an NFS server within the limit.
     """
     number = secrets.randbits(32)
-    try:
-        async with asyncio.timeout(limit_s):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(request(number))
-                length = int.from_bytes(await reader.readexactly(4), "big") & ~_LAST_FRAGMENT
-                check(await reader.readexactly(min(length, ANSWER_MAX_BYTES)), number)
-            finally:
-                writer.close()
-    except (OSError, EOFError, TimeoutError) as error:
-        why = getattr(error, "strerror", "") or "no answer"
-        raise AgentFailed(f"The NFS server on port {port} does not answer ({why}).", "See its log.") from error
+    check(await exchange("NFS", port, request(number), limit_s, ANSWER_MAX_BYTES, host), number)

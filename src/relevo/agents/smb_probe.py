@@ -5,11 +5,11 @@ Source: MS-SMB2 2.1 (direct TCP transport), 2.2.1.2 (header), 2.2.3 and 2.2.4 (N
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import struct
 
 from relevo.agents.base import AgentFailed
+from relevo.agents.framed import exchange
 
 DIALECTS = (0x0202, 0x0210, 0x0300, 0x0302)
 ANSWER_MAX_BYTES = 1 << 16
@@ -49,15 +49,4 @@ async def negotiate(port: int, limit_s: float, host: str = "127.0.0.1") -> int:
     Raises:
         AgentFailed: nobody answers as an SMB server within the limit.
     """
-    try:
-        async with asyncio.timeout(limit_s):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(request())
-                length = int.from_bytes(await reader.readexactly(4), "big")
-                return dialect_of(await reader.readexactly(min(length, ANSWER_MAX_BYTES)))
-            finally:
-                writer.close()
-    except (OSError, EOFError, TimeoutError) as error:
-        why = getattr(error, "strerror", "") or "no answer"
-        raise AgentFailed(f"The SMB server on port {port} does not answer ({why}).", "See its log.") from error
+    return dialect_of(await exchange("SMB", port, request(), limit_s, ANSWER_MAX_BYTES, host))
