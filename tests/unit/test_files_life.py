@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import pathlib
 import signal
@@ -33,6 +34,7 @@ from relevo.files import limits
 from relevo.files.accounts import audit
 from relevo.files.claims import Claims
 from relevo.files.daemon import NoSuchResource, control, find, mountpoint_of
+from relevo.files.entries import names_in
 from relevo.files.errors import FilesError
 from relevo.files.pool import Pool
 from relevo.files.service import CannotOpen, State, StillBusy
@@ -82,6 +84,29 @@ def test_it_does_not_open_what_is_not_there(tmp_path: pathlib.Path) -> None:
         await it.service.open()
         await it.service.open()  # again is fine
         assert it.service.status()["state"] == "open"
+
+    served(tmp_path, story, opened=False)
+
+
+def test_it_does_not_serve_a_root_where_its_own_folder_has_other_spellings(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chattr +F; the kernel ignores more than case there (soft hyphens), so no comparison of names would do."""
+    asked = []
+
+    def ioctl(fd: int, request: int, flags: Any) -> int:
+        asked.append((pathlib.Path(f"/proc/self/fd/{fd}").readlink(), request))
+        flags[0] = 0x4000_0000
+        return 0
+
+    async def story(it: Bench) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "ioctl", ioctl)
+            with pytest.raises(CannotOpen, match="upper and lower case"):
+                await it.service.open()
+        assert asked == [(it.root, 0x8008_6601)]
+        assert names_in(str(it.root)) == []
+        await it.service.open()
 
     served(tmp_path, story, opened=False)
 

@@ -39,6 +39,10 @@ class NotMounted(RelevoError):
     """The volume's file system is not mounted: files would be stored on this server's own disk, and only there."""
 
 
+class IgnoresCase(RelevoError):
+    """Names at the root do not distinguish upper and lower case: our own folder would have names that nobody hides."""
+
+
 def unavailable(code: str, **params: object) -> FilesError:
     """A 503 that asks the client to come again soon."""
     return FilesError(503, code, headers={"Retry-After": str(RETRY_AFTER_S)}, **params)

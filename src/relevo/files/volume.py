@@ -45,7 +45,7 @@ from relevo.files.entries import (
     special,
     split,
 )
-from relevo.files.errors import FilesError, NotMounted
+from relevo.files.errors import FilesError, IgnoresCase, NotMounted
 from relevo.files.limits import RESERVED_SPACE_BYTES
 from relevo.files.locks import SCHEME, Locks
 from relevo.files.urls import HIDDEN_AT_ROOT, WORK_FOLDER
@@ -106,6 +106,7 @@ class Volume:
 
         Raises:
             NotMounted: what would be stored would lie on this server's own disk.
+            IgnoresCase: other spellings of our folder would be reached as anybody's.
             OSError: the root is not there, or the work area cannot be made.
         """
         assert self._root < 0, "opened twice"
@@ -113,6 +114,11 @@ class Volume:
         try:
             if self._mountpoint is not None and not self._mountpoint.is_mount():  # looked at while the root is held
                 raise NotMounted(f"Nothing is mounted at {self._mountpoint}.")
+            if ignores_case(self._root):
+                raise IgnoresCase(
+                    f"names in {self._path} do not distinguish upper and lower case",
+                    "Serve one without the flag F (lsattr -d): other spellings of our own folder would be open to all.",
+                )
             work = self._open_or_make(self._root, WORK_FOLDER)
             with closing(work):
                 for name in ("tmp", "uploads", "trash", "bin", "accounts", "audit", "locks", "tls"):
