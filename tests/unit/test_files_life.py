@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -109,6 +110,24 @@ def test_it_does_not_serve_a_root_where_its_own_folder_has_other_spellings(
         await it.service.open()
 
     served(tmp_path, story, opened=False)
+
+
+def test_an_upload_that_may_not_belong_to_anybody_leaves_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(it: Bench) -> None:
+        def over_quota(_: int) -> None:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+        volume = it.service.volume
+        before = len(volume.open_descriptors())
+        monkeypatch.setattr("relevo.files.volume.own", over_quota)
+        async with it.http.put(it.url + "x", data=b"1") as answer:
+            assert answer.status == 507
+        assert len(volume.open_descriptors()) == before
+        assert names_in(volume.work("tmp")) == []
+
+    served(tmp_path, story)
 
 
 @pytest.mark.parametrize("cancelled", [True, False])

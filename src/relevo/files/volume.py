@@ -312,8 +312,13 @@ class Volume:
         """A new empty file that users do not see."""
         name = secrets.token_hex(16)
         fd = os.open(name, _NEW, FILE_MODE, dir_fd=self._work["tmp"])
-        own(fd)
-        return self._keep(fd, Entry(name, False, 0, 0, 0), name)  # noqa: FBT003
+        temporary = self._keep(fd, Entry(name, False, 0, 0, 0), name)  # noqa: FBT003
+        try:
+            own(fd)
+        except OSError:
+            self.discard(temporary)
+            raise
+        return temporary
 
     def discard(self, temporary: Handle) -> None:
         """Close and delete a file of `new_temporary` that was not published."""
