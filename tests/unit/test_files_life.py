@@ -130,6 +130,26 @@ def test_an_upload_that_may_not_belong_to_anybody_leaves_nothing(
     served(tmp_path, story)
 
 
+def test_a_disk_that_fails_under_a_new_folder_does_not_keep_the_volume_open(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(it: Bench) -> None:
+        def broken(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        volume = it.service.volume
+        monkeypatch.setattr(volume.commits, "before", broken)
+        await it.service.run(it.root.joinpath("there").mkdir)
+        async with it.http.put(it.url + "new/x", data=b"1" * 10) as answer:
+            assert answer.status == 503
+        with pytest.raises(FilesError):
+            await it.service.run(volume.prepare_share, ("there", "new"))
+        await it.service.close()  # sees itself whether a descriptor is left
+        assert it.service.status()["state"] == "closed"
+
+    served(tmp_path, story)
+
+
 @pytest.mark.parametrize("cancelled", [True, False])
 def test_an_open_that_breaks_off_leaves_nothing_on_the_volume(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool

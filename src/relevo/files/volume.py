@@ -489,15 +489,24 @@ class Volume:
                     below = os.open(name, FOLDER, dir_fd=fd)
                 except FileNotFoundError:
                     self.locks.require(names[:count], member=True)
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, FOLDER_MODE, dir_fd=fd)
-                    below = os.open(name, FOLDER, dir_fd=fd)
-                    own(below)
-                    self.commits.before(fd)
+                    below = self._make_one(fd, name)
                 os.close(fd)
                 fd = below
         finally:
             os.close(fd)
+
+    def _make_one(self, parent: int, name: str) -> int:
+        """Make a folder in an open one, durable before anything that follows; its descriptor."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+        made = os.open(name, FOLDER, dir_fd=parent)
+        try:
+            own(made)
+            self.commits.before(parent)
+        except BaseException:
+            os.close(made)
+            raise
+        return made
 
     def make_folder(self, names: tuple[str, ...]) -> None:
         """Make one folder, durably.
