@@ -108,6 +108,11 @@ def test_a_new_copy_promoted_while_it_is_a_source_is_not_taken_for_new_after_a_p
     run(Plan(3174))
 
 
+def test_the_only_copy_writes_nothing_that_a_crash_would_leave_unmarked() -> None:
+    """A Primary without a disk has no activity log: nobody knew what its peer had written before its superblock."""
+    run(Plan(3690, alone="ask", protocol="C"))
+
+
 def test_a_seed_always_gives_the_same_run() -> None:
     first, second = (run(Plan(7, trace=True)) for _ in range(2))
     assert [line[:40] for line in first.lines] == [line[:40] for line in second.lines]

@@ -232,6 +232,34 @@ def test_the_only_copy_becomes_a_generation_of_its_own_and_says_so_when_that_is_
     assert (uuids.current, uuids.bitmap) == (superblock.meta.current, CURRENT)
 
 
+def test_the_only_copy_takes_no_write_before_its_disk_says_that_it_is_alone() -> None:
+    """The Primary has no activity log any more: after a crash nobody would know of such a write."""
+    bench = _serving()
+    bench.packet(p.Data(40, 7, 1, WRITE_ACK, BLOCK), "payload")
+    bench.packet(p.Trim(80, 8, 2, WRITE_ACK, BLOCK))
+    assert not bench.take(e.DiskWrite)
+    assert not bench.take(e.DiskDiscard)
+    bench.done(bench.one(e.WriteSuperblock))
+    assert bench.one(e.DiskWrite).offset == 40 * 512
+    assert bench.one(e.DiskDiscard).offset == 80 * 512
+
+
+@pytest.mark.parametrize("errno", [0, 5])
+def test_what_was_held_comes_to_an_end_when_the_link_or_the_disk_is_lost(errno: int) -> None:
+    bench = _serving()
+    bench.packet(p.Data(40, 7, 1, WRITE_ACK, BLOCK), "payload")
+    if not errno:
+        bench.give(e.Disconnected(bench.now))
+    bench.done(bench.one(e.WriteSuperblock), errno)
+    if errno:
+        assert not bench.take(e.DiskWrite)
+        assert [effect.buffer for effect in bench.take(e.ReleaseBuffer)] == ["payload"]
+    else:
+        bench.done(bench.one(e.DiskWrite))
+        bench.meta_done()
+        assert bench.status["out_of_sync_bytes"] == BLOCK
+
+
 def test_the_only_copy_marks_what_changes_and_writes_the_marks_down_when_the_link_is_lost() -> None:
     bench = _serving()
     bench.meta_done()

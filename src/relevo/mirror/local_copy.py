@@ -320,7 +320,14 @@ class LocalCopy:
         s.full_sync = True  # on the disk, until the marks are there
         number = s.link_number
         s.log("warning", "only_copy", current=f"{s.uuids.current:016x}")
-        self._durable.superblock(lambda: self._link.said.news() if s.link_number == number else None)
+
+        def stable() -> None:
+            self._peer_io.let_go()
+            if s.link_number == number:
+                self._link.said.news()
+
+        self._peer_io.hold()
+        self._durable.superblock(stable)
 
     def link_lost(self) -> None:
         """The Primary that was served is gone: write the marks down. A disk that was being compared is what it was."""

@@ -43,6 +43,7 @@ class PeerIo:
         self._after_barrier = False
         self.serve_alone: Callable[[], None] = _nothing
         """This copy is the only one that a Primary uses; set by the core."""
+        self._held: list[PeerWrite] | None = None
         self.in_flight = 0
         """The peer's writes that the disk does not have yet, of this link and earlier ones."""
         self.application_writes = 0
@@ -154,12 +155,25 @@ class PeerIo:
             write.granted()
         elif self._s.disk <= Disk.FAILED:
             self.write_done(write, errnos.EIO)
+        elif self._held is not None and not write.resync:
+            self._held.append(write)
         elif write.trim:
             self._s.out.append(e.DiskDiscard(write, offset, length, write.unmap))
         elif write.same:
             self._s.out.append(e.DiskWriteSame(write, offset, length, write.buffer))
         else:
             self._s.out.append(e.DiskWrite(write, offset, length, write.buffer))
+
+    def hold(self) -> None:
+        """What the application writes waits until the disk says that it alone has it: a crash would hide it."""
+        if self._held is None:
+            self._held = []
+
+    def let_go(self) -> None:
+        """The disk says so, or takes nothing any more."""
+        held, self._held = self._held or [], None
+        for write in held:
+            self.admit(write)
 
     def write_done(self, write: PeerWrite, errno: int) -> None:
         """The disk is done with a write: acknowledge it, on the link that brought it."""
