@@ -454,6 +454,8 @@ class World:
         self.held: list[tuple[Wire, tuple[int, bool], p.Packet, Any]] = []
         self.model = Model()
         self.holders: set[tuple[int, int]] = set()
+        self.cut_off: tuple[int, int] | None = None
+        """The next start of a Primary whose power cut took only what was not flushed."""
         self.nodes = [Node(self, 0), Node(self, 1)]
         self.manager = Manager(self)
         self.administrator = Administrator(self)
@@ -549,6 +551,7 @@ class World:
     def acknowledged_by(self, node: Node) -> None:
         """A write was completed: who has it? The peer as well, even if it has lost the link meanwhile."""
         self.holders = {(node.number, node.incarnation)}
+        self.cut_off = None
         other = self.nodes[1 - node.number]
         if node.state.disk is not Disk.UP_TO_DATE:  # through the peer
             self.holders = {(other.number, other.incarnation + (not other.alive))}  # perhaps as it will start next
@@ -594,6 +597,8 @@ class World:
         # what is done stays in the disk's cache; everything is stable; or this is the best that is left
         if not power or not others or not self.model.unflushed():
             self.holders.add(next_start)
+        else:
+            self.cut_off = next_start
         return others or not power
 
     def next_process_lost(self, node: Node) -> None:
@@ -613,6 +618,11 @@ class World:
         if self.holders - {mine}:
             self.holders.discard(mine)
         elif self.holders and node.state.conn is Connection.STARTING_SYNC_T:
+            other = self.nodes[1 - node.number]
+            if not other.alive and self.cut_off == (other.number, other.incarnation + 1):
+                self.model.all_copies_lost_power()  # its order was on the way when it lost its power
+                self.holders = {self.cut_off}
+                return
             raise DataLost(f"{node}: the only complete copy is given up")
 
     def takes_lead(self, node: Node, what: str) -> None:

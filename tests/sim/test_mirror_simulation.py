@@ -113,6 +113,10 @@ def test_the_only_copy_writes_nothing_that_a_crash_would_leave_unmarked() -> Non
     run(Plan(3690, alone="ask", protocol="C"))
 
 
+def test_an_order_to_overwrite_the_peer_that_outlives_its_sender_loses_nothing_that_was_flushed() -> None:
+    run(Plan(3873, alone="ask", protocol="C"))
+
+
 def test_a_seed_always_gives_the_same_run() -> None:
     first, second = (run(Plan(7, trace=True)) for _ in range(2))
     assert [line[:40] for line in first.lines] == [line[:40] for line in second.lines]
