@@ -61,6 +61,7 @@ from relevo.manager.planner import plan as make_plan
 from relevo.manager.record import in_common, with_kept
 from relevo.manager.standing import LIVE
 from relevo.node import links, original, views
+from relevo.node.chronicle import Chronicle
 from relevo.node.config_file import ConfigFile
 from relevo.node.duties import Duties
 from relevo.node.fencer import Fencer
@@ -73,9 +74,6 @@ from relevo.node.store import Store
 from relevo.node.witness import WitnessFeed
 
 _log = structlog.get_logger()
-AT_REST = frozenset({ServiceState.STARTED, ServiceState.STOPPED, ServiceState.FAILED})
-"""States of a service that are worth an event."""
-
 PAIR = 2
 """An original Heartbeat with haresources knows so many nodes."""
 MAX_PASSES = 4
@@ -147,7 +145,7 @@ class Brain:
         self._me = me
         self._boot_id = boot_id
         self._store = store
-        self._history = history
+        self._chronicle = Chronicle(history, me)
         self._witness = witness
         self._fencer = fencer
         self._pinger = pinger
@@ -156,7 +154,6 @@ class Brain:
         self._duties = Duties(paths)
         self._peers = Peers(config, me)
         self._mirrors: dict[str, MirrorFacts | None] = {}
-        self._alarmed: tuple[str, ...] = ()
         self._discarded: dict[str, tuple[int, int]] = {}
         """Mirror -> during which of its links, and when, it was last told to give up its copy."""
         self.nodes: dict[str, NodeView] = {}
@@ -247,7 +244,7 @@ class Brain:
         self._resolve(services, now_ms)
         if not self.leaving:
             links.look_again(self._duties, self._mirrors, heartbeat)
-        self._tell()
+        self._chronicle.tell(self.plan, self.alarms, self.nodes)
         return self.plan
 
     def _look_around(self, heartbeat: Message | None, mirrors: dict[str, Message | None]) -> dict[str, NodeView]:
@@ -482,27 +479,3 @@ class Brain:
         if mirror.role == PRIMARY or not (alone or waits):
             return False
         return all(told.state is ServiceState.STOPPED for told in services.values())
-
-    def _tell(self) -> None:
-        for name, decision in self.plan.decisions.items():
-            self._history.add_changed(name, f"{name}: {decision.reason}", node=decision.target or self._me)
-        self._tell_alarms()
-        for name, view in self.nodes.items():
-            if name != self._me:
-                self._history.add_changed(f"node {name}", f"{name} is {view.alive}.", node=name)
-            if view.facts is not None and view.alive is Alive.ALIVE:
-                self._tell_states(name, view.facts)
-
-    def _tell_alarms(self) -> None:
-        """Each alarm when it comes, and the end of the last one."""
-        alarms = self.alarms
-        for sentence in alarms or ("No alarms.",):
-            if sentence not in self._alarmed:
-                self._history.add_changed("alarms", sentence)
-        self._alarmed = alarms
-
-    def _tell_states(self, node: str, facts: NodeFacts) -> None:
-        for name, told in facts.services.items():
-            if told.state in AT_REST:
-                why = f": {told.reason}" if told.reason else "."
-                self._history.add_changed(f"{name} on {node}", f"{name} is {told.state} on {node}{why}", node=node)
