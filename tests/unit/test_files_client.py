@@ -36,8 +36,9 @@ def test_an_interrupted_transfer_says_what_is_there_and_how_to_go_on(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/file"
     words = [str(file), url] if order == "put" else [url, str(tmp_path / "back")]
+    interruptible = ["env", "--default-signal=INT"]  # what runs in the background of a shell is not, nor its children
     with subprocess.Popen(
-        [sys.executable, "-m", "relevo", order, *words], stderr=subprocess.PIPE, text=True
+        [*interruptible, sys.executable, "-m", "relevo", order, *words], stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         assert "trying again" in process.stderr.readline()
