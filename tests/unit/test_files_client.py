@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from accounts_support import family
 from files_bench import Bench, bench, until
 from relevo.cli.transfer import Counted
 from relevo.files.client import GaveUp, Observer, ServerRefused, Stored, get_file, put_file, put_tree
@@ -303,6 +304,44 @@ def test_refusals_are_sentences(tmp_path: pathlib.Path) -> None:
                 await get_file(it.url + "none", tmp_path / "back")
             with pytest.raises(ServerRefused, match=r"is a folder.*folder/\?zip"):
                 await get_file(it.url + "folder", tmp_path / "back")
+
+    asyncio.run(main())
+    assert not list(tmp_path.glob("back*")), "what holds nothing is not left to go on with"
+
+
+@pytest.mark.parametrize("order", ["put", "get"])
+def test_without_a_terminal_the_password_is_not_asked_for(tmp_path: pathlib.Path, order: str) -> None:
+    make(tmp_path / "file", 10)
+    words = ["file", "http://127.0.0.1:1/"] if order == "put" else ["http://127.0.0.1:1/file"]
+    done = subprocess.run(
+        [sys.executable, "-m", "relevo", order, "--user", "ana", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "relevo: There is no terminal to ask for the password. Use --password-file FILE (- is standard input)."
+    ]
+
+
+@pytest.mark.parametrize("order", ["put", "get"])
+def test_who_has_to_log_in_is_told_the_option(tmp_path: pathlib.Path, order: str) -> None:
+    make(tmp_path / "file", 10)
+
+    async def main() -> None:
+        async with bench(tmp_path) as it:
+            await family(it)
+            words = [str(tmp_path / "file"), it.url] if order == "put" else [it.url + "file", str(tmp_path / "back")]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "relevo", order, *words, stderr=subprocess.PIPE
+            )
+            told = (await process.communicate())[1].decode()
+            assert process.returncode == 1
+            assert told.splitlines()[-1].endswith("401 Log in to see this. Add --user NAME.")
 
     asyncio.run(main())
 

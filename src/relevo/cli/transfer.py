@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import sys
 import time
@@ -15,7 +16,17 @@ import typer
 import yarl
 
 from relevo.base.units import format_bytes, format_duration_ms, parse_duration_ms
-from relevo.files.client import Fetched, Observer, Stored, TransferFailed, TreeReport, get_file, put_file, put_tree
+from relevo.files.client import (
+    Fetched,
+    Observer,
+    ServerRefused,
+    Stored,
+    TransferFailed,
+    TreeReport,
+    get_file,
+    put_file,
+    put_tree,
+)
 from relevo.files.client.connection import below, names_of, parse, session
 
 _GIVE_UP = Annotated[str, typer.Option("--give-up", help="Fail after this long without any progress.")]
@@ -24,17 +35,46 @@ _USER = Annotated[str, typer.Option("--user", "-u", help="Log in as this user; a
 _PASSWORD_FILE = Annotated[
     pathlib.Path | None, typer.Option(help="Read the password from this file (its first line; - is standard input).")
 ]
+_NOT_LOGGED_IN = 401
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
+def _has_terminal() -> bool:
+    """Whether a person can be asked: at the terminal of this session, even where standard input is something else."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return sys.stdin.isatty()
+    return True
+
+
 def _login(user: str, file: pathlib.Path | None) -> tuple[str, str] | None:
-    """User name and password, or None; the password never stands on the command line, where everyone could see it."""
+    """User name and password, or None; the password never stands on the command line, where everyone could see it.
+
+    Raises:
+        TransferFailed: there is no terminal to ask at.
+    """
     if not user:
         return None
     if file is None:
+        if not _has_terminal():
+            raise TransferFailed(
+                "There is no terminal to ask for the password.", "Use --password-file FILE (- is standard input)."
+            )
         return user, typer.prompt(f"Password of {user}", hide_input=True, err=True)
     text = sys.stdin.readline() if str(file) == "-" else file.read_text().partition("\n")[0]
     return user, text.rstrip("\r\n")
+
+
+@contextlib.contextmanager
+def _naming_the_option(user: str) -> Iterator[None]:
+    """Whoever came without a name and is told to log in is told how: the server's sentence is for browsers too."""
+    try:
+        yield
+    except ServerRefused as error:
+        if error.status == _NOT_LOGGED_IN and not user:
+            error.remedy = "Add --user NAME."
+        raise
 
 
 class JsonLines(Observer):
@@ -174,7 +214,7 @@ def put(
     counted = Counted(watching)
     job = _put_all([pathlib.Path(source) for source in sources], url, limit_s, counted, login)
     try:
-        with watching if isinstance(watching, Bar) else contextlib.nullcontext():
+        with watching if isinstance(watching, Bar) else contextlib.nullcontext(), _naming_the_option(user):
             report = asyncio.run(job)
     except KeyboardInterrupt:
         typer.echo(f"relevo: {counted.interrupted()}", err=True)
@@ -262,7 +302,7 @@ def get(
     watching = _watching(url, limit_s, as_json=as_json, quiet=quiet)
     job = _get_one(source, target, limit_s, watching, _login(user, password_file))
     try:
-        with watching if isinstance(watching, Bar) else contextlib.nullcontext():
+        with watching if isinstance(watching, Bar) else contextlib.nullcontext(), _naming_the_option(user):
             done = asyncio.run(job)
     except KeyboardInterrupt:
         typer.echo(f"relevo: Interrupted: {target} is not there yet. The same command goes on where it was.", err=True)

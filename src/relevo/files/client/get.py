@@ -92,6 +92,11 @@ class _Fetching:
             self._resume()
             sha256 = await self._until_verified()
             await asyncio.to_thread(os.fsync, self._fd)
+        except BaseException:
+            if not self._have:  # refused, or a folder: nothing that another run could go on with
+                self._part.unlink(missing_ok=True)
+                self._note.unlink(missing_ok=True)
+            raise
         finally:
             os.close(self._fd)
         await asyncio.to_thread(self._publish)
