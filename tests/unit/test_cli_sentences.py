@@ -57,3 +57,10 @@ def test_the_help_keeps_the_daemons_apart_from_the_orders() -> None:
     assert "Every day" in orders
     first = {line.split()[1] for line in daemons.splitlines() if line.startswith("│") and line[2:3].strip()}
     assert first == {"heartbeat", "node", "witness", "files"}
+
+
+def test_a_permission_that_there_is_not_names_those_that_there_are() -> None:
+    command = [sys.executable, "-m", "relevo", "share", "permit", "docs", "ana", "reed"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert all(f"'{word}'" in done.stderr for word in ("reed", "none", "read", "write", "manage", "unset"))

@@ -239,6 +239,8 @@ def test_who_may_make_one_and_how_the_page_does(tmp_path: pathlib.Path) -> None:
                 assert answer.status == status, who
         url = it.url + "docs/plan.txt"
         await order(it, "share-permit", name="docs", holder="ana", level="manage")
+        with pytest.raises(FilesError, match=r"^There is nothing at /docs/paln\.txt\.$"):
+            await give(it, "/docs/paln.txt")
         assert b"share=1" in (await get(it, url + "?about=1", **HTML, **basic("ana")))[2]
         assert b"share=1" not in (await get(it, url + "?about=1", **HTML, **basic("leo")))[2]
         headers = {**HTML, **basic("ana"), "Content-Type": "application/x-www-form-urlencoded"}

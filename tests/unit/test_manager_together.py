@@ -196,6 +196,8 @@ def test_the_least_important_service_of_the_busier_server_would_better_move() ->
     assert (found.service, found.node) == ("b", NODES[1])
     assert propose(_busy(seen, WORTH_PERCENT - 1, 0)).service == ""
     assert propose(_busy(seen, 90, None)).service == ""
+    alike = propose(_busy(seen, 18, 18)).reason
+    assert all(f"18 % of the time on {one}" in alike or f"18 % on {one}" in alike for one in NODES)
     assert "only service" in propose(_busy(seen, 0, 90)).reason
     crowded = _seen(tuple(msgspec.structs.replace(one, cost=2) for one in services), {"a": NODES[0], "b": NODES[0]}, 0)
     full = msgspec.structs.replace(crowded, capacities={NODES[1]: 1})

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -277,7 +277,9 @@ def share_permit(
     ctx: typer.Context,
     name: _Share,
     holder: Annotated[str, typer.Argument(metavar="WHO", help="A user, or @group.")],
-    level: Annotated[str, typer.Argument(help="none, read, write, manage; unset: nothing is said about them.")],
+    level: Annotated[
+        Literal["none", "read", "write", "manage", "unset"], typer.Argument(help="unset: nothing is said about them.")
+    ],
     *,
     files: _Files = "",
 ) -> None:

@@ -22,6 +22,7 @@ LINKS: dict[str, tuple[str, str]] = {
         "Aquí esto solo se puede hacer por una conexión cifrada: use https.",
     ),
     "link_time": ("The link would be over already.", "El enlace ya habría caducado."),
+    "link_nothing": ("There is nothing at {path}.", "No hay nada en {path}."),
     "link_drop_folder": (
         "Only a folder can take files by a link.",
         "Solo una carpeta puede recibir archivos por un enlace.",

@@ -34,7 +34,8 @@ def propose(snapshot: Snapshot) -> Proposal:
     }
     if len(told) < 2:
         return Proposal(reason=f"Only {' and '.join(told) or 'no server'} tells how busy it is.")
-    busy, calm = max(sorted(told), key=lambda name: told[name]), min(sorted(told), key=lambda name: told[name])
+    by_wait = sorted(told, key=lambda name: (told[name], name))  # two different ones, also where they wait alike
+    busy, calm = by_wait[-1], by_wait[0]
     figures = f"programs wait {told[busy]} % of the time on {busy}, {told[calm]} % on {calm}"
     if told[busy] - told[calm] < WORTH_PERCENT:
         return Proposal(reason=f"No move is worth its gap: {figures}.")

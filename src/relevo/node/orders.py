@@ -220,12 +220,12 @@ class Orders:
             by=self._me,
             epoch=self._brain.highest_epoch(),
         )
-        which = "Every service" if service == EVERY_SERVICE else service
+        everything = service == EVERY_SERVICE
         what = (
-            f"{which} is in maintenance: nothing is started, stopped or restarted, and nothing fails over, until "
-            f"`relevo maintenance off{'' if service == EVERY_SERVICE else ' ' + service}`."
+            f"{'Every service' if everything else service} is in maintenance: nothing is started, stopped or "
+            f"restarted, and nothing fails over, until `relevo maintenance off{'' if everything else ' ' + service}`."
             if on
-            else f"{which} is no longer in maintenance: what runs is adopted."
+            else f"The maintenance of {'every service' if everything else service} is over: what runs is adopted."
         )
         return self._order(request, record, what, f"relevo maintenance {'on' if on else 'off'}")
 

@@ -352,7 +352,7 @@ async def _require_target(service: Service, order: LinkAdd, now_s: int) -> None:
         raise FilesError(400, "link_time")
     entry = await service.run(service.volume.look, path)
     if entry is None:
-        raise FilesError(404, "not_found")
+        raise FilesError(404, "link_nothing", path=order.path)
     if order.kind == "drop" and not entry.is_folder:
         raise FilesError(409, "link_drop_folder")
 
