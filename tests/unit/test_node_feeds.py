@@ -21,7 +21,7 @@ from relevo.manager.model import (
     Verdict,
     decode_facts,
 )
-from relevo.node.inputs import Feed
+from relevo.node.inputs import Feed, recount
 from relevo.node.publisher import Publisher
 
 
@@ -63,6 +63,30 @@ def test_a_feed_follows_a_daemon_through_its_restart(tmp_path: pathlib.Path) -> 
             await peer.server.stop()
             await _until(changed, feed, None)
         task.cancel()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("connection", "answers", "shown"),
+    [("WFConnection", True, 4096), ("WFConnection", False, 0), ("Connected", True, 0)],
+)
+def test_the_status_shows_what_was_written_since_the_mirror_lost_its_peer(
+    tmp_path: pathlib.Path, connection: str, answers: bool, shown: int
+) -> None:
+    async def status(_request: Message) -> Message:
+        return {"out_of_sync_bytes": 4096}
+
+    async def story() -> None:
+        path = tmp_path / "mirror-r0.sock"
+        server = ControlServer(path, {"status": status}, {})
+        if answers:
+            await server.start()
+        side: Message = {"connection": connection, "out_of_sync_bytes": 0}
+        await recount(path, side)
+        assert side["out_of_sync_bytes"] == shown
+        if answers:
+            await server.stop()
 
     asyncio.run(story())
 

@@ -34,7 +34,7 @@ from relevo.node.brain import Brain
 from relevo.node.certificates import Certificates
 from relevo.node.fencer import Fencer
 from relevo.node.history import History, history_path
-from relevo.node.inputs import Feed
+from relevo.node.inputs import Feed, recount
 from relevo.node.orders import Orders
 from relevo.node.pinger import Pinger
 from relevo.node.publisher import Publisher
@@ -90,6 +90,7 @@ class Daemon:
     def __init__(self, config: Config, me: str, paths: Paths) -> None:
         self._config = config
         self._me = me
+        self._paths = paths
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
         self._history = History(me, history_path(paths))
@@ -278,7 +279,11 @@ class Daemon:
         }
 
     async def _status(self, _request: Message) -> Message:
-        return self._state()
+        state = self._state()
+        for name, sides in state["mirrors"].items():
+            if self._me in sides:
+                await recount(self._paths.socket(f"mirror-{name}"), sides[self._me])
+        return state
 
     async def _watch(self, _request: Message) -> AsyncIterator[Message]:
         last: Message | None = None

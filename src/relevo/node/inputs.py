@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 
 import structlog
 
-from relevo.base.control import Message, awatch
+from relevo.base.control import Message, acall, awatch
 from relevo.base.errors import RelevoError
 from relevo.device.held import Pause
 
 RECONNECT_MS = 100
+COUNT_LIMIT_MS = 1000
+"""So long a mirror may take to tell its count to whoever asks for the status: without it the last one is shown."""
 _log = structlog.get_logger()
 
 
@@ -54,3 +57,19 @@ class Feed:
                 self._changed.set()
             # A restarted daemon makes its socket anew: there is no event to wait for, only the next attempt.
             await asyncio.sleep(RECONNECT_MS / 1000)
+
+
+async def recount(path: pathlib.Path, side: Message) -> None:
+    """Bring `out_of_sync_bytes` of this server's side of a mirror up to date, for whoever asks for the status.
+
+    A mirror tells its watchers of states, not of every write: what is written while the peer is away grows unheard.
+
+    Args:
+        path: the mirror's control socket.
+        side: its entry in the status; unchanged when the mirror is connected or does not answer.
+    """
+    if side["connection"] == "Connected":
+        return
+    with contextlib.suppress(RelevoError):
+        fresh = await acall(path, "status", timeout_s=COUNT_LIMIT_MS / 1000)
+        side["out_of_sync_bytes"] = fresh.get("out_of_sync_bytes", side["out_of_sync_bytes"])
